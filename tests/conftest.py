@@ -1,0 +1,51 @@
+"""What every test may use. Peers are real (tests/peers); outbound HTTP is met by respx; nothing else is pretended."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from tests.peers import PEERS, require, skipped
+
+pytest_plugins = ["tests.peers.browser", "tests.peers.postgres"]
+
+hypothesis.settings.register_profile("house", deadline=None, derandomize=bool(os.environ.get("CI")))
+hypothesis.settings.load_profile("house")
+
+
+@pytest.fixture(scope="session")
+def peer_data() -> Path:
+    """Folder of the data written by others: `CDS_PEER_DATA`, or `../shared/data` beside the tree. Read in place."""
+    return require("data")
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    """An empty data directory of one instance, as `CDS_DATA_DIR` would name it."""
+    directory = tmp_path / "var"
+    directory.mkdir(mode=0o700)
+    return directory
+
+
+@pytest.fixture(autouse=True)
+def settings_of_the_shell_stay_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test depends on the `CDS_*` variables of the person who runs it, but for those that speak to the tests."""
+    for name in [
+        name for name in os.environ if name.startswith("CDS_") and name not in {"CDS_PEER_DATA", "CDS_SKIP_PEERS"}
+    ]:
+        monkeypatch.delenv(name)
+
+
+def pytest_report_header() -> str:
+    found = (f"{name} {'left out' if name in skipped() else peer.find() or 'MISSING'}" for name, peer in PEERS.items())
+    return f"peers: {', '.join(found)}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if left_out := skipped():
+        terminalreporter.section("peers left out by CDS_SKIP_PEERS", yellow=True)
+        for name in sorted(left_out):
+            terminalreporter.write_line(f"{name}: {PEERS[name].what}; nothing was tested against it")

@@ -1,0 +1,74 @@
+"""Real peers: the other people's programs and data that the tests run against, and where each is found.
+
+A missing peer fails the run, unless `CDS_SKIP_PEERS` names it; what was skipped is printed at the end of the run.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    name: str
+    what: str
+    debian: str | None
+    """The Debian package that brings it; None: nothing installs it."""
+    find: Callable[[], Path | None]
+
+
+def _postgres() -> Path | None:
+    """The newest PostgreSQL's programs, where Debian puts them (they are not on the PATH)."""
+    homes = Path("/usr/lib/postgresql").glob("*/bin/postgres")
+    newest = max(homes, key=lambda server: int(server.parts[-3]), default=None)
+    return newest.parent if newest else None
+
+
+def _chromium() -> Path | None:
+    found = shutil.which("chromium", path="/usr/bin:/usr/local/bin")
+    return Path(found) if found else None
+
+
+def _data() -> Path | None:
+    place = Path(os.environ.get("CDS_PEER_DATA") or ROOT.parent / "shared" / "data")
+    return place if place.is_dir() else None
+
+
+PEERS = {
+    peer.name: peer
+    for peer in (
+        Peer("postgres", "PostgreSQL server programs", "postgresql", _postgres),
+        Peer("chromium", "the browser", "chromium", _chromium),
+        Peer("data", "data written by others (CDS_PEER_DATA, or ../shared/data)", None, _data),
+    )
+}
+
+
+def skipped() -> frozenset[str]:
+    """Peers that `CDS_SKIP_PEERS` names (commas or blanks between). ValueError: it names what is no peer of ours."""
+    names = frozenset(os.environ.get("CDS_SKIP_PEERS", "").replace(",", " ").split())
+    if unknown := names - PEERS.keys():
+        raise ValueError(
+            f"CDS_SKIP_PEERS names no peer of ours: {', '.join(sorted(unknown))}; peers: {', '.join(PEERS)}"
+        )
+    return names
+
+
+def require(name: str) -> Path:
+    """Where the peer is. Skips the test if `CDS_SKIP_PEERS` names it, fails the test if it is missing."""
+    peer = PEERS[name]
+    if name in skipped():
+        pytest.skip(f"CDS_SKIP_PEERS names {name}")
+    place = peer.find()
+    if place is None:
+        remedy = f"apt-get install {peer.debian}" if peer.debian else "put it there"
+        pytest.fail(f"peer {name} is missing ({peer.what}): {remedy}, or name it in CDS_SKIP_PEERS", pytrace=False)
+    return place

@@ -1,0 +1,163 @@
+"""A real PostgreSQL that the tests start: free port, temporary directory, unprivileged account, loopback only, fsync on."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.peers import require
+
+OWNER = "cds"
+"""Role that owns the databases: not a superuser, as in production, so that grants and triggers bind it."""
+ADMIN = "postgres"
+START_SECONDS = 60
+
+
+@dataclass(slots=True)
+class PostgresServer:
+    programs: Path
+    home: Path
+    port: int = 0
+    _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    def url(self, database: str, user: str = OWNER) -> str:
+        """SQLAlchemy URL of a database, in the form of the contract."""
+        return f"postgresql+psycopg://{user}@127.0.0.1:{self.port}/{database}"
+
+    def create_database(self) -> str:
+        """Name of a new, empty database that `OWNER` owns."""
+        name = f"cds_{uuid.uuid4().hex}"
+        self._admin(f"CREATE DATABASE {name} OWNER {OWNER}")
+        return name
+
+    def drop_database(self, name: str) -> None:
+        self._admin(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+    def start(self) -> None:
+        subprocess.run(
+            [
+                self.programs / "initdb",
+                "-D",
+                self.home / "db",
+                "-U",
+                ADMIN,
+                "-A",
+                "trust",
+                "-E",
+                "UTF8",
+                "--no-locale",
+                "-N",
+            ],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            **_unprivileged(),
+        )
+        for _ in range(5):  # between our look and its bind, somebody else may take the port
+            self.port = _free_port()
+            if self._serve():
+                self._admin(f"CREATE ROLE {OWNER} LOGIN")
+                return
+        raise RuntimeError(f"PostgreSQL did not start; its log: {(self.home / 'log').read_text()[-2000:]}")
+
+    def stop(self) -> None:
+        """Fast shutdown (SIGINT), then wait."""
+        if self._process:
+            self._process.send_signal(2)
+            self._process.wait(timeout=START_SECONDS)
+
+    def _serve(self) -> bool:
+        options = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "unix_socket_directories": "",
+            "fsync": "on",
+            "synchronous_commit": "on",
+            "max_connections": "60",
+            "shared_buffers": "32MB",
+        }
+        # setpriv: if this test process is killed, the server goes with it.
+        command: list[str | Path] = [
+            "setpriv",
+            "--pdeathsig",
+            "INT",
+            self.programs / "postgres",
+            "-D",
+            self.home / "db",
+        ]
+        command += [word for key, value in options.items() for word in ("-c", f"{key}={value}")]
+        with (self.home / "log").open("ab") as log:
+            process: subprocess.Popen[bytes] = subprocess.Popen(command, stdout=log, stderr=log, **_unprivileged())
+        self._process = process
+        give_up = time.monotonic() + START_SECONDS
+        while process.poll() is None and time.monotonic() < give_up:
+            try:
+                self._admin("SELECT 1")
+                return True
+            except psycopg.OperationalError:
+                time.sleep(0.05)
+        return False
+
+    def _admin(self, statement: str) -> None:
+        where = f"host=127.0.0.1 port={self.port} user={ADMIN} dbname=postgres connect_timeout=5"
+        with psycopg.connect(where, autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+
+def _unprivileged() -> dict[str, Any]:
+    """Arguments of a process as the account that the server runs as: initdb and postgres refuse root."""
+    account = _account()
+    return (
+        {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": [], "cwd": "/"} if os.geteuid() == 0 else {}
+    )
+
+
+def _account() -> pwd.struct_passwd:
+    for name in ("postgres", "nobody"):
+        try:
+            return pwd.getpwnam(name)
+        except KeyError:
+            continue
+    raise RuntimeError("neither the account postgres nor nobody exists")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """One server for this test process (each xdist worker has its own)."""
+    programs = require("postgres")
+    home = Path(tempfile.mkdtemp(prefix="cds-postgres-"))
+    if os.geteuid() == 0:
+        os.chown(home, _account().pw_uid, _account().pw_gid)
+    server = PostgresServer(programs, home)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """`postgresql+psycopg://...` of a fresh database, dropped after the test."""
+    database = postgres_server.create_database()
+    yield postgres_server.url(database)
+    postgres_server.drop_database(database)
