@@ -1,4 +1,4 @@
-"""A real PostgreSQL that the tests start: free port, temporary directory, unprivileged account, loopback only, fsync on."""
+"""A real PostgreSQL that the tests start: free port, temporary directory, unprivileged account, loopback, fsync on."""
 
 from __future__ import annotations
 
