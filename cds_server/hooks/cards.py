@@ -1,0 +1,295 @@
+"""What a CDS service answers: nouns that cannot be wrong on the wire, and text that cannot run.
+
+CDS Hooks 2.0.1, sections Card Attributes, Source, Suggestion, Action, Link. An OPTIONAL member without a value is
+omitted, never null or empty (Use of JSON). Text that came from a patient's record goes through `escape`: the official
+sandbox shows `detail` as raw HTML, and script in it runs.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+from urllib.parse import urlsplit
+
+from cds_server.hooks.reasons import OverrideReason
+from models.canonical import without_none
+from models.nouns import JSON, Coding
+
+MAX_SUMMARY = 139
+"""`summary` is one sentence of fewer than 140 characters."""
+
+
+class Indicator(StrEnum):
+    INFO = "info"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+class SelectionBehavior(StrEnum):
+    AT_MOST_ONE = "at-most-one"
+    ANY = "any"
+
+
+class ActionType(StrEnum):
+    CREATE = "create"
+    UPDATE = "update"
+    DELETE = "delete"
+
+
+class LinkType(StrEnum):
+    ABSOLUTE = "absolute"
+    SMART = "smart"
+
+
+def _need(value: str, name: str) -> None:
+    if not value.strip():
+        raise ValueError(f"{name} is empty")
+
+
+def _need_url(url: str, name: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme not in ("https", "http") or not parts.netloc or re.search(r"[\s<>\"]", url):
+        raise ValueError(f"{name} is not an absolute URL")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    label: str
+    topic: Coding
+    """OPTIONAL in CDS Hooks, mandatory in the Da Vinci CRD guide: always sent."""
+    url: str | None = None
+    icon: str | None = None
+
+    def __post_init__(self) -> None:
+        _need(self.label, "source.label")
+        _need(self.topic.system, "source.topic.system")
+        _need(self.topic.code, "source.topic.code")
+        for url, name in ((self.url, "source.url"), (self.icon, "source.icon")):
+            if url is not None:
+                _need_url(url, name)
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    type: ActionType
+    description: str
+    resource: JSON | None = None
+    """The new resource (create), or the whole changed one (update)."""
+    resource_id: str | None = None
+    """`Type/id` of what is to be deleted."""
+
+    def __post_init__(self) -> None:
+        _need(self.description, "action.description")
+        if self.type is ActionType.DELETE:
+            if self.resource is not None or not re.fullmatch(r"[A-Z][A-Za-z]+/[A-Za-z0-9.-]+", self.resource_id or ""):
+                raise ValueError("a delete action has a resourceId Type/id and no resource")
+        elif self.resource_id is not None or not (self.resource or {}).get("resourceType"):
+            raise ValueError("a create or update action has a FHIR resource and no resourceId")
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    label: str
+    uuid: str
+    actions: tuple[Action, ...] = ()
+    recommended: bool = False
+
+    def __post_init__(self) -> None:
+        _need(self.label, "suggestion.label")
+        _need(self.uuid, "suggestion.uuid")
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    label: str
+    url: str
+    type: LinkType
+    app_context: str | None = None
+
+    def __post_init__(self) -> None:
+        _need(self.label, "link.label")
+        _need_url(self.url, "link.url")
+        if self.app_context is not None and self.type is not LinkType.SMART:
+            raise ValueError("appContext belongs to smart links only")
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    uuid: str
+    """Always sent: without it a client reports no feedback (CDS Hooks 2.0.1, Feedback)."""
+    summary: str
+    """Plain text, cut to fewer than 140 characters."""
+    indicator: Indicator
+    source: Source
+    detail: str | None = None
+    """GitHub Flavored Markdown; text from outside already through `escape`."""
+    suggestions: tuple[Suggestion, ...] = ()
+    selection_behavior: SelectionBehavior | None = None
+    override_reasons: tuple[OverrideReason, ...] = ()
+    links: tuple[Link, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "summary", cut(self.summary))
+        _need(self.uuid, "card.uuid")
+        _need(self.summary, "card.summary")
+        if self.detail is not None:
+            _need(self.detail, "card.detail")
+        if bool(self.suggestions) != (self.selection_behavior is not None):
+            raise ValueError("selectionBehavior goes with suggestions, and only with them")
+        recommended = sum(suggestion.recommended for suggestion in self.suggestions)
+        if recommended > 1 and self.selection_behavior is not SelectionBehavior.ANY:
+            raise ValueError("more than one recommended suggestion needs selectionBehavior any")
+        if len({suggestion.uuid for suggestion in self.suggestions}) != len(self.suggestions):
+            raise ValueError("two suggestions have one uuid")
+
+
+# ---- the wire --------------------------------------------------------------------------------------------------------
+
+
+def render(card: Card) -> dict[str, Any]:
+    """The card as JSON goes out: members in the order of the specification's table, none empty."""
+    return without_none(
+        {
+            "uuid": card.uuid,
+            "summary": card.summary,
+            "detail": card.detail,
+            "indicator": card.indicator.value,
+            "source": _source(card.source),
+            "suggestions": [_suggestion(suggestion) for suggestion in card.suggestions],
+            "selectionBehavior": card.selection_behavior.value if card.selection_behavior else None,
+            "overrideReasons": [reason.plain() for reason in card.override_reasons],
+            "links": [_link(link) for link in card.links],
+        }
+    )
+
+
+def _source(source: Source) -> dict[str, Any]:
+    return without_none({"label": source.label, "url": source.url, "icon": source.icon, "topic": source.topic.plain()})
+
+
+def _suggestion(suggestion: Suggestion) -> dict[str, Any]:
+    return without_none(
+        {
+            "label": suggestion.label,
+            "uuid": suggestion.uuid,
+            "isRecommended": suggestion.recommended or None,
+            "actions": [_action(action) for action in suggestion.actions],
+        }
+    )
+
+
+def _action(action: Action) -> dict[str, Any]:
+    return without_none(
+        {
+            "type": action.type.value,
+            "description": action.description,
+            "resource": dict(action.resource) if action.resource else None,
+            "resourceId": action.resource_id,
+        }
+    )
+
+
+def _link(link: Link) -> dict[str, Any]:
+    return without_none({"label": link.label, "url": link.url, "type": link.type.value, "appContext": link.app_context})
+
+
+# ---- text ------------------------------------------------------------------------------------------------------------
+
+_WORD_JOINER = "\u2060"
+_SPACES = re.compile(r"\s+")
+_PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
+_NEVER = ("Cc", "Cf", "Cs", "Co", "Cn")
+"""Controls, formatting (bidirectional overrides, zero-width marks), lone surrogates, private use, unassigned."""
+_JOINERS = "\u200c\u200d"
+"""Persian, Indic scripts and emoji need them."""
+_HARMLESS = ",;/%("
+
+
+def clean(text: str) -> str:
+    """One line without controls, invisible marks or runs of space: what a person can see, and no more."""
+    if text.isascii() and text.isprintable():
+        return _SPACES.sub(" ", text).strip()
+    line = _SPACES.sub(" ", text)
+    return " ".join("".join(c for c in line if c in _JOINERS or unicodedata.category(c) not in _NEVER).split())
+
+
+def escape(text: str) -> str:
+    """Text from outside, as Markdown and as HTML that shows exactly this text and does nothing.
+
+    Every ASCII punctuation character that could begin or end a tag, an entity, emphasis, code, a link, a list, a
+    heading or a table cell becomes a numeric character reference, which GitHub Flavored Markdown (6.2) takes as literal
+    text, and HTML too. What stays as it is, because nothing can come of it: `, ; / % (`, and `. - + : )` inside a
+    number, a date or after a letter ("2.5 mm", "2018-03-16", "HER2+"). Autolink extensions look at text after
+    references are resolved, so an invisible word joiner stands inside what they would find (`www.`, `://`, `@`).
+    """
+    line = clean(text)
+    return _PUNCTUATION.sub(lambda match: _escaped(line, match.start()), line)
+
+
+def _escaped(line: str, at: int) -> str:
+    mark, before, after = line[at], line[at - 1 : at], line[at + 1 : at + 2]
+    if mark in _HARMLESS:
+        return mark
+    if mark in "+-" and before.isalnum():
+        return mark
+    if mark == ")" and not before.isdigit():
+        return mark
+    if mark == "." and not after.isalpha() and (before.isalpha() or after.isdigit()):
+        return mark
+    if mark == ":" and before.isalnum() and (not after or after in " 0123456789"):
+        return mark
+    joiner = _WORD_JOINER if mark in ".:@" and after not in ("", " ") else ""
+    return f"&#{ord(mark)};{joiner}"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, numeric: bool = False) -> str:
+    """A table of GitHub Flavored Markdown; every cell is escaped. `numeric`: all columns but the first align right."""
+    width = len(header)
+    align = ["---", *(["---:" if numeric else "---"] * (width - 1))]
+    lines = [[escape(cell) for cell in header], align]
+    for row in rows:
+        if len(row) != width:
+            raise ValueError("a row is as wide as its header")
+        lines.append([escape(cell) for cell in row])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def cut(text: str, limit: int = MAX_SUMMARY) -> str:
+    """One line of at most `limit` UTF-16 units (what JavaScript counts), ended by an ellipsis if something was lost.
+
+    It is cut between words, which is always between grapheme clusters; a single longer word is cut before a base
+    character (no mark, joiner, variation selector, emoji modifier or second half of a flag may follow the cut: a
+    stricter rule than UAX 29, GB9 to GB13).
+    """
+    line = clean(text).replace("<", "\u2039").replace(">", "\u203a")
+    if _utf16(line) <= limit:
+        return line
+    end = min(len(line), limit - 1)
+    while end and (_utf16(line[:end]) > limit - 1 or not _boundary(line, end)):
+        end -= 1
+    space = line.rfind(" ", 0, end + 1)
+    while space > 0 and not _boundary(line, space + 1):
+        space = line.rfind(" ", 0, space)
+    if space > limit // 2:
+        end = space
+    return line[:end].rstrip(" ,;:") + "\u2026"
+
+
+def _utf16(text: str) -> int:
+    return len(text) + sum(character > "\uffff" for character in text)
+
+
+def _boundary(text: str, at: int) -> bool:
+    """May the text be cut before the character at `at`?"""
+    after, before = text[at : at + 1], text[at - 1]
+    return not (
+        unicodedata.category(after or " ").startswith("M")
+        or "\u200d" in (before, after)
+        or "\U0001f3fb" <= after <= "\U0001f3ff"
+        or "\U0001f1e6" <= after <= "\U0001f1ff"
+        or "\u1160" <= after <= "\u11ff"
+    )

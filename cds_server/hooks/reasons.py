@@ -1,0 +1,93 @@
+"""Override reasons: HL7's own codes, a short clinical list of them, and ours where HL7 has none.
+
+Codes: CodeSystem non-adherence-reason-codes of the CDS Hooks 3.0.0 ballot (AHRQ CDSiC 2025), six categories with 29
+leaf codes. The words shown are ours: seven choices at most, since a longer list is not read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+HL7 = "http://terminology.hl7.org/CodeSystem/non-adherence-reason-codes"
+OURS = "https://cds-server.org/fhir/CodeSystem/override-reasons"
+
+CATEGORIES: dict[str, tuple[str, ...]] = {
+    "cds-not-applicable": (
+        "patient-ineligible",
+        "indication-order-exists",
+        "action-completed",
+        "action-unsuccessful",
+        "action-performed-no-adverse-effect",
+        "action-not-priority",
+    ),
+    "cds-suboptimal-context": ("limited-time", "wrong-time-workflow", "inappropriate-recipient", "need-more-info"),
+    "recipient-disagrees-evidence": (
+        "does-not-align-latest-evidence",
+        "expert-contradicts",
+        "policy-contradicts",
+        "recipient-does-not-trust",
+    ),
+    "recipient-concerns-outcomes": (
+        "risk-benefit-ratio",
+        "mitigate-risk-negative-outcome",
+        "likely-negative-health-outcomes",
+        "patient-contraindication",
+    ),
+    "does-not-align-preferences": (
+        "patient-fears-discomfort",
+        "patient-does-not-want-change",
+        "cultural-religious-reason",
+        "prefers-alternative",
+        "patient-refuses",
+    ),
+    "not-convenient-feasible": (
+        "inadequate-support",
+        "service-not-available",
+        "implementation-challenges",
+        "too-costly-uncovered",
+        "recipient-does-not-understand",
+        "comorbidity-disability",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class OverrideReason:
+    """A Coding that a clinician may choose; `display` is REQUIRED here (CDS Hooks 2.0.1, Card Attributes)."""
+
+    system: str
+    code: str
+    display: str
+    nearest: str = ""
+    """For a code of ours: the HL7 code that counts it."""
+
+    def __post_init__(self) -> None:
+        if not (self.system and self.code and self.display):
+            raise ValueError("an override reason has system, code and display")
+        known = {code for codes in CATEGORIES.values() for code in codes}
+        if self.system == HL7 and self.code not in known:
+            raise ValueError(f"{self.code} is not a non-adherence reason code")
+        if self.system == OURS and self.nearest not in known:
+            raise ValueError(f"{self.code} is mapped to no non-adherence reason code")
+
+    @property
+    def category(self) -> str | None:
+        """The HL7 category that a report counts it in; None for a system that is neither HL7's nor ours."""
+        code = self.nearest or self.code
+        return next((name for name, codes in CATEGORIES.items() if code in codes), None)
+
+    def plain(self) -> dict[str, Any]:
+        return {"code": self.code, "system": self.system, "display": self.display}
+
+
+CLINICAL: tuple[OverrideReason, ...] = (
+    OverrideReason(HL7, "patient-ineligible", "Does not apply to this patient"),
+    OverrideReason(HL7, "need-more-info", "More information is needed first"),
+    OverrideReason(HL7, "expert-contradicts", "Expert or board opinion differs"),
+    OverrideReason(HL7, "prefers-alternative", "The patient prefers another way"),
+    OverrideReason(HL7, "wrong-time-workflow", "Wrong moment in the work"),
+    OverrideReason(OURS, "input-wrong", "An input is wrong or out of date", nearest="recipient-does-not-trust"),
+    OverrideReason(OURS, "model-looks-wrong", "The estimate looks wrong", nearest="recipient-does-not-trust"),
+)
+"""The list of a prognosis card: seven choices and a free comment."""

@@ -1,0 +1,87 @@
+"""What a CDS service declares: one frozen object, checked when the server starts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cds_server.hooks.cards import Card
+from cds_server.hooks.context import HOOKS
+from cds_server.hooks.prefetch import lint
+from models.canonical import without_none
+from models.nouns import JSON, Judgement
+
+SPEC_VERSION = "2.0.1"
+"""Sent in discovery (a member of CDS Hooks 3.0 that a 2.0 client ignores)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CardGuide:
+    """What a service may know of the record that its cards will belong to."""
+
+    inference: str
+    """Id of the Inference, as the SMART app will be given it."""
+    data_as_of: str
+    """Instant of the newest landing that the snapshot saw."""
+    public_url: str
+    """Our own base URL, without a slash at its end."""
+    new_uuid: Callable[[], str]
+    """Makes the uuid of a card or suggestion."""
+    smart_app: bool = False
+    """Whether `{public_url}/app/launch` exists to link to."""
+
+
+def no_context(_: JSON) -> dict[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSpec:
+    """One row of discovery and the two pure functions behind it.
+
+    `context(hook_context)` takes from the request what goes into the Snapshot beside the facts (a chosen tumour, draft
+    orders; decimals as text). `cards(judgement, guide)` says what is shown; it never sees the store.
+    """
+
+    id: str
+    hook: str
+    title: str
+    description: str
+    model: str
+    """Name of the model; which version, the configuration pins."""
+    prefetch: Mapping[str, str]
+    cards: Callable[[Judgement, CardGuide], tuple[Card, ...]]
+    context: Callable[[JSON], dict[str, Any]] = no_context
+    required: tuple[str, ...] = ()
+    """Prefetch keys without which there is no answer but 412."""
+    usage_requirements: str | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", self.id):
+            raise ValueError(f"service id {self.id!r} is not lower-case words joined by hyphens")
+        if self.hook not in HOOKS:
+            raise ValueError(f"service {self.id}: hook {self.hook} is not known")
+        if not (self.title and self.description and self.model):
+            raise ValueError(f"service {self.id} has no title, description or model")
+        unknown = set(self.required) - set(self.prefetch)
+        if unknown:
+            raise ValueError(f"service {self.id} requires keys that it has no template for: {sorted(unknown)}")
+        for key, template in self.prefetch.items():
+            for problem in lint(template, self.hook):
+                raise ValueError(f"service {self.id}, prefetch template {key}: {problem}")
+
+    def discovery(self) -> dict[str, Any]:
+        """The service as `GET /cds-services` lists it (CDS Hooks 2.0.1, Discovery, Response)."""
+        return without_none(
+            {
+                "hook": self.hook,
+                "title": self.title,
+                "description": self.description,
+                "id": self.id,
+                "version": SPEC_VERSION,
+                "prefetch": dict(self.prefetch) or None,
+                "usageRequirements": self.usage_requirements,
+            }
+        )
