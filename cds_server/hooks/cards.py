@@ -238,12 +238,12 @@ def _escaped(line: str, at: int) -> str:
         return mark
     if mark == ")" and not before.isdigit():
         return mark
-    if mark == "." and not after.isalpha() and (before.isalpha() or after.isdigit()):
+    if mark == "." and ((before.isdigit() and after.isdigit()) or (before.isalpha() and after in ("", " "))):
         return mark
     if mark == ":" and before.isalnum() and (not after or after in " 0123456789"):
         return mark
     joiner = _WORD_JOINER if mark in ".:@" and after not in ("", " ") else ""
-    return f"&#{ord(mark)};{joiner}"
+    return f"{joiner if mark != ':' else ''}&#{ord(mark)};{joiner}"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, numeric: bool = False) -> str:
