@@ -18,6 +18,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LGPL_ALLOWED = {"psycopg", "psycopg-binary"}
 """The one exception: docs/decisions/0001-dependencies-and-lock.md."""
 LOADED_BY_NAME = {
+    "fhir.resources": "adapters.readers.validation imports its models one by one, as they are met",
     "httptools": "uvicorn takes it where it is installed",
     "uvloop": "uvicorn takes it where it is installed",
     "psycopg": "SQLAlchemy takes it for postgresql+psycopg://",
