@@ -1,0 +1,1 @@
+"""The arm that bytes come in through (and results go out through). Nothing here knows the store."""

@@ -1,0 +1,140 @@
+"""FHIR R4 JSON: one resource, one Bundle, or one entry of a Bundle."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from models import strict
+from models.errors import Unreadable
+from models.nouns import Part, Statement, Verb
+
+NAME = "fhir"
+VERSION = "1"
+RESOURCE = "application/fhir+json"
+LINE = "application/fhir+ndjson"
+ENTRY = "application/vnd.cds.bundle-entry+json"
+"""One member of Bundle.entry, byte for byte; or the Bundle around them, with its entries taken out."""
+MEDIA_TYPES = (RESOURCE, LINE, ENTRY)
+
+_TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}")
+_ID = re.compile(r"[A-Za-z0-9\-.]{1,255}")
+"""FHIR allows 64 characters; some vendors' ids are near 200, and refusing them would lose real patients' data."""
+_UUID = "urn:uuid:"
+
+
+def read(part: Part) -> list[Statement]:
+    """What one part says. A Bundle's envelope and an OperationOutcome say nothing about the record.
+
+    Raises: Malformed (not JSON), Unreadable (no FHIR resource where one belongs), with the JSON pointer.
+    """
+    body = strict.loads(part.body, what="the part")
+    if part.media_type == ENTRY and isinstance(body, dict) and "resourceType" not in body:
+        return read_entry(body, "")
+    return read_any(body, "")
+
+
+def read_any(body: Any, pointer: str) -> list[Statement]:
+    """A resource, or each entry of a Bundle."""
+    if isinstance(body, Mapping):
+        match body.get("resourceType"):
+            case "Bundle":
+                return [statement for entry, at in entries(body, pointer) for statement in read_entry(entry, at)]
+            case "OperationOutcome":
+                return []
+    return [read_resource(body, pointer)]
+
+
+def read_resource(body: Any, pointer: str) -> Statement:
+    """Assert one resource. It needs a type and an id, nothing else: validity is another mark."""
+    resource_type = _resource_type(body, pointer)
+    local_id = body.get("id")
+    if local_id is None:
+        raise Unreadable("a resource without an id", where=f"{pointer}/id")
+    return Statement(Verb.ASSERT, resource_type, _checked_id(local_id, f"{pointer}/id"), pointer, body)
+
+
+def entries(bundle: Mapping[str, Any], pointer: str) -> Iterator[tuple[Mapping[str, Any], str]]:
+    """The entries of a Bundle with their pointers."""
+    members = bundle.get("entry", [])
+    if not isinstance(members, list):
+        raise Unreadable("Bundle.entry is not a list", where=f"{pointer}/entry")
+    for index, entry in enumerate(members):
+        at = f"{pointer}/entry/{index}"
+        if not isinstance(entry, Mapping):
+            raise Unreadable("an entry is not an object", where=at)
+        yield entry, at
+
+
+def read_entry(entry: Mapping[str, Any], pointer: str) -> list[Statement]:
+    """What one entry of a Bundle says, from the entry alone.
+
+    The method of a transaction, batch or history entry decides: DELETE voids, PUT and POST assert, GET and HEAD say
+    nothing. Identity: a PUT is `request.url`, which must agree with the resource; a POST is the UUID of its fullUrl,
+    because FHIR ignores the id of a create (R4 http.html, create) and the other entries refer to it by that UUID;
+    anything else is the resource's own id, or, where it has none, the UUID.
+    """
+    request = entry.get("request")
+    if request is not None and not isinstance(request, Mapping):
+        raise Unreadable("a request is not an object", where=f"{pointer}/request")
+    method = request.get("method") if request else None
+    url = request.get("url") if request else None
+    if method == "DELETE":
+        resource_type, local_id = _target(url, f"{pointer}/request/url")
+        return [Statement(Verb.VOID, resource_type, local_id, pointer)]
+    if method in ("GET", "HEAD"):
+        return []
+    if method not in (None, "PUT", "POST"):
+        raise Unreadable("a method that is not read (PATCH, or none of HTTP)", where=f"{pointer}/request/method")
+    resource = entry.get("resource")
+    if resource is None:
+        return []
+    at = f"{pointer}/resource"
+    resource_type = _resource_type(resource, at)
+    if resource_type == "OperationOutcome":
+        return []
+    own, full = resource.get("id"), _uuid(entry.get("fullUrl"), f"{pointer}/fullUrl")
+    local_id = full if full and (method == "POST" or own is None) else own
+    if local_id is None:
+        raise Unreadable("a resource without an id, in an entry without a UUID", where=f"{at}/id")
+    local_id = _checked_id(local_id, f"{at}/id")
+    named = method == "PUT" and isinstance(url, str) and "?" not in url
+    if named and _target(url, f"{pointer}/request/url") != (resource_type, local_id):
+        raise Unreadable("the request names another resource than it carries", where=f"{pointer}/request/url")
+    return [Statement(Verb.ASSERT, resource_type, local_id, at, resource)]
+
+
+def _resource_type(body: Any, pointer: str) -> str:
+    if not isinstance(body, Mapping):
+        raise Unreadable("not a resource (an object is expected)", where=pointer or "/")
+    resource_type = body.get("resourceType")
+    if not isinstance(resource_type, str) or not _TYPE.fullmatch(resource_type):
+        raise Unreadable("resourceType is missing or is not the name of a type", where=f"{pointer}/resourceType")
+    return resource_type
+
+
+def _checked_id(local_id: Any, at: str) -> str:
+    if not isinstance(local_id, str) or not _ID.fullmatch(local_id):
+        raise Unreadable("an id that FHIR does not allow", where=at)
+    return local_id
+
+
+def _target(url: Any, at: str) -> tuple[str, str]:
+    """Type and id of `Type/id`, relative or absolute; a conditional URL names no one resource."""
+    if not isinstance(url, str) or "?" in url:
+        raise Unreadable("a request that names no single resource", where=at)
+    path = urlsplit(url).path if "://" in url else url
+    segments = path.strip("/").split("/")
+    if len(segments) < 2 or not _TYPE.fullmatch(segments[-2]) or not _ID.fullmatch(segments[-1]):
+        raise Unreadable("a request that names no single resource", where=at)
+    return segments[-2], segments[-1]
+
+
+def _uuid(full_url: Any, at: str) -> str | None:
+    if full_url is None:
+        return None
+    if not isinstance(full_url, str):
+        raise Unreadable("fullUrl is not text", where=at)
+    return full_url[len(_UUID) :] if full_url.startswith(_UUID) else None

@@ -1,0 +1,151 @@
+"""Whose a resource claims to be, by what names a patient goes, and which labels it carries. Claims, not yet beliefs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from models.errors import Unreadable
+from models.nouns import Marks, Subject
+
+_SUBJECT = """
+    AdverseEvent CarePlan CareTeam ChargeItem ClinicalImpression Communication CommunicationRequest
+    Composition Condition DeviceRequest DeviceUseStatement DiagnosticReport DocumentReference Encounter Flag
+    Goal ImagingStudy Media MedicationAdministration MedicationDispense MedicationRequest MedicationStatement
+    Observation Procedure QuestionnaireResponse RiskAssessment ServiceRequest Specimen
+"""
+_PATIENT = """
+    AllergyIntolerance BodyStructure Claim ClaimResponse Consent CoverageEligibilityRequest
+    CoverageEligibilityResponse EpisodeOfCare ExplanationOfBenefit FamilyMemberHistory Immunization
+    ImmunizationEvaluation ImmunizationRecommendation MolecularSequence NutritionOrder RelatedPerson
+    VisionPrescription
+"""
+ELEMENT: dict[str, str] = {
+    **dict.fromkeys(_SUBJECT.split(), "subject"),
+    **dict.fromkeys(_PATIENT.split(), "patient"),
+    "Coverage": "beneficiary",
+    "EnrollmentRequest": "candidate",
+    "ResearchSubject": "individual",
+    "Task": "for",
+}
+"""The element that names the patient (R4 compartment definition, CompartmentDefinition/patient)."""
+
+OPTIONAL: dict[str, str] = {
+    **dict.fromkeys(
+        ["Basic", "DocumentManifest", "GuidanceResponse", "Invoice", "List", "MeasureReport", "RequestGroup"], "subject"
+    ),
+    **dict.fromkeys(["Device", "DetectedIssue", "SupplyDelivery"], "patient"),
+}
+"""Types that need not be about anybody: without the element they are nobody's, not a problem."""
+
+_LOCAL = re.compile(r"([A-Z][A-Za-z]+)/([A-Za-z0-9\-.]{1,255})(?:/_history/[A-Za-z0-9\-.]{1,64})?")
+_UUID = re.compile(r"urn:uuid:([A-Za-z0-9\-.]{1,255})")
+_V3 = "http://terminology.hl7.org/CodeSystem/v3-"
+
+
+def subject_of(resource: Mapping[str, Any], *, base: str | None = None) -> Subject | None:
+    """The patient that a resource claims; None for a type that is about no patient (Organization, Medication, ...).
+
+    `Patient/x`, with or without a version, is x in the sender's namespace. `urn:uuid:x` is x too: the entry that it
+    refers to is known by that UUID (see `fhir.read_entry`). An absolute URL counts only if it starts with `base`, the
+    sender's own FHIR base URL; another server's `Patient/1` is another person. A reference with only an identifier is a
+    logical one. Everything else is a problem, and never a guess.
+    """
+    resource_type = resource.get("resourceType")
+    if resource_type == "Patient":
+        return _self(resource)
+    element = ELEMENT.get(str(resource_type))
+    if element is None:
+        element = OPTIONAL.get(str(resource_type))
+        if element is None or element not in resource:
+            return None
+    reference = resource.get(element)
+    if reference is None:
+        return Subject(problem=f"{element} is missing")
+    if not isinstance(reference, Mapping):
+        return Subject(problem=f"{element} is not a reference")
+    literal = reference.get("reference")
+    if literal is not None:
+        return _literal(literal, element, base)
+    return _logical(reference.get("identifier"), element)
+
+
+def _self(patient: Mapping[str, Any]) -> Subject:
+    local_id = patient.get("id")
+    return Subject(local_id=local_id) if isinstance(local_id, str) and local_id else Subject(problem="id is missing")
+
+
+def _literal(literal: Any, element: str, base: str | None) -> Subject:
+    if not isinstance(literal, str) or not literal:
+        return Subject(problem=f"{element}.reference is not text")
+    if literal.startswith("#"):
+        return Subject(problem=f"{element} is contained in the resource, not a patient of the record")
+    if by_uuid := _UUID.fullmatch(literal):
+        return Subject(local_id=by_uuid[1])
+    if base and literal.startswith(base.rstrip("/") + "/"):
+        literal = literal[len(base.rstrip("/")) + 1 :]
+    if "://" in literal or literal.startswith("urn:"):
+        return Subject(problem=f"{element} refers to another server")
+    match = _LOCAL.fullmatch(literal)
+    if match is None:
+        return Subject(problem=f"{element} is not a reference to a resource")
+    if match[1] != "Patient":
+        what = "a group" if match[1] == "Group" else "something else than a patient"
+        return Subject(problem=f"{element} refers to {what}")
+    return Subject(local_id=match[2])
+
+
+def _logical(identifier: Any, element: str) -> Subject:
+    if isinstance(identifier, Mapping):
+        system, value = identifier.get("system"), identifier.get("value")
+        if isinstance(system, str) and isinstance(value, str) and system and value:
+            return Subject(system=system, value=value)
+    return Subject(problem=f"{element} has neither a reference nor an identifier with system and value")
+
+
+def identifiers_of(patient: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """(system, value, use) of each identifier that has system and value; `use` is empty where none is given.
+
+    Old ones (`use` = old) are listed too: whether they may join is the identity rules' decision.
+    """
+    found = []
+    for index, identifier in enumerate(_members(patient, "identifier")):
+        if not isinstance(identifier, Mapping):
+            raise Unreadable("an identifier is not an object", where=f"/identifier/{index}")
+        system, value, use = (identifier.get(name) for name in ("system", "value", "use"))
+        if isinstance(system, str) and isinstance(value, str) and system and value:
+            found.append((system, value, use if isinstance(use, str) else ""))
+    return found
+
+
+def marks_of(resource: Mapping[str, Any]) -> Marks:
+    """Test data (HTEST in meta.tag or meta.security) and security labels (meta.security), sorted."""
+    meta = resource.get("meta")
+    if meta is None:
+        return _UNMARKED
+    if not isinstance(meta, Mapping):
+        raise Unreadable("meta is not an object", where="/meta")
+    test, labels = False, set()
+    for name in ("tag", "security"):
+        for index, coding in enumerate(_members(meta, name)):
+            if not isinstance(coding, Mapping):
+                raise Unreadable(f"meta.{name} is not a list of codings", where=f"/meta/{name}/{index}")
+            system, code = coding.get("system"), coding.get("code")
+            if not isinstance(code, str):
+                continue
+            test = test or code == "HTEST"
+            if name == "security":
+                v3 = isinstance(system, str) and system.startswith(_V3)
+                labels.add(code if v3 else f"{system if isinstance(system, str) else ''}|{code}")
+    return Marks(test, tuple(sorted(labels))) if test or labels else _UNMARKED
+
+
+_UNMARKED = Marks()
+
+
+def _members(parent: Mapping[str, Any], name: str) -> list[Any]:
+    members = parent.get(name, [])
+    if not isinstance(members, list):
+        raise Unreadable(f"{name} is not a list", where=f"/{name}")
+    return members
