@@ -1,0 +1,106 @@
+"""From a snapshot to a score: each modality encodes, its graph speaks, the head fuses, or the whole abstains."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+import models.modalities
+from models.errors import ContractMismatch, ModelFault
+from models.fusion import Head
+from models.modalities import Modality
+from models.nouns import JSON, FeatureVector, Judgement, ModelVersion, Score, Snapshot
+from models.plugins import discover
+from models.runtime import Session
+
+
+@dataclass(frozen=True, slots=True)
+class _Voice:
+    """One modality of a model: its encoder, its part of the manifest, its graph."""
+
+    name: str
+    modality: Modality
+    manifest: JSON
+    session: Session
+    z: int
+    """Position of `z` among the outputs."""
+    curves: tuple[tuple[int, tuple[tuple[int, str], ...]], ...]
+    """Outputs [N, S, Y] by position, with the rows that go into the Score under a name: lists of Y numbers."""
+
+
+class Scorer:
+    """One model version, loaded and verified; safe to share between threads."""
+
+    def __init__(self, model: ModelVersion, directory: Path) -> None:
+        """Raises: DigestMismatch, ContractMismatch (also where an encoder is not the one the model was made with)."""
+        self.model = model
+        known = discover(models.modalities, "NAME")
+        try:
+            self._voices = tuple(
+                _voice(part, model, directory, cast("dict[str, Modality]", known))
+                for part in model.manifest["modalities"]
+            )
+            self._head = Head(model.manifest["head"], model.files, directory)
+        except (KeyError, TypeError) as error:
+            raise ContractMismatch(f"the manifest lacks what a model needs ({error!s})", where=model.id) from None
+        if self._head.modalities != tuple(voice.name for voice in self._voices):
+            raise ContractMismatch("head and modalities of the manifest differ", where=model.id)
+
+    def facts_wanted(self) -> frozenset[str]:
+        """Code tokens (`system|code`) that a snapshot for this model asks for."""
+        return frozenset().union(*(voice.modality.facts_wanted(voice.manifest) for voice in self._voices))
+
+    def score(self, snapshot: Snapshot) -> Score:
+        return self.judge(snapshot).score
+
+    def judge(self, snapshot: Snapshot) -> Judgement:
+        """Encode and score. Abstains with a reason; raises ModelFault only where the model itself is broken."""
+        vectors: list[FeatureVector] = []
+        z: dict[str, float | None] = {}
+        reasons: dict[str, str] = {}
+        outputs: dict[str, Any] = {}
+        for voice in self._voices:
+            vector = voice.modality.encode(snapshot, voice.manifest)
+            vectors.append(vector)
+            if vector.absent is not None:
+                z[voice.name], reasons[voice.name] = None, vector.absent
+                continue
+            z[voice.name] = _speak(voice, vector, outputs)
+        score = self._head.fuse(self.model.id, z, reasons, outputs)
+        return Judgement(snapshot, tuple(vectors), self.model, score)
+
+
+def _voice(part: JSON, model: ModelVersion, directory: Path, known: dict[str, Modality]) -> _Voice:
+    name = part["name"]
+    if name not in known:
+        raise ContractMismatch("the manifest names a modality that this program does not have", where=model.id)
+    if part["encoder"] != known[name].ENCODER:
+        raise ContractMismatch(
+            f"the encoder of modality {name} is not the one that the model was made with", where=model.id
+        )
+    session = Session(
+        directory / part["file"], model.files[part["file"]], inputs=part["inputs"], outputs=part["outputs"]
+    )
+    positions = list(part["outputs"])
+    curves = tuple(
+        (positions.index(output), tuple((row, kept) for row, kept in enumerate(names) if kept is not None))
+        for output, names in part["curves"].items()
+    )
+    manifest = {**part, **{key: model.manifest[key] for key in ("population", "rules", "parameters")}}
+    return _Voice(name, known[name], manifest, session, positions.index("z"), curves)
+
+
+def _speak(voice: _Voice, vector: FeatureVector, outputs: dict[str, Any]) -> float:
+    values = [feature.value for feature in vector.features]
+    if not all(map(math.isfinite, values)):
+        raise ModelFault(f"modality {voice.name} encoded an input without a number")
+    results = voice.session.run({"x": np.array([values])})
+    for position, kept in voice.curves:
+        rows = results[position][0].tolist()
+        for row, output in kept:
+            outputs[output] = rows[row]
+    return float(results[voice.z].item())

@@ -1,0 +1,1 @@
+"""How every shipped artifact was made: `python -m models.training`. Never imported by the server."""
