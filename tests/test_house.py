@@ -92,7 +92,7 @@ def test_a_cds_service_sees_cards_and_models_only(imports: grimp.ImportGraph) ->
 
 
 def test_only_two_files_import_by_name(tracked: list[Path]) -> None:
-    """What is imported by a text, no contract sees: plug-ins (one file), and the many models of fhir.resources (its door)."""
+    """What is imported by a text, no contract sees: plug-ins, and the many models of fhir.resources (in its door)."""
     by_name = re.compile(r"\bimport_module\(|__import__\(")
     files = {
         str(path) for path in tracked if path.parts[0] in ROOMS and path.suffix == ".py" and by_name.search(text(path))
