@@ -9,6 +9,7 @@
     |  |- WrongMediaType       a media type or content coding that this door does not take
     |  `- WrongPatient         data of one patient where another was named: a safety event
     |- NotFound                no such service, card, inference, patient, model
+    |- Unauthenticated         who calls is not known (401, bare: the cause is for the log only)
     |- Refused                 a rule of ours says no
     |  |- NotAllowed           this caller may not
     |  |- Stopped              the service was stopped on purpose
@@ -79,6 +80,10 @@ class WrongPatient(BadInput):
 
 class NotFound(CdsError):
     status, code = 404, "not-found"
+
+
+class Unauthenticated(CdsError):
+    status, exit_code, code = 401, 4, "login"
 
 
 class Refused(CdsError):

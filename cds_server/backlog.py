@@ -1,0 +1,140 @@
+"""Digesting what has landed: in arrival order, in small acts, so that a hook call never waits long for the write lock.
+
+`digest_backlog` reads what no reader has seen. `redo` runs the present readers over everything again: where reader and bytes are
+the same the result is the same; where a newer reader sees something else, its facts are known from the redo's time on, and what
+was known before stays what was known then.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from adapters.readers import validation
+from cds_server.digest import PartRead, Read, Reducer, Tally, Where, close_digest, read_part, reader_id
+from cds_server.store.reads import LandingRow
+from cds_server.store.store import Store
+from cds_server.store.writer import Tx
+from models.nouns import Part
+
+HOLD = 0.006
+"""Seconds that one act may hold the write lock; the number of parts in the next act follows from the last one."""
+_FIRST, _MOST = 16, 256
+
+Progress = Callable[[int, int], None]
+"""(parts done, parts in all)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    landing: LandingRow
+    start: int
+    parts: tuple[PartRead, ...]
+
+
+def digest_backlog(
+    store: Store, joining: frozenset[str], actor: str, *, validate: bool = True, progress: Progress | None = None
+) -> Tally:
+    """Digest every part that no reader has seen; gives the counts."""
+    waiting = [(store.reads.landing(landing_id), start) for landing_id, start in store.reads.undigested()]
+    landings = [(landing, start) for landing, start in waiting if landing is not None]
+    total = sum(landing.parts - start for landing, start in landings)
+    done, tally = 0, Tally()
+    pace = _Pace()
+    for landing, start in landings:
+        for batch in _batches(store, landing, start, pace, validate):
+            tally.add(_digest(store, batch, joining, actor, pace))
+            done += len(batch.parts)
+            if progress:
+                progress(done, total)
+    return tally
+
+
+class _Pace:
+    """How many parts the next act may take."""
+
+    def __init__(self) -> None:
+        self.size = _FIRST
+
+    def took(self, seconds: float, parts: int) -> None:
+        fitting = parts * HOLD / max(seconds, 1e-6)
+        self.size = max(1, min(_MOST, round(0.5 * self.size + 0.5 * fitting)))
+
+
+def _batches(store: Store, landing: LandingRow, start: int, pace: _Pace, validate: bool) -> Iterator[Batch]:
+    batch: list[PartRead] = []
+    first = start
+    for ordinal, body in store.parts(landing, start):
+        batch.append(_read(landing, ordinal, body, validate))
+        if len(batch) >= pace.size:
+            yield Batch(landing, first, tuple(batch))
+            first, batch = ordinal + 1, []
+    if batch:
+        yield Batch(landing, first, tuple(batch))
+
+
+def _read(landing: LandingRow, ordinal: int, body: bytes, validate: bool) -> PartRead:
+    part = Part(landing.ref, ordinal, landing.namespace, landing.media_type, landing.received_at, body)
+    read = read_part(part)
+    if not validate:
+        return read
+    return PartRead(read.ordinal, tuple(map(validated, read.reads)), read.problem, read.pointer)
+
+
+def validated(read: Read) -> Read:
+    """The same reading with the verdict of fhir.resources on it."""
+    if read.statement.body is None:
+        return read
+    return Read(read.statement, read.subject, read.marks, read.content, tuple(validation.validate(read.statement.body)))
+
+
+def _digest(store: Store, batch: Batch, joining: frozenset[str], actor: str, pace: _Pace) -> Tally:
+    landing = batch.landing
+    where = Where(landing.id, landing.ref, landing.namespace, reader_id(landing.media_type))
+    span = (batch.start, batch.start + len(batch.parts))
+
+    def act(tx: Tx) -> tuple[Tally, float]:
+        began = time.perf_counter()
+        if tx.read("SELECT 1 FROM digestion WHERE landing_id = ? AND part_to > ?", (landing.id, span[0])):
+            return Tally(), 0.0  # another process was faster
+        reducer = Reducer(tx, where, joining)
+        reducer.run(batch.parts)
+        close_digest(tx, reducer, span, sum(len(part.reads) for part in batch.parts), actor)
+        return reducer.tally, time.perf_counter() - began
+
+    tally, seconds = store.writer.submit(act).result()
+    if seconds:
+        pace.took(seconds, len(batch.parts))
+    return tally
+
+
+def redo(store: Store, joining: frozenset[str], actor: str, *, progress: Progress | None = None) -> Tally:
+    """Read everything again with the present readers. `unchanged` counts what came out the same."""
+    tally, done = Tally(), 0
+    landings = [landing for landing in map(store.reads.landing, store.reads.landing_ids()) if landing is not None]
+    total = sum(landing.parts for landing in landings)
+    pace = _Pace()
+    for landing in landings:
+        for batch in _batches(store, landing, 0, pace, validate=True):
+            tally.add(_redo(store, batch, joining, actor))
+            done += len(batch.parts)
+            if progress:
+                progress(done, total)
+    return tally
+
+
+def _redo(store: Store, batch: Batch, joining: frozenset[str], actor: str) -> Tally:
+    landing = batch.landing
+    where = Where(landing.id, landing.ref, landing.namespace, reader_id(landing.media_type))
+
+    def act(tx: Tx) -> Tally:
+        reducer = Reducer(tx, where, joining)
+        reducer.rerun(batch.parts)
+        if reducer.changed:
+            span = (batch.start, batch.start + len(batch.parts))
+            close_digest(tx, reducer, span, sum(len(part.reads) for part in batch.parts), actor, kind="redo")
+        return reducer.tally
+
+    return store.writer.submit(act).result()
+

@@ -1,0 +1,412 @@
+"""The verb `digest`: part -> statements (a reader, pure) -> resources and facts (the reducer, in arrival order).
+
+The reducer asserts, supersedes and voids; it never changes a row. What cannot be read becomes a Flag of kind `quarantine`
+that names its place; what belongs to nobody we know becomes one of kind `unmatched`. The part itself is never lost.
+"""
+
+from __future__ import annotations
+
+import functools
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from adapters import readers
+from adapters.readers import facts as projection
+from adapters.readers.subjects import identifiers_of, marks_of, subject_of
+from cds_server.identity import Identifier, join, value_text, withdraw
+from cds_server.store.reads import marks
+from cds_server.store.writer import Tx
+from models.canonical import canonical
+from models.errors import BadInput
+from models.nouns import JSON, Fact, Marks, Part, Provenance, Statement, Subject, Verb
+from models.plugins import discover
+
+
+VALIDATOR = "fhir.resources R4B"
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One statement, with everything about it that needs no store."""
+
+    statement: Statement
+    subject: Subject | None
+    marks: Marks
+    content: bytes
+    """The resource in one spelling, for telling a new version from a repetition."""
+    invalid: tuple[str, ...] | None = None
+    """What fhir.resources says against it (paths and rules); None while it was not asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartRead:
+    """What a reader made of one part."""
+
+    ordinal: int
+    reads: tuple[Read, ...] = ()
+    problem: str | None = None
+    """Why the part could not be read, and where: never a value."""
+    pointer: str | None = None
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a digest did, in counts."""
+
+    asserted: int = 0
+    unchanged: int = 0
+    superseded: int = 0
+    voided: int = 0
+    facts: int = 0
+    quarantined: int = 0
+    unmatched: int = 0
+    flagged: int = 0
+
+    def add(self, other: Tally) -> None:
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def plain(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+# ---- reading: pure ---------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def readers_by_media_type() -> Mapping[str, Any]:
+    """Reader modules, found by what they read."""
+    return {media_type: module for module in discover(readers, "NAME").values() for media_type in module.MEDIA_TYPES}
+
+
+def reader_id(media_type: str) -> str:
+    """`name@version` of the reader of a media type, with the version of the fact projection: what a redo compares."""
+    module = readers_by_media_type().get(media_type)
+    name = f"{module.NAME}@{module.VERSION}" if module else "none@0"
+    return f"{name}+facts@{projection.VERSION}"
+
+
+def read_part(part: Part) -> PartRead:
+    """Run the part's reader. Never raises on bad input: the problem is the result."""
+    module = readers_by_media_type().get(part.media_type)
+    if module is None:
+        return PartRead(part.ordinal, problem="no reader for this media type")
+    try:
+        return PartRead(part.ordinal, tuple(map(as_read, module.read(part))))
+    except BadInput as error:
+        return PartRead(part.ordinal, problem=error.what, pointer=error.where)
+
+
+def as_read(statement: Statement) -> Read:
+    body = statement.body
+    if body is None:
+        return Read(statement, None, Marks(), b"")
+    return Read(statement, subject_of(body), marks_of(body), orjson.dumps(body, default=str, option=orjson.OPT_SORT_KEYS))
+
+
+# ---- reducing: inside one act ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """The landing that is being digested."""
+
+    landing_id: int
+    landing: str
+    namespace: str
+    reader: str
+
+
+@dataclass(slots=True)
+class _Open:
+    """The open version of a resource."""
+
+    id: int
+    content: bytes
+    record_id: int | None
+
+
+@dataclass(slots=True)
+class Reducer:
+    """Applies the statements of some parts of one landing, in order, inside one act."""
+
+    tx: Tx
+    where: Where
+    joining: frozenset[str]
+    tally: Tally = field(default_factory=Tally)
+    records: dict[bytes, tuple[int, str]] = field(default_factory=dict)
+    versions: dict[bytes, _Open | None] = field(default_factory=dict)
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.tally.asserted or self.tally.voided or self.tally.flagged)
+
+    def run(self, parts: Sequence[PartRead]) -> Tally:
+        self._look_up(parts)
+        for part in parts:
+            if part.problem is not None:
+                self.flag("quarantine", "unreadable", part.ordinal, part.pointer, part.problem)
+                self.tally.quarantined += 1
+            for read in part.reads:
+                self.apply(part.ordinal, read)
+        return self.tally
+
+    def _look_up(self, parts: Sequence[PartRead]) -> None:
+        """All records and open versions that these statements name, in two queries."""
+        local = functools.partial(self.tx.vault.index, "local", self.where.namespace)
+        resources: dict[bytes, None] = {}
+        patients: dict[bytes, None] = {}
+        for part in parts:
+            for read in part.reads:
+                resources[local(read.statement.resource_type, read.statement.local_id)] = None
+                if read.subject is not None and read.subject.local_id is not None:
+                    patients[local("Patient", read.subject.local_id)] = None
+        for chunk in _chunks(list(patients)):
+            for row_id, ref, digest in self.tx.read(
+                f"SELECT id, ref, local_digest FROM patient_record WHERE namespace = ? AND local_digest IN ({marks(chunk)})",
+                (self.where.namespace, *chunk),
+            ):
+                self.records[bytes(digest)] = (row_id, ref)
+        for chunk in _chunks(list(resources)):
+            for row_id, digest, content, record_id in self.tx.read(
+                "SELECT r.id, r.local_digest, r.content, r.record_id FROM resource r "
+                "LEFT JOIN resource_closing c ON c.resource_id = r.id "
+                f"WHERE r.namespace = ? AND r.local_digest IN ({marks(chunk)}) AND c.id IS NULL",
+                (self.where.namespace, *chunk),
+            ):
+                self.versions[bytes(digest)] = _Open(row_id, bytes(content), record_id)
+
+    def apply(self, part: int, read: Read) -> None:
+        statement = read.statement
+        local = self.tx.vault.index("local", self.where.namespace, statement.resource_type, statement.local_id)
+        known = self.versions.get(local)
+        if statement.verb is Verb.VOID:
+            if known is not None:
+                self.close(known.id, "voided")
+                self.versions[local] = None
+                self.tally.voided += 1
+            return
+        if statement.verb is not Verb.ASSERT:
+            self.flag("unmatched", "link-by-feed", part, statement.pointer, "a feed links two records: a person must decide")
+            return
+        content = self.tx.vault.index("content", read.content)
+        if known is not None and known.content == content:
+            self.tally.unchanged += 1
+            return
+        record = self.resolve(part, read)
+        try:
+            facts = self.project(part, read, record)
+        except BadInput as error:
+            self.flag("quarantine", "unreadable", part, error.where or statement.pointer, error.what)
+            self.tally.quarantined += 1
+            return
+        if known is not None:
+            if known.record_id is not None and record is not None and known.record_id != record[0]:
+                self.flag("flag", "moved", part, statement.pointer, "a resource moved from one patient to another", known.record_id)
+            self.close(known.id, "superseded")
+            self.tally.superseded += 1
+        resource_id = self.open(part, read, local, content, record, facts)
+        self.versions[local] = _Open(resource_id, content, record[0] if record else None)
+        if statement.resource_type == "Patient" and record is not None and statement.body is not None:
+            self.identify(part, resource_id, record[0], statement.body, facts, known.id if known else None)
+
+    # -- again ----------------------------------------------------------------------------------------------------------------
+
+    def rerun(self, parts: Sequence[PartRead]) -> None:
+        """Apply statements that were applied before: only what this reader sees otherwise makes a difference.
+
+        The version that this place made, if it is still open, is replaced where its facts differ; if it was closed since,
+        history stays as it was. A place that made nothing (it was in quarantine) speaks now, unless somebody spoke later.
+        """
+        self._look_up(parts)
+        for part in parts:
+            for read in part.reads:
+                if read.statement.verb is Verb.ASSERT:
+                    self._rerun(part.ordinal, read)
+
+    def _rerun(self, part: int, read: Read) -> None:
+        statement = read.statement
+        made = self.tx.read(
+            "SELECT r.id, r.reader, r.record_id, c.id FROM resource r LEFT JOIN resource_closing c ON c.resource_id = r.id "
+            "WHERE r.landing_id = ? AND r.part = ? AND r.pointer = ? ORDER BY r.id DESC LIMIT 1",
+            (self.where.landing_id, part, statement.pointer),
+        )
+        local = self.tx.vault.index("local", self.where.namespace, statement.resource_type, statement.local_id)
+        if not made:
+            later = self.tx.read(
+                "SELECT 1 FROM resource WHERE namespace = ? AND local_digest = ? AND landing_id >= ? LIMIT 1",
+                (self.where.namespace, local, self.where.landing_id),
+            )
+            flagged = self.tx.read(
+                "SELECT f.id FROM flag f LEFT JOIN flag_closing c ON c.flag_id = f.id WHERE f.kind = 'quarantine' "
+                "AND f.landing_id = ? AND f.part = ? AND c.id IS NULL",
+                (self.where.landing_id, part),
+            )
+            if not later and flagged:
+                before = self.tally.asserted
+                self.apply(part, read)
+                if self.tally.asserted > before:
+                    for (flag_id,) in flagged:
+                        self.tx.add("flag_closing", flag_id=flag_id, resolution="read by a newer reader", at=self.tx.now)
+            else:
+                self.tally.unchanged += 1
+            return
+        resource_id, _, record_id, closed = made[0]
+        if closed is not None or not self._differs(part, read, resource_id, record_id):
+            self.tally.unchanged += 1
+            return
+        known = self.versions.get(local)
+        if known is not None and known.id == resource_id:
+            self.versions[local] = _Open(known.id, b"", known.record_id)  # so that the same bytes count as another version
+            self.apply(part, read)
+
+    def _differs(self, part: int, read: Read, resource_id: int, record_id: int | None) -> bool:
+        """Whether the facts of this reading are not those that stand in the store, known-from and reader aside."""
+        if record_id is None:
+            return False
+        ref = self.tx.read("SELECT ref FROM patient_record WHERE id = ?", (record_id,))[0][0]
+        stored = self.tx.read("SELECT sealed FROM fact WHERE resource_id = ? ORDER BY id", (resource_id,))
+        before = [_comparable(orjson.loads(self.tx.vault.open_fact(ref, row[0]))) for row in stored]
+        try:
+            again = [_comparable(fact.plain()) for fact in self.project(part, read, (record_id, ref))]
+        except BadInput:
+            return True
+        return before != again
+
+    # -- whose is it ---------------------------------------------------------------------------------------------------------
+
+    def resolve(self, part: int, read: Read) -> tuple[int, str] | None:
+        """The record a resource belongs to; None for resources of no patient, and, with a Flag, for an unresolved one."""
+        subject = read.subject
+        if subject is None:
+            return None
+        if subject.local_id is not None:
+            return self.record(subject.local_id)
+        if subject.system is not None and subject.value is not None:
+            holders = self.tx.read(
+                "SELECT DISTINCT i.record_id, p.ref FROM record_identifier i JOIN patient_record p ON p.id = i.record_id "
+                "LEFT JOIN resource_closing c ON c.resource_id = i.resource_id "
+                "WHERE i.system = ? AND i.value_digest = ? AND p.namespace = ? AND c.id IS NULL",
+                (subject.system, self.tx.vault.index("identifier", subject.system, subject.value), self.where.namespace),
+            )
+            if len(holders) == 1:
+                return holders[0][0], holders[0][1]
+            problem = "its subject's identifier names no patient" if not holders else "its subject's identifier names several patients"
+        else:
+            problem = subject.problem or "its subject cannot be resolved"
+        self.flag("unmatched", "subject", part, read.statement.pointer, problem)
+        self.tally.unmatched += 1
+        return None
+
+    def record(self, local_id: str) -> tuple[int, str]:
+        digest = self.tx.vault.index("local", self.where.namespace, "Patient", local_id)
+        known = self.records.get(digest)
+        if known is None:
+            ref = uuid.uuid4().hex
+            self.tx.vault.new_record_key(ref, self.tx.fresh_keys)
+            row_id = self.tx.add(
+                "patient_record", ref=ref, namespace=self.where.namespace, local_digest=digest,
+                sealed=self.tx.vault.seal_fact(ref, local_id.encode()), at=self.tx.now,
+            )
+            known = self.records[digest] = (row_id, ref)
+        return known
+
+    def identify(
+        self, part: int, resource_id: int, record_id: int, patient: JSON, facts: Iterable[Fact], before: int | None
+    ) -> None:
+        held = [Identifier(system, value) for system, value, *_ in identifiers_of(patient) if system and value]
+        demographics = {fact.code.code: text for fact in facts if (text := value_text(fact))}
+        lost = self._withdrawn(before, held) if before is not None else []
+        withdraw(self.tx, record_id, lost)
+        joined = join(self.tx, record_id, held, demographics, self.joining)
+        if joined.refused is not None:
+            self.flag("unmatched", "identity", part, None, joined.refused, record_id)
+            self.tally.unmatched += 1
+        for identifier in held:
+            self.tx.add(
+                "record_identifier", record_id=record_id, resource_id=resource_id, system=identifier.system,
+                value_digest=self.tx.vault.index("identifier", identifier.system, identifier.value),
+                joining=identifier.system in self.joining,
+            )
+
+    def _withdrawn(self, before: int, held: Iterable[Identifier]) -> list[str]:
+        """Joining systems whose value of the version before this one no longer stands."""
+        now = {(i.system, self.tx.vault.index("identifier", i.system, i.value)) for i in held}
+        rows = self.tx.read("SELECT system, value_digest FROM record_identifier WHERE resource_id = ?", (before,))
+        return sorted({system for system, digest in rows if system in self.joining and (system, bytes(digest)) not in now})
+
+    # -- rows ------------------------------------------------------------------------------------------------------------------
+
+    def project(self, part: int, read: Read, record: tuple[int, str] | None) -> tuple[Fact, ...]:
+        statement = read.statement
+        if record is None or statement.body is None:
+            return ()
+        source = Provenance(
+            landing=self.where.landing, part=part, pointer=statement.pointer,
+            resource=f"{statement.resource_type}/{statement.local_id}", reader=self.where.reader,
+        )
+        return projection.project(statement.body, record=record[1], source=source, known_from=self.tx.now)
+
+    def open(
+        self, part: int, read: Read, local: bytes, content: bytes, record: tuple[int, str] | None, facts: tuple[Fact, ...]
+    ) -> int:
+        resource_id = self.tx.add(
+            "resource", record_id=record[0] if record else None, namespace=self.where.namespace,
+            type=read.statement.resource_type, local_digest=local, landing_id=self.where.landing_id, part=part,
+            pointer=read.statement.pointer, reader=self.where.reader, known_from=self.tx.now, content=content, voided=False,
+            test=read.marks.test, labels=" ".join(read.marks.labels),
+        )
+        if record is not None:
+            seal = self.tx.vault.seal_fact
+            for fact in facts:
+                self.tx.add(
+                    "fact", resource_id=resource_id, record_id=record[0], code=fact.code.token, known_from=self.tx.now,
+                    sealed=seal(record[1], canonical(fact.plain())),
+                )
+        if read.invalid is not None:
+            self.tx.add(
+                "validation", resource_id=resource_id, valid=not read.invalid, validator=VALIDATOR,
+                problems="; ".join(read.invalid[:20]) or None,
+            )
+        self.tally.asserted += 1
+        self.tally.facts += len(facts)
+        return resource_id
+
+    def close(self, resource_id: int, cause: str) -> None:
+        self.tx.add("resource_closing", resource_id=resource_id, known_to=self.tx.now, cause=cause)
+
+    def flag(
+        self, kind: str, reason: str, part: int, pointer: str | None, detail: str, record_id: int | None = None
+    ) -> None:
+        self.tx.add(
+            "flag", kind=kind, reason=reason, landing_id=self.where.landing_id, part=part, pointer=pointer or None,
+            record_id=record_id, detail=detail, at=self.tx.now,
+        )
+        self.tally.flagged += 1
+
+
+def close_digest(
+    tx: Tx, reducer: Reducer, span: tuple[int, int], statements: int, actor: str, *, kind: str = "digest"
+) -> None:
+    """The Digestion row over parts `[span)`, and the ledger entry over everything that came of them."""
+    where, tally = reducer.where, reducer.tally
+    tx.add(
+        "digestion", landing_id=where.landing_id, reader=where.reader, part_from=span[0], part_to=span[1],
+        statements=statements, quarantined=tally.quarantined,
+    )
+    tx.entry(kind, actor, {"landing": where.landing, "parts": list(span), "reader": where.reader, "tally": tally.plain()})
+
+
+def _comparable(fact: dict[str, Any]) -> bytes:
+    plain = dict(fact)
+    plain.pop("known_from")
+    plain["source"] = {key: value for key, value in plain["source"].items() if key != "reader"}
+    return canonical(plain)
+
+
+def _chunks(values: list[bytes], size: int = 400) -> Iterable[list[bytes]]:
+    return (values[i : i + size] for i in range(0, len(values), size))

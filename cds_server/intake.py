@@ -1,0 +1,97 @@
+"""The verb `land`: what arrived becomes durable, byte for byte, before anybody tries to understand it.
+
+One delivery is one Landing row, its parts sealed one by one, and one ledger entry. `commit` returning means durable;
+raising means refused, and nothing of it is visible.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+
+from adapters.source import Arrival, Receipt
+from cds_server.store.pack import MANIFEST, PackWriter, part_ref
+from cds_server.store.store import Store
+from cds_server.store.writer import Tx
+from models.canonical import canonical
+from models.nouns import LandingMeta
+
+
+class StoreIntake:
+    """The Intake port of the adapters, on this instance's store."""
+
+    def __init__(self, store: Store, actor: str) -> None:
+        self._store = store
+        self._actor = actor
+
+    def stage(self, meta: LandingMeta) -> StagedLanding:
+        return StagedLanding(self._store, self._actor, meta)
+
+
+class StagedLanding:
+    """One delivery on its way in; see `adapters.source.Staged` for the contract."""
+
+    def __init__(self, store: Store, actor: str, meta: LandingMeta) -> None:
+        self._store = store
+        self._actor = actor
+        self._meta = meta
+        self._ref = uuid.uuid4().hex
+        self._pack = store.pack_writer(self._ref)
+
+    async def write(self, chunk: bytes) -> None:
+        self._pack.write(chunk)
+
+    async def end_part(self) -> None:
+        self._pack.end_part()
+
+    async def commit(self, dedup_key: bytes | None = None) -> Receipt:
+        self._pack.end_part()
+        inline, file = await asyncio.to_thread(self._pack.settle, self._store.data_dir / "blobs")
+
+        def act(tx: Tx) -> Receipt:
+            return land(tx, self._meta, self._ref, self._pack, inline, file, self._actor, dedup_key)
+
+        receipt = await self._store.writer.write(act)
+        if receipt.arrival is not Arrival.STORED and file is not None:
+            (self._store.data_dir / "blobs" / file).unlink(missing_ok=True)
+        return receipt
+
+    async def abandon(self) -> None:
+        self._pack.abandon()
+
+
+def land(
+    tx: Tx, meta: LandingMeta, ref: str, pack: PackWriter, inline: bytes | None, file: str | None, actor: str,
+    dedup_key: bytes | None,
+) -> Receipt:
+    """Write one landing and its entry, unless its key was used before."""
+    content = pack.content
+    dedup = tx.vault.index("landing", meta.namespace, dedup_key if dedup_key is not None else content)
+    known = tx.read("SELECT ref, content, parts, id FROM landing WHERE dedup = ?", (dedup,))
+    if known:
+        same = bytes(known[0][1]) == content
+        if not same:
+            tx.add(
+                "flag", kind="flag", reason="conflict", landing_id=known[0][3], at=tx.now,
+                detail="the sender's key of this landing came again with other bytes; the second delivery was refused",
+            )
+            tx.entry("conflict", actor, {"landing": known[0][0]})
+        return Receipt(Arrival.DUPLICATE if same else Arrival.CONFLICT, known[0][0], known[0][2])
+    add_landing(tx, meta, ref, pack, inline, file, content, dedup)
+    tx.entry("land", actor, {"landing": ref, "source": meta.source, "namespace": meta.namespace, "parts": pack.parts})
+    return Receipt(Arrival.STORED, ref, pack.parts)
+
+
+def add_landing(
+    tx: Tx, meta: LandingMeta, ref: str, pack: PackWriter, inline: bytes | None, file: str | None, content: bytes, dedup: bytes
+) -> int:
+    """The Landing row, its keys and its sealed manifest; gives the row's id."""
+    tx.fresh_keys.update(pack.keys)
+    manifest = None
+    if meta.manifest:
+        manifest = tx.vault.seal(part_ref(ref, MANIFEST), canonical(dict(meta.manifest)), tx.fresh_keys).cipher
+    return tx.add(
+        "landing", ref=ref, source=meta.source, namespace=meta.namespace, media_type=meta.media_type,
+        received_at=meta.received_at, dedup=dedup, content=content, parts=pack.parts, size=pack.size, pack=inline,
+        pack_file=file, pack_digest=pack.digest, manifest=manifest,
+    )

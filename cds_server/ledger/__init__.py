@@ -1,0 +1,1 @@
+"""The append-only log: leaves, chain, tree, verification. Pure: bytes in, findings out."""

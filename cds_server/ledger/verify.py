@@ -1,0 +1,96 @@
+"""Does the log still say what it said? Each finding names the first thing that is wrong, and where.
+
+What this can and cannot prove: an edited, deleted or reordered row or entry is found and named. Whoever owns the
+database can still recompute the whole chain; that is what checkpoints and witnesses outside of it are for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from cds_server.ledger.entry import GENESIS, Entry, Row, chain_hash, row_leaf
+from cds_server.ledger.tree import leaf_hash, root
+from models.canonical import canonical
+
+RowsOf = Callable[[str, int], Sequence[Row]]
+"""(table, seq) -> the rows that entry `seq` wrote into `table`, by id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    seq: int
+    what: str
+
+    def __str__(self) -> str:
+        return f"entry {self.seq}: {self.what}"
+
+
+def verify(entries: Iterable[Entry], rows_of: RowsOf | None = None, *, deep: bool = False) -> Iterator[Finding]:
+    """Walk the entries in order; with `rows_of`, hold each governed row against its leaf; `deep` checks canonical form.
+
+    Entries must come ordered by `seq`. Goes on after a finding, so that one edit does not hide another; a broken chain is
+    reported once, where it breaks.
+    """
+    previous, expected = GENESIS, 1
+    for entry in entries:
+        if entry.seq != expected:
+            missing = f"entry {expected} is missing" if entry.seq == expected + 1 else (
+                f"entries {expected} to {entry.seq - 1} are missing" if entry.seq > expected else "out of order"
+            )
+            yield Finding(entry.seq, missing)
+        expected = entry.seq + 1
+        if leaf_hash(entry.body) != entry.leaf:
+            yield Finding(entry.seq, "its body was edited (the leaf hash differs)")
+        elif chain_hash(previous, entry.leaf) != entry.chain:
+            yield Finding(entry.seq, "the chain breaks here: this entry or the one before was replaced, moved or removed")
+        previous = entry.chain
+        yield from _body(entry, deep)
+        if rows_of is not None:
+            yield from _rows(entry, rows_of)
+
+
+def _body(entry: Entry, deep: bool) -> Iterator[Finding]:
+    try:
+        body = orjson.loads(entry.body)
+        named = body["seq"], body["rows"]["root"], body["rows"]["count"]
+    except (ValueError, KeyError, TypeError):
+        yield Finding(entry.seq, "its body cannot be read")
+        return
+    if named[0] != entry.seq:
+        yield Finding(entry.seq, f"its body says that it is entry {named[0]}: reordered")
+    leaves = split(entry.row_leaves)
+    if len(leaves) != named[2] or root(leaves).hex() != named[1]:
+        yield Finding(entry.seq, "its list of row leaves was edited")
+    if deep and canonical(body) != entry.body:
+        yield Finding(entry.seq, "its body is not in canonical form")
+
+
+def _rows(entry: Entry, rows_of: RowsOf) -> Iterator[Finding]:
+    try:
+        tables: list[list[Any]] = orjson.loads(entry.body)["rows"]["tables"]
+    except (ValueError, KeyError, TypeError):
+        return
+    leaves = split(entry.row_leaves)
+    start = 0
+    for table, count in tables:
+        wanted = leaves[start : start + count]
+        start += count
+        rows = rows_of(table, entry.seq)
+        found = {row_leaf(table, row): row for row in rows}
+        surplus = [row["id"] for leaf, row in found.items() if leaf not in set(wanted)]
+        lost = [index for index, leaf in enumerate(wanted) if leaf not in found]
+        if surplus:
+            for row_id in surplus[:3]:
+                yield Finding(entry.seq, f"row {row_id} of table {table} was edited or added")
+        elif lost:
+            yield Finding(entry.seq, f"{len(lost)} of {count} rows of table {table} were deleted (first: number {lost[0]})")
+        elif [row_leaf(table, row) for row in rows] != wanted:
+            yield Finding(entry.seq, f"the rows of table {table} were reordered")
+
+
+def split(row_leaves: bytes) -> list[bytes]:
+    return [row_leaves[i : i + 32] for i in range(0, len(row_leaves), 32)]

@@ -1,0 +1,65 @@
+"""Structured logs that PHI cannot slip into: an event names itself, and only fields on the list get through.
+
+A field that is not on the list is dropped and counted; a value that is not a short plain word or number is dropped too. What
+failed is told by the type of the error and our own words, never by a message from outside.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Mapping, MutableMapping
+from typing import Any, TextIO
+
+import structlog
+
+ALLOWED = frozenset(
+    {
+        "event", "level", "timestamp", "service", "hook", "outcome", "status", "ms", "error", "where", "what", "seq", "landing",
+        "parts", "source", "namespace", "model", "version", "job", "count", "cards", "pid", "host", "port", "workers", "request_id",
+        "schema", "instance", "dropped", "path", "method", "lag", "reader", "ehr",
+    }
+)
+_PLAIN = re.compile(r"[\w .,:;/@+()'*={}\[\]<>-]{0,200}", re.ASCII)
+
+
+def _allow(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    kept = {
+        key: value
+        for key, value in event.items()
+        if key in ALLOWED and (value is None or isinstance(value, (int, float)) or _PLAIN.fullmatch(str(value)))
+    }
+    if len(kept) < len(event):
+        kept["dropped"] = len(event) - len(kept)
+    return kept
+
+
+def configure(level: str = "info", stream: TextIO | None = None) -> None:
+    """JSON lines on standard error. Third-party loggers keep to warnings, and lose their text to its type."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _allow,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(stream or sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [_Bridge()]
+    root.setLevel(logging.WARNING)
+
+
+class _Bridge(logging.Handler):
+    """What other libraries log becomes an event that names the logger and the error's type, without the message."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else None
+        log().warning("library", source=record.name, level=record.levelname.lower(), error=error)
+
+
+def log() -> Any:
+    return structlog.get_logger()

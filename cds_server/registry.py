@@ -1,0 +1,121 @@
+"""Which ModelVersion each service uses now, and whether the service is on: read from the record, kept for a moment.
+
+Switches are made by other processes too (`cds models use`, `cds service stop`), so what is kept is asked for again after a
+quarter of a second: a stopped service is silent within one.
+"""
+
+from __future__ import annotations
+
+import functools
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+
+from cds_server.hooks.service import ServiceSpec
+from cds_server.store.store import Store
+from cds_server.store.writer import Tx
+from models.errors import ModelFault, NotFound
+from models.nouns import ModelVersion
+from models.scoring import Scorer
+from models.shelf import Shelf
+
+FRESH = 0.25
+"""Seconds."""
+
+
+class Registry:
+    def __init__(self, store: Store, shelf: Shelf, specs: Sequence[ServiceSpec]) -> None:
+        self._store = store
+        self._shelf = shelf
+        self.specs = tuple(specs)
+        self._scorers: dict[str, Scorer] = {}
+        self._pins: Mapping[str, tuple[str, str]] = {}
+        self._stopped: frozenset[str] = frozenset()
+        self._asked = float("-inf")
+
+    @property
+    def shelf(self) -> Shelf:
+        return self._shelf
+
+    def scorer(self, service: str) -> Scorer:
+        """The scorer of the version pinned for a service. Raises ModelFault when none is, or its files are not the named ones."""
+        self._refresh()
+        pin = self._pins.get(service)
+        if pin is None:
+            raise ModelFault("no model version is pinned for this service", where=service)
+        return self.scorer_of(*pin)
+
+    def scorer_of(self, name: str, version: str) -> Scorer:
+        known = self._scorers.get(f"{name}@{version}")
+        if known is None:
+            model = self._shelf.get(name, version)
+            known = self._scorers[model.id] = Scorer(model, self._shelf.path(model))
+        return known
+
+    def stopped(self, service: str) -> bool:
+        self._refresh()
+        return service in self._stopped
+
+    def pins(self) -> Mapping[str, tuple[str, str]]:
+        self._refresh()
+        return self._pins
+
+    def service_ids(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(spec.id for spec in self.specs))
+
+    def _refresh(self) -> None:
+        if time.monotonic() - self._asked < FRESH:
+            return
+        pins = self._store.reads.query("SELECT service, model, version FROM pin ORDER BY id")
+        states = self._store.reads.query("SELECT service, state FROM service_state ORDER BY id")
+        self._pins = {service: (model, version) for service, model, version in pins}
+        self._stopped = frozenset(service for service, state in dict(map(tuple, states)).items() if state == "stopped")
+        self._asked = time.monotonic()
+
+    # -- switches: each is an entry ------------------------------------------------------------------------------------
+
+    def pin_defaults(self, actor: str) -> None:
+        """Pin the newest shipped version for each service that has no pin yet: the first start of an instance."""
+        missing = [spec for spec in self.specs if spec.id not in self.pins()]
+        chosen = {spec.id: self._shelf.get(spec.model, None) for spec in missing}
+        for service, model in chosen.items():
+            self.use(service, model, actor)
+
+    def use(self, service: str, model: ModelVersion, actor: str) -> int:
+        """From now on the service uses this version; gives the entry's sequence number."""
+        spec = next((spec for spec in self.specs if spec.id == service), None)
+        if spec is None:
+            raise NotFound("there is no such service", where="service")
+        if spec.model != model.name:
+            raise NotFound(f"this service is written for the model {spec.model}", where="model")
+        self.scorer_of(model.name, model.version)  # a version that cannot be loaded cannot be pinned
+
+        def act(tx: Tx) -> int:
+            tx.add(
+                "pin", service=service, model=model.name, version=model.version, digest=model.manifest_digest, at=tx.now
+            )
+            return tx.entry("pin", actor, {"service": service, "model": model.id, "digest": model.manifest_digest}).seq
+
+        seq = self._store.writer.submit(act).result()
+        self._asked = float("-inf")
+        return seq
+
+    def switch(self, service: str, state: str, reason: str | None, actor: str) -> int:
+        """Stop or start a service."""
+        if service not in self.service_ids():
+            raise NotFound("there is no such service", where="service")
+
+        def act(tx: Tx) -> int:
+            tx.add("service_state", service=service, state=state, reason=reason, at=tx.now)
+            return tx.entry(f"service-{state}", actor, {"service": service}).seq
+
+        seq = self._store.writer.submit(act).result()
+        self._asked = float("-inf")
+        return seq
+
+
+@functools.cache
+def runtime_id() -> str:
+    """What computed a score besides the model's own files: two runs agree bit for bit only where this agrees."""
+    return f"onnxruntime {metadata.version('onnxruntime')} {platform.system()} {platform.machine()}"

@@ -1,0 +1,1 @@
+"""Tables, the transaction, the vault, the blobs, migrations. The only door to sqlmodel."""

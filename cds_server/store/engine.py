@@ -1,0 +1,140 @@
+"""Opening the database: SQLite by default, PostgreSQL by URL; everything that differs between the two is in this file."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError
+
+from models.errors import CdsError, DiskFull, ReadOnlyStore, RecordUnavailable
+
+_LEDGER_LOCK = 0x6364_735F_6C6F_67
+"""Key of the PostgreSQL advisory lock under which the next sequence number is taken (`cds_log`)."""
+_PATIENCE = 20.0
+"""Seconds to wait for the write lock before saying that the record is unavailable."""
+
+
+class Database:
+    """An engine, and the two things that the rest of the store does with it: read, and write alone."""
+
+    def __init__(self, url: str, data_dir: Path) -> None:
+        self.url = url
+        self.sqlite = url.startswith("sqlite")
+        if self.sqlite:
+            self.engine: Engine = create_engine(url, connect_args={"check_same_thread": False, "timeout": 0.05}, pool_size=8)
+            event.listen(self.engine, "connect", _sqlite_connect)
+            event.listen(self.engine, "begin", _sqlite_begin)
+        else:
+            self.engine = create_engine(url, pool_size=8, pool_pre_ping=True)
+        self._gate = data_dir / "write.lock"
+        self._gate_fd: int | None = None
+        self._thread_gate = threading.Lock()
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection for reads; errors of the driver come out as ours."""
+        try:
+            with self.engine.connect() as connection:
+                yield connection
+        except DBAPIError as error:
+            raise translated(error) from None
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """The one write transaction of this instance at a time, across threads and processes; commits at the end.
+
+        SQLite: a file lock (waiters are woken at once and in turn, unlike SQLite's own polling), then BEGIN IMMEDIATE.
+        PostgreSQL: an advisory lock held to the end of the transaction.
+        """
+        try:
+            with self._alone(), self.engine.connect() as connection:
+                with connection.begin():
+                    if self.sqlite:
+                        self._begin_immediate(connection)
+                    else:
+                        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LEDGER_LOCK})")
+                    yield connection
+        except DBAPIError as error:
+            raise translated(error) from None
+        except OSError as error:
+            raise translated_os(error) from None
+
+    def _begin_immediate(self, connection: Connection) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                return
+            except DBAPIError as error:
+                if "locked" not in str(error.orig) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.001)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        if not self.sqlite:
+            yield
+            return
+        if self._gate_fd is None:
+            try:
+                self._gate_fd = os.open(self._gate, os.O_RDWR | os.O_CREAT, 0o600)
+            except OSError:
+                self._gate_fd = os.open(self._gate, os.O_RDONLY)
+        with self._thread_gate:  # flock does not tell two threads of one process apart
+            fcntl.flock(self._gate_fd, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.flock(self._gate_fd, fcntl.LOCK_UN)
+
+    def sql(self, statement: str) -> str:
+        """A statement written with `?` in the driver's own parameter style."""
+        return statement if self.sqlite else statement.replace("%", "%%").replace("?", "%s")
+
+    def close(self) -> None:
+        self.engine.dispose()
+        if self._gate_fd is not None:
+            os.close(self._gate_fd)
+            self._gate_fd = None
+
+
+def _sqlite_connect(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # transactions are ours: the driver's own BEGIN is deferred and loses appends
+    cursor = connection.cursor()
+    for pragma in ("busy_timeout=20000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-65536",
+                   "wal_autocheckpoint=4000", "secure_delete=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.execute("PRAGMA busy_timeout=50")
+    cursor.close()
+
+
+def _sqlite_begin(_connection: Connection) -> None:
+    """Nothing: `writing` says BEGIN IMMEDIATE itself, and reads need no transaction."""
+
+
+def translated(error: DBAPIError) -> CdsError:
+    """The driver's error as one of ours: the kind and the place, never the statement or its values."""
+    text = str(error.orig).lower()
+    if "full" in text or "no space" in text or "disk i/o" in text:
+        return DiskFull("the record cannot be written: the disk is full or failing", where="database")
+    if "readonly" in text or "read-only" in text or "read only" in text:
+        return ReadOnlyStore("the record cannot be written: the store is read-only", where="database")
+    if "locked" in text or "busy" in text:
+        return RecordUnavailable("the record is busy: another process holds the write lock", where="database")
+    return RecordUnavailable(f"the database refused ({type(error.orig).__name__})", where="database")
+
+
+def translated_os(error: OSError) -> CdsError:
+    if error.errno in (28, 122):  # ENOSPC, EDQUOT
+        return DiskFull("the record cannot be written: the disk is full", where="data directory")
+    if error.errno in (1, 13, 30):  # EPERM, EACCES, EROFS
+        return ReadOnlyStore("the record cannot be written: the data directory is read-only", where="data directory")
+    return RecordUnavailable(f"the data directory failed ({error.strerror})", where="data directory")

@@ -1,0 +1,1 @@
+"""Alembic migrations. Rows are never rewritten by one: what was recorded keeps its meaning and its hash."""

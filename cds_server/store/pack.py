@@ -1,0 +1,156 @@
+"""How the bytes of a landing lie on disk: sealed part after sealed part, small packs in the row, large ones in a file.
+
+    pack  = frame*
+    frame = flags (1: last frame of its part) u8 | length u32 | AES-256-GCM cipher
+
+A part is cut into frames of at most 1 MiB so that memory stays flat however long it is; its key is its own, the frame's
+number is the nonce, and (part number, last) is authenticated with it, so frames cannot be dropped, swapped or reused.
+A pack can be digested and copied without any key, and concatenating the opened parts gives what was received.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from cds_server.store.vault import KEY_BYTES, Vault
+from models.errors import KeysUnavailable, TooLarge
+
+FRAME = 1 << 20
+INLINE = 1 << 16
+"""Packs up to here stand in the landing's row."""
+MANIFEST = 0xFFFFFFFF
+"""The part number under which the key of a landing's manifest stands."""
+
+_HEAD = struct.Struct(">BI")
+
+
+def part_ref(landing: str, ordinal: int) -> bytes:
+    """Key reference of one part."""
+    return b"p" + bytes.fromhex(landing) + ordinal.to_bytes(4)
+
+
+class PackWriter:
+    """Seals parts as they come. Stays in memory up to 64 kB, then moves to a file in `staging`."""
+
+    def __init__(self, vault: Vault, landing: str, staging: Path) -> None:
+        self._landing = landing
+        self._staging = staging / landing
+        self._file: BinaryIO | None = None
+        self._memory = bytearray()
+        self._digest = hashlib.sha256()
+        self._content = vault.index_stream()
+        self._buffer = bytearray()
+        self._cipher: AESGCM | None = None
+        self._frame = 0
+        self.keys: dict[bytes, bytes] = {}
+        self.parts = 0
+        self.size = 0
+
+    def write(self, chunk: bytes) -> None:
+        if self._cipher is None:
+            if self.parts >= MANIFEST:
+                raise TooLarge("a landing has at most 4,294,967,294 parts")
+            key = os.urandom(KEY_BYTES)
+            self.keys[part_ref(self._landing, self.parts)] = key
+            self._cipher, self._frame = AESGCM(key), 0
+        self._content.update(chunk)
+        self.size += len(chunk)
+        self._buffer += chunk
+        while len(self._buffer) > FRAME:
+            self._emit(bytes(self._buffer[:FRAME]), last=False)
+            del self._buffer[:FRAME]
+
+    def end_part(self) -> None:
+        if self._cipher is None:
+            return
+        self._emit(bytes(self._buffer), last=True)
+        self._buffer.clear()
+        self._content.update(b"\0part")
+        self._cipher = None
+        self.parts += 1
+
+    def _emit(self, payload: bytes, *, last: bool) -> None:
+        assert self._cipher is not None
+        cipher = self._cipher.encrypt(self._frame.to_bytes(12), payload, _bound(self.parts, last))
+        self._frame += 1
+        frame = _HEAD.pack(last, len(cipher)) + cipher
+        self._digest.update(frame)
+        if self._file is None and len(self._memory) + len(frame) > INLINE:
+            self._file = open(self._staging, "xb", buffering=1 << 20)
+            self._file.write(self._memory)
+            self._memory.clear()
+        if self._file is None:
+            self._memory += frame
+        else:
+            self._file.write(frame)
+
+    @property
+    def content(self) -> bytes:
+        """Keyed digest of all parts and where each ends."""
+        return self._content.digest()
+
+    @property
+    def digest(self) -> bytes:
+        return self._digest.digest()
+
+    def settle(self, blobs: Path) -> tuple[bytes | None, str | None]:
+        """Make it durable: (bytes for the row, None), or (None, file name) after fsync and rename."""
+        if self._file is None:
+            return bytes(self._memory), None
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        folder = blobs / self._landing[:2]
+        folder.mkdir(exist_ok=True)
+        os.rename(self._staging, folder / self._landing)
+        for directory in (folder, blobs):
+            handle = os.open(directory, os.O_RDONLY)
+            os.fsync(handle)
+            os.close(handle)
+        return None, f"{self._landing[:2]}/{self._landing}"
+
+    def abandon(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._staging.unlink(missing_ok=True)
+
+
+def read_parts(vault: Vault, landing: str, pack: BinaryIO, *, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, bytes]]:
+    """(ordinal, bytes) of the parts `[start, stop)`, in order; others are skipped without opening them.
+
+    Raises: KeysUnavailable naming the part when its key is gone or its bytes were changed.
+    """
+    ordinal, frame, body = 0, 0, bytearray()
+    key: bytes | None = None
+    while head := pack.read(_HEAD.size):
+        last, length = _HEAD.unpack(head)
+        if ordinal < start:
+            pack.seek(length, os.SEEK_CUR)
+        else:
+            if frame == 0:
+                key = vault.keys.get(part_ref(landing, ordinal))
+            if key is None:
+                raise KeysUnavailable("the key of a part is gone: erased, or the key store was lost", where=f"part {ordinal}")
+            try:
+                body += AESGCM(key).decrypt(frame.to_bytes(12), pack.read(length), _bound(ordinal, bool(last)))
+            except InvalidTag:
+                raise KeysUnavailable("the sealed bytes of a part were changed", where=f"part {ordinal}") from None
+        frame += 1
+        if last:
+            if ordinal >= start:
+                yield ordinal, bytes(body)
+            ordinal, frame, body = ordinal + 1, 0, bytearray()
+            if stop is not None and ordinal >= stop:
+                return
+
+
+def _bound(ordinal: int, last: bool) -> bytes:
+    return ordinal.to_bytes(4) + bytes([last])

@@ -1,0 +1,281 @@
+"""Look-ups. Everything here reads what is durable; nothing here writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Boolean
+from sqlmodel import SQLModel
+
+from cds_server.ledger.entry import Entry, Row
+from cds_server.store.engine import Database
+from cds_server.store.tables import COLUMNS
+from cds_server.store.vault import Vault, object_ref
+from cds_server.store.writer import head
+from models.nouns import Fact
+
+_LANDING = "id, ref, source, namespace, media_type, received_at, parts, size, pack, pack_file, pack_digest, manifest"
+FOREVER = "9999-12-31T00:00:00.000000Z"
+
+
+@dataclass(frozen=True, slots=True)
+class LandingRow:
+    id: int
+    ref: str
+    source: str
+    namespace: str
+    media_type: str
+    received_at: str
+    parts: int
+    size: int
+    pack: bytes | None
+    pack_file: str | None
+    pack_digest: bytes
+    manifest: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordRow:
+    id: int
+    ref: str
+    namespace: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFact:
+    fact: Fact
+    known_to: str | None
+    valid: bool | None
+    """What fhir.resources said of its resource; None while it was not asked yet."""
+
+
+class Reads:
+    def __init__(self, database: Database, vault: Vault) -> None:
+        self._database = database
+        self._vault = vault
+
+    def query(self, statement: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        """Rows of a query written with `?`."""
+        with self._database.reading() as connection:
+            return list(connection.exec_driver_sql(self._database.sql(statement), tuple(parameters)).fetchall())
+
+    def one(self, statement: str, parameters: Sequence[Any] = ()) -> Any | None:
+        rows = self.query(statement, parameters)
+        return rows[0] if rows else None
+
+    # -- landings --------------------------------------------------------------------------------------------------------
+
+    def landing(self, landing_id: int) -> LandingRow | None:
+        row = self.one(f"SELECT {_LANDING} FROM landing WHERE id = ?", (landing_id,))
+        return LandingRow(*row) if row else None
+
+    def landing_by_ref(self, ref: str) -> LandingRow | None:
+        row = self.one(f"SELECT {_LANDING} FROM landing WHERE ref = ?", (ref,))
+        return LandingRow(*row) if row else None
+
+    def landing_ids(self) -> list[int]:
+        return [row[0] for row in self.query("SELECT id FROM landing ORDER BY id")]
+
+    def undigested(self) -> list[tuple[int, int]]:
+        """(landing id, first part that no reader has seen), in arrival order."""
+        return [
+            (row[0], row[1])
+            for row in self.query(
+                "SELECT l.id, COALESCE(MAX(d.part_to), 0) AS seen FROM landing l LEFT JOIN digestion d "
+                "ON d.landing_id = l.id GROUP BY l.id, l.parts HAVING COALESCE(MAX(d.part_to), 0) < l.parts ORDER BY l.id"
+            )
+        ]
+
+    # -- persons -----------------------------------------------------------------------------------------------------------
+
+    def record(self, namespace: str, local_id: str) -> RecordRow | None:
+        row = self.one(
+            "SELECT id, ref, namespace FROM patient_record WHERE namespace = ? AND local_digest = ?",
+            (namespace, self._vault.index("local", namespace, "Patient", local_id)),
+        )
+        return RecordRow(*row) if row else None
+
+    def records(self, ids: Iterable[int]) -> list[RecordRow]:
+        wanted = sorted(ids)
+        rows = self.query(f"SELECT id, ref, namespace FROM patient_record WHERE id IN ({marks(wanted)}) ORDER BY id", wanted)
+        return [RecordRow(*row) for row in rows]
+
+    def records_by_identifier(self, system: str, value: str, at: str = FOREVER) -> list[int]:
+        rows = self.query(
+            "SELECT DISTINCT i.record_id FROM record_identifier i JOIN resource r ON r.id = i.resource_id "
+            "LEFT JOIN resource_closing c ON c.resource_id = r.id AND c.known_to <= ? "
+            "WHERE i.system = ? AND i.value_digest = ? AND r.known_from <= ? AND c.id IS NULL",
+            (at, system, self._vault.index("identifier", system, value), at),
+        )
+        return [row[0] for row in rows]
+
+    def record_by_ref(self, ref: str) -> RecordRow | None:
+        row = self.one("SELECT id, ref, namespace FROM patient_record WHERE ref = ?", (ref,))
+        return RecordRow(*row) if row else None
+
+    def local_id(self, record: RecordRow) -> str:
+        row = self.one("SELECT sealed FROM patient_record WHERE id = ?", (record.id,))
+        assert row is not None
+        return self._vault.open_fact(record.ref, row[0]).decode()
+
+    def person(self, record_id: int, at: str = FOREVER) -> tuple[int, ...]:
+        """Ids of the records that were one person at that instant, oldest first; the first one's ref names the person."""
+        rows_of = lambda ids: self.query(  # noqa: E731
+            f"SELECT record_id, other_id, verb FROM link WHERE (record_id IN ({marks(ids)}) OR other_id IN ({marks(ids)})) "
+            "AND at <= ? ORDER BY id",
+            (*ids, *ids, at),
+        )
+        return component(record_id, rows_of)
+
+    # -- facts ----------------------------------------------------------------------------------------------------------------
+
+    def facts(self, record_ids: Sequence[int], codes: frozenset[str] | None = None, at: str = FOREVER) -> list[Fact]:
+        """Facts of these records with these codes (`system|code`; None: all) as known at that instant, unordered."""
+        sealed = self._fact_rows(record_ids, codes, at)
+        return [Fact.from_plain(json.loads(self._vault.open_fact(row[0], row[1]))) for row in sealed]
+
+    def _fact_rows(self, record_ids: Sequence[int], codes: frozenset[str] | None, at: str) -> list[Any]:
+        if not record_ids:
+            return []
+        narrowed = f"AND f.code IN ({marks(codes)}) " if codes else ""
+        return self.query(
+            "SELECT p.ref, f.sealed, c.known_to, v.valid FROM fact f JOIN patient_record p ON p.id = f.record_id "
+            "LEFT JOIN resource_closing c ON c.resource_id = f.resource_id AND c.known_to <= ? "
+            "LEFT JOIN validation v ON v.resource_id = f.resource_id "
+            f"WHERE f.record_id IN ({marks(record_ids)}) {narrowed}AND f.known_from <= ? AND c.id IS NULL",
+            (at, *record_ids, *(sorted(codes) if codes else ()), at),
+        )
+
+    def stored_facts(self, record_ids: Sequence[int], at: str = FOREVER) -> list[StoredFact]:
+        return [
+            StoredFact(Fact.from_plain(json.loads(self._vault.open_fact(row[0], row[1]))), row[2], row[3])
+            for row in self._fact_rows(record_ids, None, at)
+        ]
+
+    # -- decisions ------------------------------------------------------------------------------------------------------------
+
+    def open_payload(self, kind: bytes, ref: str, cipher: bytes) -> Any:
+        """A sealed JSON payload."""
+        return json.loads(self._vault.open(object_ref(kind, ref), cipher))
+
+    def open_flags(self) -> dict[str, int]:
+        """Kind -> how many of that kind nobody has resolved."""
+        rows = self.query(
+            "SELECT f.kind, COUNT(*) FROM flag f LEFT JOIN flag_closing c ON c.flag_id = f.id WHERE c.id IS NULL GROUP BY f.kind"
+        )
+        return {kind: count for kind, count in rows}
+
+    def unvalidated_count(self) -> int:
+        row = self.one("SELECT COUNT(*) FROM resource r LEFT JOIN validation v ON v.resource_id = r.id WHERE v.id IS NULL")
+        return int(row[0]) if row else 0
+
+    # -- the log ----------------------------------------------------------------------------------------------------------------
+
+    def head(self) -> tuple[int, bytes]:
+        """(sequence number, chain hash) of the last entry."""
+        with self._database.reading() as connection:
+            return head(connection)
+
+    def entry(self, seq: int) -> Entry | None:
+        return next(iter(self.entries(seq, 1)), None) if seq >= 1 and self.head()[0] >= seq else None
+
+    def entries(self, first: int = 1, batch: int = 2000) -> Iterator[Entry]:
+        """All entries from `first` on, in order, a batch at a time."""
+        last = first - 1
+        while True:
+            rows = self.query(
+                "SELECT seq, body, leaf, chain, row_leaves FROM ledger_entry WHERE seq > ? ORDER BY seq LIMIT ?", (last, batch)
+            )
+            if not rows:
+                return
+            for row in rows:
+                yield Entry(int(row[0]), bytes(row[1]), bytes(row[2]), bytes(row[3]), bytes(row[4]))
+            last = int(rows[-1][0])
+
+    def row_stream(self) -> RowStream:
+        return RowStream(self._database)
+
+
+class RowStream:
+    """Governed rows by entry, read once in order: what `verify` holds against the leaves."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._groups: dict[str, Iterator[tuple[int, list[Row]]]] = {}
+        self._ahead: dict[str, tuple[int, list[Row]] | None] = {}
+        self.strays: list[tuple[str, int, int]] = []
+        """(table, row id, entry) of rows that no entry asked for: written behind the log's back."""
+
+    def __call__(self, table: str, seq: int) -> list[Row]:
+        """The rows that entry `seq` wrote into `table`, by id. Ask in the order of `seq`."""
+        if table not in self._groups:
+            self._groups[table] = self._read(table)
+            self._ahead[table] = next(self._groups[table], None)
+        ahead = self._ahead[table]
+        while ahead is not None and ahead[0] < seq:
+            self._stray(table, ahead)
+            ahead = next(self._groups[table], None)
+        if ahead is not None and ahead[0] == seq:
+            self._ahead[table] = next(self._groups[table], None)
+            return ahead[1]
+        self._ahead[table] = ahead
+        return []
+
+    def finish(self) -> list[tuple[str, int, int]]:
+        """Rows left over in any governed table."""
+        for table in COLUMNS:
+            self(table, 1 << 43)
+        return self.strays
+
+    def _stray(self, table: str, group: tuple[int, list[Row]]) -> None:
+        if len(self.strays) < 100:
+            self.strays += [(table, int(str(row["id"])), group[0]) for row in group[1][:10]]
+
+    def _read(self, table: str) -> Iterator[tuple[int, list[Row]]]:
+        columns = COLUMNS[table]
+        booleans = {c.name for c in SQLModel.metadata.tables[table].columns if isinstance(c.type, Boolean)}
+        last = -1
+        place = columns.index("id")
+        entry, group = -1, list[Row]()
+        while True:
+            with self._database.reading() as connection:
+                rows = connection.exec_driver_sql(
+                    self._database.sql(f'SELECT {", ".join(columns)} FROM "{table}" WHERE id > ? ORDER BY id LIMIT 5000'), (last,)
+                ).fetchall()
+            if not rows:
+                break
+            last = rows[-1][place]
+            for row in rows:
+                cells: Row = {
+                    column: bool(cell) if column in booleans else bytes(cell) if isinstance(cell, memoryview) else cell
+                    for column, cell in zip(columns, row, strict=True)
+                }
+                owner = int(str(cells["entry"]))
+                if owner != entry and group:
+                    yield entry, group
+                    group = []
+                entry = owner
+                group.append(cells)
+        if group:
+            yield entry, group
+
+
+def marks(values: Iterable[Any]) -> str:
+    return ", ".join("?" for _ in values)
+
+
+def component(record_id: int, rows_of: Any) -> tuple[int, ...]:
+    """Records joined to this one, oldest first. `rows_of(ids)` gives (record, other, verb) of their links, in order."""
+    known: set[int] = {record_id}
+    frontier = [record_id]
+    while frontier:
+        active: dict[tuple[int, int], bool] = {}
+        for one, other, verb in rows_of(frontier):
+            active[min(one, other), max(one, other)] = verb == "link"
+        reached = {end for pair, on in active.items() if on for end in pair}
+        frontier = sorted(reached - known)
+        known |= reached
+    return tuple(sorted(known))

@@ -1,0 +1,107 @@
+"""One instance's store: database, key store, blobs, the writer. Opened once a process."""
+
+from __future__ import annotations
+
+import io
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from cds_server.store.engine import Database, translated_os
+from cds_server.store.migrate import migrate
+from cds_server.store.pack import MANIFEST, PackWriter, part_ref, read_parts
+from cds_server.store.reads import LandingRow, Reads
+from cds_server.store.vault import KeyStore, Vault
+from cds_server.store.writer import Writer
+from models.errors import RecordUnavailable
+from models.nouns import instant
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    data_dir: Path
+    database: Database
+    vault: Vault
+    writer: Writer
+    reads: Reads
+    instance: str
+
+    @classmethod
+    def open(cls, data_dir: Path, url: str) -> Store:
+        """Open, and on the very first time create, the instance in `data_dir`.
+
+        Raises: Misconfigured (schema newer than the program), KeysUnavailable (key store lost or of another instance),
+        RecordUnavailable and its kinds.
+        """
+        try:
+            for folder in (data_dir, data_dir / "blobs", data_dir / "staging"):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise translated_os(error) from None
+        database = Database(url, data_dir)
+        migrate(database)
+        instance, new = _instance(database)
+        vault = Vault(KeyStore(data_dir / "keys.db", instance, create=new))
+        return cls(data_dir, database, vault, Writer(database, vault), Reads(database, vault), instance)
+
+    def close(self) -> None:
+        self.writer.close()
+        self.vault.keys.close()
+        self.database.close()
+
+    def check_writable(self) -> None:
+        """Take and give back the write lock, and touch the data directory. Raises RecordUnavailable and its kinds."""
+        try:
+            probe = self.data_dir / "staging" / ".probe"
+            probe.write_bytes(b"")
+            probe.unlink(missing_ok=True)
+        except OSError as error:
+            raise translated_os(error) from None
+        with self.database.writing():
+            pass
+
+    # -- the bytes of landings -----------------------------------------------------------------------------------------
+
+    def pack_writer(self, landing: str) -> PackWriter:
+        return PackWriter(self.vault, landing, self.data_dir / "staging")
+
+    def open_pack(self, landing: LandingRow) -> BinaryIO:
+        """The sealed bytes. Raises RecordUnavailable when the blob file is missing."""
+        if landing.pack is not None:
+            return io.BytesIO(landing.pack)
+        try:
+            return open(self.data_dir / "blobs" / str(landing.pack_file), "rb")
+        except FileNotFoundError:
+            raise RecordUnavailable("the blob of a landing is missing", where=f"landing {landing.ref}") from None
+
+    def parts(self, landing: LandingRow, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, bytes]]:
+        """(ordinal, bytes) of a landing's parts, in order."""
+        with self.open_pack(landing) as pack:
+            yield from read_parts(self.vault, landing.ref, pack, start=start, stop=stop)
+
+    def part(self, landing: LandingRow, ordinal: int) -> bytes:
+        for _, body in self.parts(landing, ordinal, ordinal + 1):
+            return body
+        raise RecordUnavailable("a landing has no such part", where=f"landing {landing.ref} part {ordinal}")
+
+    def manifest(self, landing: LandingRow) -> bytes:
+        return self.vault.open(part_ref(landing.ref, MANIFEST), landing.manifest) if landing.manifest else b"{}"
+
+
+def _instance(database: Database) -> tuple[str, bool]:
+    with database.reading() as connection:
+        row = connection.exec_driver_sql("SELECT id FROM instance").fetchone()
+    if row:
+        return str(row[0]), False
+    with database.writing() as connection:
+        row = connection.exec_driver_sql("SELECT id FROM instance").fetchone()
+        if row:  # another process was first
+            return str(row[0]), False
+        instance = uuid.uuid4().hex
+        connection.exec_driver_sql(
+            database.sql("INSERT INTO instance (id, created_at) VALUES (?, ?)"), (instance, instant(datetime.now(UTC)))
+        )
+    return instance, True

@@ -1,0 +1,340 @@
+"""The nouns as tables. Rows are written once: triggers refuse every update and delete (migration 0001).
+
+`id` is `entry << 20 | n`: the ledger entry that wrote the row and the row's number in it, so that ids never need a
+counter of their own, and each row names its entry. Digests marked *keyed* are HMAC-SHA-256 under the instance's index key: equality can be
+looked up, the value cannot be guessed by whoever holds only the database. Columns named `sealed` are AES-256-GCM under a
+key that stands in the key store, not here.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from sqlalchemy import BigInteger, Column, Index, LargeBinary, UniqueConstraint
+from sqlmodel import Field, SQLModel
+
+
+def _id() -> int:
+    return Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))  # type: ignore[no-any-return]
+
+
+def _big(*, index: bool = False, nullable: bool = False) -> int:
+    return Field(sa_column=Column(BigInteger, nullable=nullable, index=index))  # type: ignore[no-any-return]
+
+
+def _bytes(*, nullable: bool = False, unique: bool = False) -> bytes:
+    return Field(sa_column=Column(LargeBinary, nullable=nullable, unique=unique))  # type: ignore[no-any-return]
+
+
+class Instance(SQLModel, table=True):
+    """One row: which instance this database belongs to. The key store carries the same id."""
+
+    __tablename__: ClassVar[str] = "instance"
+    id: str = Field(primary_key=True)
+    created_at: str
+
+
+class LedgerEntry(SQLModel, table=True):
+    __tablename__: ClassVar[str] = "ledger_entry"
+    seq: int = _id()
+    body: bytes = _bytes()
+    leaf: bytes = _bytes()
+    chain: bytes = _bytes()
+    row_leaves: bytes = _bytes()
+
+
+class Landing(SQLModel, table=True):
+    """A delivery. Its parts stand in `pack` (small) or in the blob file `pack_file` (large), sealed one by one."""
+
+    __tablename__: ClassVar[str] = "landing"
+    id: int = _id()
+    entry: int = _big(index=True)
+    ref: str = Field(unique=True)
+    source: str
+    namespace: str
+    media_type: str
+    received_at: str
+    dedup: bytes = _bytes(unique=True)
+    """Keyed digest of the sender's key."""
+    content: bytes = _bytes()
+    """Keyed digest of all parts."""
+    parts: int
+    size: int = _big()
+    pack: bytes | None = _bytes(nullable=True)
+    pack_file: str | None
+    pack_digest: bytes = _bytes()
+    """SHA-256 of the sealed pack: it can be checked without any key."""
+    manifest: bytes | None = _bytes(nullable=True)
+    """Sealed."""
+
+
+class Digestion(SQLModel, table=True):
+    """Parts `[part_from, part_to)` of a landing were read by this reader."""
+
+    __tablename__: ClassVar[str] = "digestion"
+    __table_args__ = (Index("ix_digestion_landing_reader", "landing_id", "reader"),)
+    id: int = _id()
+    entry: int = _big(index=True)
+    landing_id: int = _big()
+    reader: str
+    part_from: int
+    part_to: int
+    statements: int
+    quarantined: int
+
+
+class PatientRecord(SQLModel, table=True):
+    __tablename__: ClassVar[str] = "patient_record"
+    __table_args__ = (UniqueConstraint("namespace", "local_digest"),)
+    id: int = _id()
+    entry: int = _big(index=True)
+    ref: str = Field(unique=True)
+    """Random. The key of this record's facts stands under it in the key store."""
+    namespace: str
+    local_digest: bytes = _bytes()
+    """Keyed."""
+    sealed: bytes = _bytes()
+    """The local id."""
+    at: str
+
+
+class RecordIdentifier(SQLModel, table=True):
+    """An identifier that a version of a Patient resource carries; valid as long as that version is open."""
+
+    __tablename__: ClassVar[str] = "record_identifier"
+    __table_args__ = (Index("ix_record_identifier_value", "system", "value_digest"),)
+    id: int = _id()
+    entry: int = _big(index=True)
+    record_id: int = _big(index=True)
+    resource_id: int = _big()
+    system: str
+    value_digest: bytes = _bytes()
+    """Keyed."""
+    joining: bool
+
+
+class Link(SQLModel, table=True):
+    """Two records are one person from here on, or (verb `unlink`) no longer."""
+
+    __tablename__: ClassVar[str] = "link"
+    id: int = _id()
+    entry: int = _big(index=True)
+    verb: str
+    record_id: int = _big(index=True)
+    other_id: int = _big(index=True)
+    basis: str
+    """The rule, and the joining system that it used; `manual` with the actor in the entry."""
+    at: str
+
+
+class Resource(SQLModel, table=True):
+    __tablename__: ClassVar[str] = "resource"
+    __table_args__ = (
+        Index("ix_resource_identity", "namespace", "type", "local_digest"),
+        Index("ix_resource_place", "landing_id", "part"),
+    )
+    id: int = _id()
+    entry: int = _big(index=True)
+    record_id: int | None = _big(index=True, nullable=True)
+    namespace: str
+    type: str
+    local_digest: bytes = _bytes()
+    landing_id: int = _big()
+    part: int
+    pointer: str
+    reader: str
+    known_from: str
+    content: bytes = _bytes()
+    """Keyed digest of the resource as read."""
+    voided: bool
+    test: bool
+    labels: str
+    """Confidentiality labels, space separated; empty for none."""
+
+
+class ResourceClosing(SQLModel, table=True):
+    """This version, and the facts from it, stopped being what we know."""
+
+    __tablename__: ClassVar[str] = "resource_closing"
+    id: int = _id()
+    entry: int = _big(index=True)
+    resource_id: int = Field(sa_column=Column(BigInteger, nullable=False, unique=True))
+    known_to: str
+    cause: str
+
+
+class Validation(SQLModel, table=True):
+    """Whether fhir.resources accepts a readable resource."""
+
+    __tablename__: ClassVar[str] = "validation"
+    id: int = _id()
+    entry: int = _big(index=True)
+    resource_id: int = _big(index=True)
+    valid: bool
+    validator: str
+    problems: str | None
+    """Paths and rules, never values."""
+
+
+class Fact(SQLModel, table=True):
+    __tablename__: ClassVar[str] = "fact"
+    __table_args__ = (Index("ix_fact_record_code", "record_id", "code"),)
+    id: int = _id()
+    entry: int = _big(index=True)
+    resource_id: int = _big(index=True)
+    record_id: int = _big()
+    code: str
+    known_from: str
+    sealed: bytes = _bytes()
+    """nonce || AES-256-GCM under the record's key of the fact's canonical form."""
+
+
+class Flag(SQLModel, table=True):
+    __tablename__: ClassVar[str] = "flag"
+    id: int = _id()
+    entry: int = _big(index=True)
+    kind: str = Field(index=True)
+    """quarantine, unmatched, dead-letter, flag."""
+    reason: str
+    landing_id: int | None = _big(nullable=True)
+    part: int | None
+    pointer: str | None
+    record_id: int | None = _big(nullable=True)
+    inference_id: int | None = _big(nullable=True)
+    detail: str | None
+    """What and where, in our words, without any value from outside."""
+    at: str
+
+
+class FlagClosing(SQLModel, table=True):
+    __tablename__: ClassVar[str] = "flag_closing"
+    id: int = _id()
+    entry: int = _big(index=True)
+    flag_id: int = _big(index=True)
+    resolution: str
+    at: str
+
+
+class Call(SQLModel, table=True):
+    __tablename__: ClassVar[str] = "call"
+    id: int = _id()
+    entry: int = _big(index=True)
+    ref: str
+    service: str
+    hook: str | None
+    hook_instance: str | None
+    ehr: str
+    outcome: str
+    """answered, abstained, refused, safety, failed, stopped."""
+    status: int
+    reason: str | None
+    landing_id: int | None = _big(nullable=True)
+    sealed: bytes | None = _bytes(nullable=True)
+    """The user, as the EHR named them."""
+    received_at: str
+
+
+class Snapshot(SQLModel, table=True):
+    __tablename__: ClassVar[str] = "snapshot"
+    id: int = _id()
+    entry: int = _big(index=True)
+    ref: str
+    model: str
+    as_of: str
+    sealed: bytes = _bytes()
+    commitment: bytes = _bytes()
+
+
+class Inference(SQLModel, table=True):
+    __tablename__: ClassVar[str] = "inference"
+    id: int = _id()
+    entry: int = _big(index=True)
+    ref: str = Field(unique=True)
+    call_id: int = _big()
+    snapshot_id: int = _big()
+    record_id: int = _big(index=True)
+    service: str
+    model: str
+    model_digest: str
+    runtime: str
+    abstained: bool
+    sealed: bytes = _bytes()
+    """Feature vectors and score."""
+    commitment: bytes = _bytes()
+    at: str
+
+
+class Card(SQLModel, table=True):
+    __tablename__: ClassVar[str] = "card"
+    id: int = _id()
+    entry: int = _big(index=True)
+    uuid: str = Field(unique=True)
+    inference_id: int = _big(index=True)
+    service: str
+    ehr: str
+    sealed: bytes = _bytes()
+    commitment: bytes = _bytes()
+
+
+class Action(SQLModel, table=True):
+    __tablename__: ClassVar[str] = "action"
+    id: int = _id()
+    entry: int = _big(index=True)
+    ref: str
+    card_id: int | None = _big(index=True, nullable=True)
+    inference_id: int | None = _big(nullable=True)
+    outcome: str
+    door: str
+    dedup: bytes = _bytes(unique=True)
+    """Keyed digest of card, outcome, time and reason: the same feedback twice is one action."""
+    sealed: bytes = _bytes()
+    commitment: bytes = _bytes()
+    at: str
+
+
+class Pin(SQLModel, table=True):
+    """From this entry on, the service uses this ModelVersion."""
+
+    __tablename__: ClassVar[str] = "pin"
+    id: int = _id()
+    entry: int = _big(index=True)
+    service: str
+    model: str
+    version: str
+    digest: str
+    at: str
+
+
+class ServiceState(SQLModel, table=True):
+    """From this entry on, the service is `started` or `stopped`."""
+
+    __tablename__: ClassVar[str] = "service_state"
+    id: int = _id()
+    entry: int = _big(index=True)
+    service: str
+    state: str
+    reason: str | None
+    at: str
+
+
+class Lease(SQLModel, table=True):
+    """Who does which background work until when. Operational, not part of the record: the one table that changes."""
+
+    __tablename__: ClassVar[str] = "lease"
+    name: str = Field(primary_key=True)
+    holder: str
+    until: str
+
+
+GOVERNED: dict[str, type[SQLModel]] = {
+    model.__tablename__: model  # type: ignore[misc]
+    for model in (
+        Landing, Digestion, PatientRecord, RecordIdentifier, Link, Resource, ResourceClosing, Validation, Fact, Flag,
+        FlagClosing, Call, Snapshot, Inference, Card, Action, Pin, ServiceState,
+    )
+}
+"""Tables whose rows stand in the ledger, in the order that an entry lists them."""
+
+COLUMNS: dict[str, tuple[str, ...]] = {
+    name: tuple(column.name for column in SQLModel.metadata.tables[name].columns) for name in GOVERNED
+}

@@ -1,0 +1,196 @@
+"""The one door that PHI goes through on its way to disk.
+
+Each payload (a part, a snapshot, a card, an action) is sealed by AES-256-GCM under a key of its own. Keys stand in a
+separate file, never in the database or its backups: destroy a key and the payload is gone from every copy, while the row,
+its digest and every proof over it stay whole. The commitment HMAC-SHA-256(key', payload) stands in the row and in the
+ledger; without the key it says nothing about the payload (NIST SP 800-38D for GCM: one key seals one payload, so the
+nonce may be constant; a part longer than a frame counts its frames in the nonce).
+
+Facts are a projection, many and small: they are sealed under one key per patient record, each with a random nonce.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import sqlite3
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from models.errors import KeysUnavailable
+
+KEY_BYTES = 32
+_NONCE = bytes(12)
+_CACHED_RECORDS = 8192
+
+
+class KeyStore:
+    """Keys by reference in a SQLite file of their own; `put` returns when they are on disk."""
+
+    def __init__(self, path: Path, instance: str, *, create: bool = False) -> None:
+        if not path.exists() and not create:
+            raise KeysUnavailable("the key store is missing; without it nothing that was sealed can be read", where=str(path.name))
+        self.path = path
+        try:
+            self._connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+            os.chmod(path, 0o600)
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=FULL")
+            self._connection.execute("PRAGMA secure_delete=ON")
+            if create:
+                self._create(instance)
+            named = self._connection.execute("SELECT value FROM secret WHERE name = 'instance'").fetchone()
+        except sqlite3.Error as error:
+            raise KeysUnavailable(f"the key store cannot be opened ({type(error).__name__})", where=path.name) from None
+        if named is None or named[0].decode() != instance:
+            raise KeysUnavailable("the key store belongs to another instance than the database", where=path.name)
+        self._lock = threading.Lock()
+        self._columns = "INSERT OR IGNORE INTO object_key (ref, key) VALUES (?, ?)"
+
+    def _create(self, instance: str) -> None:
+        self._connection.executescript(
+            "BEGIN IMMEDIATE;"
+            "CREATE TABLE IF NOT EXISTS object_key (ref BLOB PRIMARY KEY, key BLOB NOT NULL) WITHOUT ROWID;"
+            "CREATE TABLE IF NOT EXISTS secret (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;"
+            "COMMIT;"
+        )
+        self._connection.execute("INSERT OR IGNORE INTO secret VALUES ('instance', ?)", (instance.encode(),))
+
+    def put(self, keys: Iterable[tuple[bytes, bytes]]) -> None:
+        with self._lock:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                self._connection.executemany(self._columns, keys)
+                self._connection.execute("COMMIT")
+            except sqlite3.Error as error:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise KeysUnavailable(f"keys cannot be written: {error}", where=self.path.name) from None
+
+    def get(self, ref: bytes) -> bytes | None:
+        with self._lock:
+            try:
+                row = self._connection.execute("SELECT key FROM object_key WHERE ref = ?", (ref,)).fetchone()
+            except sqlite3.Error as error:
+                raise KeysUnavailable(f"keys cannot be read: {error}", where=self.path.name) from None
+        return bytes(row[0]) if row else None
+
+    def secret(self, name: str) -> bytes:
+        """A secret of this instance (index key, signing keys); made at its first use."""
+        with self._lock:
+            self._connection.execute(
+                "INSERT OR IGNORE INTO secret (name, value) VALUES (?, ?)", (name, os.urandom(KEY_BYTES))
+            )
+            row = self._connection.execute("SELECT value FROM secret WHERE name = ?", (name,)).fetchone()
+        return bytes(row[0])
+
+    def backup(self, to: Path) -> None:
+        """A consistent copy, also while others write."""
+        with self._lock, sqlite3.connect(to) as copy:
+            self._connection.backup(copy)
+        os.chmod(to, 0o600)
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    cipher: bytes
+    commitment: bytes
+
+
+class Vault:
+    """Seals and opens payloads; digests identifiers under the index key."""
+
+    def __init__(self, keys: KeyStore) -> None:
+        self.keys = keys
+        self._index = keys.secret("index")
+        self._records: OrderedDict[str, AESGCM] = OrderedDict()
+        self._lock = threading.Lock()
+
+    # -- payloads: one key each ----------------------------------------------------------------------------------------
+
+    def seal(self, ref: bytes, payload: bytes, fresh: dict[bytes, bytes]) -> Sealed:
+        """Seal under a new key; the caller stores `fresh` (ref -> key) before the row that holds the cipher."""
+        key = os.urandom(KEY_BYTES)
+        fresh[ref] = key
+        return Sealed(AESGCM(key).encrypt(_NONCE, payload, ref), commitment(key, payload))
+
+    def open(self, ref: bytes, cipher: bytes) -> bytes:
+        """The payload. Raises KeysUnavailable when its key is gone (lost, or destroyed by an erasure)."""
+        key = self.keys.get(ref)
+        if key is None:
+            raise KeysUnavailable("the key of this object is gone: erased, or the key store was lost")
+        try:
+            return AESGCM(key).decrypt(_NONCE, cipher, ref)
+        except InvalidTag:
+            raise KeysUnavailable("a sealed object was changed, or its key is not the one it was sealed with") from None
+
+    # -- facts: one key per patient record -----------------------------------------------------------------------------
+
+    def new_record_key(self, ref: str, fresh: dict[bytes, bytes]) -> None:
+        key = os.urandom(KEY_BYTES)
+        fresh[record_key_ref(ref)] = key
+        self._remember(ref, AESGCM(key))
+
+    def seal_fact(self, record: str, payload: bytes) -> bytes:
+        nonce = os.urandom(12)
+        return nonce + self._record(record).encrypt(nonce, payload, None)
+
+    def open_fact(self, record: str, cipher: bytes) -> bytes:
+        try:
+            return self._record(record).decrypt(cipher[:12], cipher[12:], None)
+        except InvalidTag:
+            raise KeysUnavailable("a sealed fact was changed, or its key is not the one it was sealed with") from None
+
+    def _record(self, ref: str) -> AESGCM:
+        with self._lock:
+            known = self._records.get(ref)
+        if known is None:
+            key = self.keys.get(record_key_ref(ref))
+            if key is None:
+                raise KeysUnavailable("the key of this patient record is gone: erased, or the key store was lost")
+            known = AESGCM(key)
+            self._remember(ref, known)
+        return known
+
+    def _remember(self, ref: str, key: AESGCM) -> None:
+        with self._lock:
+            self._records[ref] = key
+            if len(self._records) > _CACHED_RECORDS:
+                self._records.popitem(last=False)
+
+    # -- lookups ---------------------------------------------------------------------------------------------------------
+
+    def index(self, *parts: str | bytes) -> bytes:
+        """Keyed digest for equality look-ups (32 bytes); parts are length-framed, so `("ab", "c")` is not `("a", "bc")`."""
+        framed = b"".join(
+            len(raw).to_bytes(4) + raw for raw in (part.encode() if isinstance(part, str) else part for part in parts)
+        )
+        return hmac.digest(self._index, framed, "sha256")
+
+    def index_stream(self) -> hmac.HMAC:
+        return hmac.new(self._index, digestmod="sha256")
+
+
+def commitment(key: bytes, payload: bytes) -> bytes:
+    """HMAC-SHA-256 under a key derived from the sealing key: binding, and hiding as long as the key is kept."""
+    return hmac.digest(hashlib.sha256(b"cds commitment" + key).digest(), payload, "sha256")
+
+
+def record_key_ref(record: str) -> bytes:
+    return b"r" + bytes.fromhex(record)
+
+
+def object_ref(kind: bytes, ref: str) -> bytes:
+    """Key reference of a payload: one letter for its kind, then its random reference (32 hex digits, dashes allowed)."""
+    return kind + bytes.fromhex(ref.replace("-", ""))

@@ -1,0 +1,1 @@
+"""The nouns, the features and the scoring. No HTTP, no SQL, no sockets."""

@@ -1,0 +1,89 @@
+"""The one way a noun becomes bytes, and the one way bytes become a digest.
+
+Canonical form is RFC 8785 (JSON Canonicalization Scheme). Nouns carry decimals as text (a FHIR decimal keeps its
+precision) and binary64 values as JSON numbers, so the same noun always gives the same bytes, on any machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import rfc8785
+
+_MAX_SAFE = 2**53 - 1
+_encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+
+
+class _Rare(Exception):
+    """A value whose spelling only the reference implementation should decide."""
+
+
+def canonical(value: Any) -> bytes:
+    """RFC 8785 bytes of a JSON value.
+
+    Text, whole numbers, booleans, null, containers with ASCII keys, and binary64 values between 1e-4 and 1e15 come out of the
+    C encoder of the standard library byte for byte as RFC 8785 asks (there, the shortest decimal of Python and ECMAScript
+    agree; a whole value loses its `.0` first). Any other value takes the reference implementation.
+    `tests/models/test_canonical.py` holds the two against each other.
+
+    Raises: ValueError for NaN, infinities, lone surrogates and integers beyond 2**53 - 1.
+    """
+    try:
+        return _encode(value if _plain(value) else _respelled(value)).encode()
+    except _Rare:
+        return rfc8785.dumps(value)
+
+
+def _plain(value: Any) -> bool:
+    """Whether the C encoder's spelling is canonical as it is. Raises _Rare where even respelling would not help."""
+    kind = type(value)
+    if kind is str or kind is bool or value is None:
+        return True
+    if kind is dict:
+        plain = True
+        for key, member in value.items():
+            if type(key) is not str or not key.isascii():
+                raise _Rare
+            if type(member) is not str and not _plain(member):
+                plain = False
+        return plain
+    if kind is list or kind is tuple:
+        plain = True
+        for member in value:
+            if type(member) is not str and not _plain(member):
+                plain = False
+        return plain
+    if kind is float:
+        if 1e-4 <= value < 1e15 or -1e15 < value <= -1e-4:
+            return not value.is_integer()
+        if value == 0.0:
+            return False
+        raise _Rare
+    if kind is int and -_MAX_SAFE <= value <= _MAX_SAFE:
+        return True
+    raise _Rare
+
+
+def _respelled(value: Any) -> Any:
+    """The same value with whole binary64 numbers as integers."""
+    kind = type(value)
+    if kind is float:
+        return int(value) if value.is_integer() else value
+    if kind is dict:
+        return {key: _respelled(member) for key, member in value.items()}
+    if kind is list or kind is tuple:
+        return [_respelled(member) for member in value]
+    return value
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of the canonical bytes, lower-case hex."""
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def without_none(members: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object without its empty members: absence has one spelling."""
+    return {key: member for key, member in members.items() if member is not None and member != () and member != []}

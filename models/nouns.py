@@ -1,0 +1,537 @@
+"""The nouns. Frozen, checked at birth: holding one means that it is valid.
+
+What each noun is stands in the README's glossary. Instants are UTC text in RFC 3339 with microseconds and `Z`, so that
+text order is time order; clinical times keep the precision that the source gave ("2018", "2018-03-16", full instants).
+Decimals from FHIR are kept as the text they arrived in.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from models.canonical import canonical, digest, without_none
+
+JSON = Mapping[str, Any]
+
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+
+
+def instant(moment: datetime) -> str:
+    """UTC text of a moment with zone, sortable as text: `2026-11-21T10:00:00.000000Z`."""
+    if moment.tzinfo is None:
+        raise ValueError("a moment without a zone is not an instant")
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _check_instant(text: str, name: str) -> None:
+    if not _INSTANT.fullmatch(text):
+        raise ValueError(f"{name} is not an instant in UTC with microseconds")
+
+
+# ---- what arrived ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LandingMeta:
+    """What is known about a delivery before its bytes: who sends, what it claims to be, when it came."""
+
+    source: str
+    namespace: str
+    media_type: str
+    received_at: str
+    manifest: JSON = field(default_factory=dict)
+    """Anything else worth keeping (file name, headers). Sealed: it may name a patient."""
+
+    def __post_init__(self) -> None:
+        _check_instant(self.received_at, "received_at")
+        if not self.source or not self.namespace:
+            raise ValueError("a landing has a source and a namespace")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One line, message or object of a landing: the bytes themselves."""
+
+    landing: str
+    """Reference of the landing (32 hex digits)."""
+    ordinal: int
+    """0 for the first part of its landing."""
+    namespace: str
+    media_type: str
+    received_at: str
+    body: bytes
+
+
+class Verb(StrEnum):
+    ASSERT = "assert"
+    VOID = "void"
+    LINK = "link"
+    UNLINK = "unlink"
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What a reader takes from a part: assert a resource, void one, link or unlink two patient records."""
+
+    verb: Verb
+    resource_type: str
+    local_id: str
+    pointer: str = ""
+    """JSON pointer (RFC 6901) of the resource inside its part; empty: the whole part."""
+    body: JSON | None = None
+    """The resource, for an assertion, as `models.strict.loads` gives it (decimals are `decimal.Decimal`)."""
+    other_id: str | None = None
+    """The second patient record, for link and unlink."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Whose a resource claims to be, before anybody believed it.
+
+    Exactly one of: `local_id` (a reference `Patient/x` in the sender's namespace), `system` + `value` (a logical
+    reference), or `problem` (none given, a group, a contained or foreign reference).
+    """
+
+    local_id: str | None = None
+    system: str | None = None
+    value: str | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """Labels that travel on every row: test data and confidentiality (meta.tag, meta.security)."""
+
+    test: bool = False
+    labels: tuple[str, ...] = ()
+    """Codes of v3-Confidentiality and other security labels, sorted, as `code` (v3) or `system|code`."""
+
+
+# ---- what is known ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Coding:
+    system: str
+    code: str
+    display: str | None = None
+
+    @property
+    def token(self) -> str:
+        """`system|code`, as FHIR writes it in a search."""
+        return f"{self.system}|{self.code}"
+
+    def plain(self) -> dict[str, Any]:
+        return without_none({"system": self.system, "code": self.code, "display": self.display})
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where a fact came from: the place in a part, and the reader that took it from there."""
+
+    landing: str
+    part: int
+    pointer: str
+    resource: str
+    """`Type/id` in the sender's namespace."""
+    reader: str
+    """`name@version` of the reader."""
+
+    def plain(self) -> dict[str, Any]:
+        return {
+            "landing": self.landing,
+            "part": self.part,
+            "pointer": self.pointer,
+            "resource": self.resource,
+            "reader": self.reader,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One coded, timed statement about a patient record.
+
+    At most one of `number`, `coded`, `text` is set; all are None when the source gave no value (see `absent_reason`).
+    """
+
+    id: str
+    """`landing/part/pointer#n`: the same bytes read by the same reader give the same id."""
+    record: str
+    """Random reference of the patient record (never an identifier from outside)."""
+    kind: str
+    """observation, condition, procedure, medication, allergy, family-history, report, demographic, ..."""
+    codings: tuple[Coding, ...]
+    """First the one it is indexed by (LOINC, SNOMED CT, ... before local codes), then the others as sent."""
+    source: Provenance
+    known_from: str
+    number: str | None = None
+    """Decimal text, already in `unit`."""
+    unit: str | None = None
+    """UCUM, canonical for the dimension (mm for a length of a tumour, ...); None for a pure count or no unit."""
+    comparator: str | None = None
+    """<, <=, >=, > as FHIR Quantity.comparator."""
+    coded: tuple[Coding, ...] = ()
+    text: str | None = None
+    original: str | None = None
+    """The value as it stood in the source, before any conversion: `2.5 cm`."""
+    problem: str | None = None
+    """Why the value cannot be used as a number (a unit that does not convert, ...), in our words."""
+    status: str | None = None
+    absent_reason: str | None = None
+    effective: str | None = None
+    """Clinical time with the source's precision; the start of a period."""
+    effective_end: str | None = None
+    focus: tuple[str, ...] = ()
+    """`Type/id` of what it is about, besides the patient (mCODE: the primary cancer condition)."""
+    body_site: tuple[Coding, ...] = ()
+    laterality: str | None = None
+    """left, right, bilateral; derived from body site or condition codes."""
+    method: tuple[Coding, ...] = ()
+    specimen: str | None = None
+    labels: tuple[str, ...] = ()
+    test: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.codings:
+            raise ValueError("a fact has a code")
+        _check_instant(self.known_from, "known_from")
+        if (self.number is not None) + bool(self.coded) + (self.text is not None) > 1:
+            raise ValueError("a fact has one value")
+
+    @property
+    def code(self) -> Coding:
+        return self.codings[0]
+
+    def plain(self) -> dict[str, Any]:
+        """The JSON object that is sealed, snapshotted and digested."""
+        return without_none(
+            {
+                "id": self.id,
+                "record": self.record,
+                "kind": self.kind,
+                "codings": [coding.plain() for coding in self.codings],
+                "source": self.source.plain(),
+                "known_from": self.known_from,
+                "number": self.number,
+                "unit": self.unit,
+                "comparator": self.comparator,
+                "coded": [coding.plain() for coding in self.coded],
+                "text": self.text,
+                "original": self.original,
+                "problem": self.problem,
+                "status": self.status,
+                "absent_reason": self.absent_reason,
+                "effective": self.effective,
+                "effective_end": self.effective_end,
+                "focus": list(self.focus),
+                "body_site": [coding.plain() for coding in self.body_site],
+                "laterality": self.laterality,
+                "method": [coding.plain() for coding in self.method],
+                "specimen": self.specimen,
+                "labels": list(self.labels),
+                "test": self.test or None,
+            }
+        )
+
+    @classmethod
+    def from_plain(cls, plain: JSON) -> Fact:
+        def codings(name: str) -> tuple[Coding, ...]:
+            return tuple(Coding(**member) for member in plain.get(name, ()))
+
+        return cls(
+            id=plain["id"],
+            record=plain["record"],
+            kind=plain["kind"],
+            codings=codings("codings"),
+            source=Provenance(**plain["source"]),
+            known_from=plain["known_from"],
+            number=plain.get("number"),
+            unit=plain.get("unit"),
+            comparator=plain.get("comparator"),
+            coded=codings("coded"),
+            text=plain.get("text"),
+            original=plain.get("original"),
+            problem=plain.get("problem"),
+            status=plain.get("status"),
+            absent_reason=plain.get("absent_reason"),
+            effective=plain.get("effective"),
+            effective_end=plain.get("effective_end"),
+            focus=tuple(plain.get("focus", ())),
+            body_site=codings("body_site"),
+            laterality=plain.get("laterality"),
+            method=codings("method"),
+            specimen=plain.get("specimen"),
+            labels=tuple(plain.get("labels", ())),
+            test=plain.get("test", False),
+        )
+
+
+# ---- what was judged -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The facts that a model asked for, as known at one instant, in a fixed order, plus the request's own context."""
+
+    person: str
+    """Our person uuid at that instant."""
+    records: tuple[str, ...]
+    as_of: str
+    """Facts known after this instant are not in it."""
+    clinical_time: str
+    """The instant that ages and windows are counted from (now, or --as-of)."""
+    model: str
+    """`name@version` that asked."""
+    facts: tuple[Fact, ...]
+    context: JSON = field(default_factory=dict)
+    """What only this request said: draft orders, a chosen tumour, what-if inputs. Never stored as facts."""
+
+    def __post_init__(self) -> None:
+        _check_instant(self.as_of, "as_of")
+        _check_instant(self.clinical_time, "clinical_time")
+        order = [(fact.code.token, fact.effective or "", fact.id) for fact in self.facts]
+        if order != sorted(order):
+            raise ValueError("the facts of a snapshot are ordered by code, effective time and id")
+
+    @staticmethod
+    def ordered(facts: list[Fact]) -> tuple[Fact, ...]:
+        return tuple(sorted(facts, key=lambda fact: (fact.code.token, fact.effective or "", fact.id)))
+
+    def plain(self) -> dict[str, Any]:
+        return {
+            "person": self.person,
+            "records": list(self.records),
+            "as_of": self.as_of,
+            "clinical_time": self.clinical_time,
+            "model": self.model,
+            "facts": [fact.plain() for fact in self.facts],
+            "context": dict(self.context),
+        }
+
+    @classmethod
+    def from_plain(cls, plain: JSON) -> Snapshot:
+        return cls(
+            person=plain["person"],
+            records=tuple(plain["records"]),
+            as_of=plain["as_of"],
+            clinical_time=plain["clinical_time"],
+            model=plain["model"],
+            facts=tuple(Fact.from_plain(fact) for fact in plain["facts"]),
+            context=plain["context"],
+        )
+
+    @property
+    def bytes(self) -> bytes:
+        return canonical(self.plain())
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One number that goes into a model, and the facts behind it."""
+
+    name: str
+    value: float
+    """binary64; NaN when missing."""
+    missing: bool
+    facts: tuple[str, ...] = ()
+    """Ids of the facts it was taken from; empty for a governed parameter or a request input."""
+    label: str = ""
+    """The value as a person reads it: `25 mm`, `positive`, `unknown`."""
+    effective: str | None = None
+    note: str | None = None
+    """What a reader of the card must know: derived from pN0, 14 months old, two results disagree, ..."""
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.value) and not self.missing:
+            raise ValueError(f"feature {self.name} is NaN and not marked missing")
+        if math.isinf(self.value):
+            raise ValueError(f"feature {self.name} is infinite")
+
+    def plain(self) -> dict[str, Any]:
+        return without_none(
+            {
+                "name": self.name,
+                "value": None if math.isnan(self.value) else self.value,
+                "missing": self.missing,
+                "facts": list(self.facts),
+                "label": self.label,
+                "effective": self.effective,
+                "note": self.note,
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureVector:
+    """One modality's numbers in the order of its graph's input columns.
+
+    A missing feature may still carry the number that the published equation prescribes for "unknown" (PREDICT: grade
+    unknown -> 2.13); the mask says that it was not observed. `absent` is the reason why the modality as a whole cannot
+    speak; then the vector is not scored.
+    """
+
+    modality: str
+    encoder: str
+    """Digest of the encoder's source and feature definitions (SHA-256 hex)."""
+    features: tuple[Feature, ...]
+    absent: str | None = None
+    cautions: tuple[str, ...] = ()
+    """Sentences for the reader: contradictory stage and size, a value outside its usual range, ..."""
+
+    def plain(self) -> dict[str, Any]:
+        return without_none(
+            {
+                "modality": self.modality,
+                "encoder": self.encoder,
+                "features": [feature.plain() for feature in self.features],
+                "absent": self.absent,
+                "cautions": list(self.cautions),
+            }
+        )
+
+    def feature(self, name: str) -> Feature:
+        for feature in self.features:
+            if feature.name == name:
+                return feature
+        raise KeyError(name)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """Name, version, and digests of the manifest and of each file that the manifest names."""
+
+    name: str
+    version: str
+    manifest: JSON
+    manifest_digest: str
+    files: Mapping[str, str]
+    """File name -> SHA-256 hex."""
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}@{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    modality: str
+    z: float | None
+    """The modality's own calibrated logit; None when it is not available."""
+    amount: float
+    """What it adds to the fused logit; exactly 0.0 when not available."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What the model said, or why it said nothing.
+
+    base + sum of contribution amounts (in this order, float64) == logit, exactly.
+    """
+
+    model: str
+    abstained: str | None
+    logit: float | None = None
+    probability: float | None = None
+    base: float = 0.0
+    contributions: tuple[Contribution, ...] = ()
+    interval: tuple[float, float] | None = None
+    """`range if missing results arrive`, on the probability scale; None where none is published or validated."""
+    interval_kind: str | None = None
+    outputs: JSON = field(default_factory=dict)
+    """Further outputs of a modality's graph, by name: lists of binary64 (PREDICT: survival per scenario and year)."""
+
+    def __post_init__(self) -> None:
+        if self.abstained is None:
+            if self.logit is None or self.probability is None:
+                raise ValueError("a score that did not abstain has a logit and a probability")
+            total = self.base
+            for contribution in self.contributions:
+                total += contribution.amount
+            if total != self.logit:
+                raise ValueError("contributions do not add up to the logit")
+        elif self.logit is not None or self.probability is not None:
+            raise ValueError("an abstention has no number")
+
+    def plain(self) -> dict[str, Any]:
+        return without_none(
+            {
+                "model": self.model,
+                "abstained": self.abstained,
+                "logit": self.logit,
+                "probability": self.probability,
+                "base": self.base,
+                "contributions": [
+                    without_none({"modality": c.modality, "z": c.z, "amount": c.amount}) for c in self.contributions
+                ],
+                "interval": list(self.interval) if self.interval else None,
+                "interval_kind": self.interval_kind,
+                "outputs": dict(self.outputs) or None,
+            }
+        )
+
+    @property
+    def digest(self) -> str:
+        return digest(self.plain())
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A snapshot with what the model made of it: everything an Inference holds besides its Call."""
+
+    snapshot: Snapshot
+    vectors: tuple[FeatureVector, ...]
+    model: ModelVersion
+    score: Score
+
+    def vector(self, modality: str) -> FeatureVector:
+        for vector in self.vectors:
+            if vector.modality == modality:
+                return vector
+        raise KeyError(modality)
+
+
+# ---- what was done ---------------------------------------------------------------------------------------------------
+
+
+class Outcome(StrEnum):
+    ACCEPTED = "accepted"
+    OVERRIDDEN = "overridden"
+
+
+@dataclass(frozen=True, slots=True)
+class ClinicianAction:
+    """What a person did with a card. A change of mind is a new one."""
+
+    card: str
+    outcome: Outcome
+    at: str
+    door: str
+    """cds-hooks, smart-app, sandbox, command."""
+    actor: str | None = None
+    """Who, as the door knows it (the hook call's userId); sealed."""
+    suggestions: tuple[str, ...] = ()
+    reason: Coding | None = None
+    comment: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_instant(self.at, "at")
+
+    def plain(self) -> dict[str, Any]:
+        return without_none(
+            {
+                "card": self.card,
+                "outcome": self.outcome.value,
+                "at": self.at,
+                "door": self.door,
+                "actor": self.actor,
+                "suggestions": list(self.suggestions),
+                "reason": self.reason.plain() if self.reason else None,
+                "comment": self.comment,
+            }
+        )
