@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from calendar import monthrange
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
 from cds_server.hooks.cards import (
+    MAX_SUMMARY,
     Card,
     Indicator,
     Link,
@@ -27,8 +28,9 @@ from cds_server.hooks.cards import (
 )
 from cds_server.hooks.reasons import CLINICAL
 from cds_server.hooks.service import CardGuide, ServiceSpec
+from models import codes
 from models.canonical import without_none
-from models.nouns import JSON, Coding, Fact, Feature, Judgement, Score, Snapshot
+from models.nouns import JSON, Coding, Fact, Feature, Judgement, Snapshot
 
 NAME = "breast-cancer-prognosis"
 MODEL = "predict-breast"
@@ -45,57 +47,60 @@ INPUTS = {
     "ki67": "Ki-67",
     "screen": "Found by screening",
     "smoker": "Smoking",
-    "year": "Year term",
+    "heart": "Dose at the heart",
+    "year": "Calendar year",
 }
 """Columns of the equation that describe the tumour and the patient, in the order in which they are read."""
 
 TREATMENTS = {
-    "radio": "radiotherapy",
-    "horm": "endocrine therapy",
-    "gen": "chemotherapy",
-    "traz": "trastuzumab",
-    "bis": "bisphosphonates",
+    "radio": ("radiotherapy", "survival_r"),
+    "horm": ("hormone therapy", "survival_rh"),
+    "gen": ("chemotherapy", "survival_rhc"),
+    "traz": ("trastuzumab", "survival_rhct"),
+    "bis": ("bisphosphonates", "survival_rhctb"),
 }
-"""Columns that switch a treatment on."""
+"""Columns that switch a treatment on: its name, and the output that has it and all before it (hormones for 5 years)."""
 
 _SOURCE = Source(
     label="PREDICT Breast v3.2 equation",
     url="https://github.com/WintonCentre/predict-v30-r",
     topic=Coding("https://cds-server.org/fhir/CodeSystem/topics", NAME, "Breast cancer prognosis"),
 )
-_LIMITS = (
-    "Research tool, not a medical device. The PREDICT Breast v3.2 equation holds for women of 25 to 85 years with "
-    "invasive breast cancer without distant metastasis, treated by surgery first (no neoadjuvant treatment). It gives "
-    "the average course of women with these inputs, not the course of one."
-)
+_LIMITS = "Research tool, not a medical device. The average course of women with these inputs, not the course of one."
 
 
 # ---- from the score --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Survival:
-    """Percent alive at 5, 10 and 15 years, of all causes of death."""
+class Step:
+    """Percent alive, of all causes, at 5, 10 and 15 years; each step has its treatment and all before it."""
 
-    surgery: tuple[float, float, float]
-    treated: tuple[float, float, float]
-    """With every treatment that the inputs switch on (endocrine therapy of five years)."""
-
-
-SCENARIOS = ("s", "r", "h", "c", "t", "b", "rh", "rhc", "rhct", "rhctb", "h10", "rh10ctb")
-"""Rows of the graph's output `survival`, in the official program's order (models/training/predict_breast.py)."""
+    treatment: str | None
+    """None: surgery alone."""
+    alive: tuple[float, float, float]
 
 
-def survival(score: Score) -> Survival:
-    """The one place that knows how the score's outputs are laid out: `survival`, 12 scenarios x years 1 to 15."""
-    rows = score.outputs["survival"]
+def steps(judgement: Judgement) -> list[Step]:
+    """Surgery alone, then one step for each treatment that is switched on and acts on this tumour.
 
-    def at(scenario: str) -> tuple[float, float, float]:
-        row = rows[SCENARIOS.index(scenario)]
-        five, ten, fifteen = (float(row[year - 1]) for year in YEARS)
+    The one place that knows the names of the score's outputs: `survival_s`, `survival_r`, ... `survival_rhctb`, percent
+    at years 1 to 15 each.
+    """
+    outputs = judgement.score.outputs
+
+    def at(output: str) -> tuple[float, float, float]:
+        five, ten, fifteen = (float(outputs[output][year - 1]) for year in YEARS)
         return five, ten, fifteen
 
-    return Survival(at("s"), at("rhctb"))
+    on = {name for name, feature in _features(judgement).items() if not feature.missing and feature.value}
+    acts_on = {"horm": "er", "traz": "her2"}
+    treated = [told for name, told in TREATMENTS.items() if name in on and acts_on.get(name, name) in on]
+    return [Step(None, at("survival_s")), *(Step(word, at(output)) for word, output in treated)]
+
+
+def _features(judgement: Judgement) -> dict[str, Feature]:
+    return {feature.name: feature for vector in judgement.vectors for feature in vector.features}
 
 
 # ---- the card --------------------------------------------------------------------------------------------------------
@@ -105,18 +110,17 @@ def cards(judgement: Judgement, guide: CardGuide) -> tuple[Card, ...]:
     """One card, always: an estimate, or why there is none."""
     if judgement.score.abstained is not None:
         return (_abstention(judgement, judgement.score.abstained, guide),)
-    return (_estimate(judgement, survival(judgement.score), guide),)
+    return (_estimate(judgement, guide),)
 
 
-def _estimate(judgement: Judgement, alive: Survival, guide: CardGuide) -> Card:
-    treatments = _treatments(judgement)
-    blocks = [_survival_table(alive, treatments), _treatment_line(treatments), *_basis(judgement, guide)]
+def _estimate(judgement: Judgement, guide: CardGuide) -> Card:
+    course = steps(judgement)
     return Card(
         uuid=guide.new_uuid(),
-        summary=_summary(alive, treatments),
+        summary=_summary(course),
         indicator=Indicator.INFO,
         source=_SOURCE,
-        detail="\n\n".join(block for block in blocks if block),
+        detail="\n\n".join([_survival_table(course), *_basis(judgement, guide)]),
         suggestions=(Suggestion("Take this estimate into account", guide.new_uuid()),),
         selection_behavior=SelectionBehavior.AT_MOST_ONE,
         override_reasons=CLINICAL,
@@ -130,7 +134,7 @@ def _abstention(judgement: Judgement, reason: str, guide: CardGuide) -> Card:
         summary=f"No survival estimate: {reason}",
         indicator=Indicator.INFO,
         source=_SOURCE,
-        detail="\n\n".join([f"**No estimate was made.** Reason: {escape(reason)}", *_basis(judgement, guide)]),
+        detail="\n\n".join([f"**No estimate was made:** {escape(_sentence(reason))}", *_basis(judgement, guide)]),
         override_reasons=CLINICAL,
         links=_links(guide),
     )
@@ -143,30 +147,28 @@ def _links(guide: CardGuide) -> tuple[Link, ...]:
     return (Link("Open the full reasoning", f"{guide.public_url}/app/launch", LinkType.SMART, app_context=context),)
 
 
-def _summary(alive: Survival, treatments: Sequence[str]) -> str:
+def _summary(course: Sequence[Step]) -> str:
     """One sentence. Whole percents: the equation is not more exact than that."""
-    alone, treated = round(alive.surgery[1]), round(alive.treated[1])
+    alone, last = round(course[0].alive[1]), round(course[-1].alive[1])
+    told = f"Estimated 10-year survival: {alone} % after surgery alone"
+    treatments = [step.treatment for step in course if step.treatment]
     if not treatments:
-        return f"Estimated 10-year survival: {alone} % after surgery alone (no further treatment on record)"
-    told = f"Estimated 10-year survival: {alone} % after surgery alone, {treated} % with "
+        return told
+    told += f", {last} % with "
     listed = told + _listed(treatments)
-    return listed if len(listed) < 140 else told + "the treatments considered"
+    return listed if len(listed) <= MAX_SUMMARY else told + "all treatments shown"
 
 
-def _survival_table(alive: Survival, treatments: Sequence[str]) -> str:
-    def percents(values: Sequence[float]) -> list[str]:
-        return [f"{value:.1f} %" for value in values]
-
-    rows = [["Surgery alone", *percents(alive.surgery)]]
-    if treatments:
-        gains = [with_ - without for with_, without in zip(alive.treated, alive.surgery, strict=True)]
-        rows.append(["With treatment", *percents(alive.treated)])
-        rows.append(["Difference", *(f"{gain:+.1f}" for gain in gains)])
+def _survival_table(course: Sequence[Step]) -> str:
+    """Each row adds a treatment to the row above; the last says what they gain together, in percentage points."""
+    rows = [
+        [f"and {step.treatment}" if step.treatment else "surgery alone", *(f"{value:.1f} %" for value in step.alive)]
+        for step in course
+    ]
+    if len(course) > 1:
+        gains = [after - before for before, after in zip(course[0].alive, course[-1].alive, strict=True)]
+        rows.append(["gain, all together", *(f"{gain:+.1f}" for gain in gains)])
     return table(["Alive after", *(f"{year} years" for year in YEARS)], rows, numeric=True)
-
-
-def _treatment_line(treatments: Sequence[str]) -> str:
-    return f"**Treatment counted:** {_listed(treatments)}." if treatments else ""
 
 
 def _listed(words: Sequence[str]) -> str:
@@ -178,62 +180,82 @@ def _listed(words: Sequence[str]) -> str:
 
 def _basis(judgement: Judgement, guide: CardGuide) -> list[str]:
     """Inputs, what is missing, cautions, limits, record: the same on an estimate and on an abstention."""
-    features = _features(judgement)
-    known = [feature for feature in features if not feature.missing]
-    missing = [INPUTS[feature.name] for feature in features if feature.missing and feature.name in INPUTS]
-    blocks = []
-    if known:
-        blocks.append("**What it rests on**")
-        blocks.append(table(["Input", "Value", "Dated", "From"], [_row(each, judgement.snapshot) for each in known]))
-    if missing:
-        blocks.append(f"**Not on record:** {', '.join(missing)}.{_handling(features)}")
+    found = _features(judgement)
+    described = [found[name] for name in INPUTS if name in found]
+    as_of = guide.data_as_of[:16].replace("T", " ")
+    model = judgement.model
+    population = str(model.manifest.get("population", {}).get("text", ""))
+    told = (f"Model {model.id}", f"data as of {as_of} UTC", f"record {guide.inference}")
+    blocks = [
+        _inputs([each for each in described if _is_read(each)], judgement.snapshot),
+        _missing([each for each in described if each.missing]),
+        _set_by_release(judgement),
+        _cautions(judgement),
+        f"*{escape(f'{_LIMITS} {population}')}*",
+        " · ".join(map(escape, told)),
+    ]
+    return [block for block in blocks if block]
+
+
+def _is_read(feature: Feature) -> bool:
+    """From the record, or from the request; not a parameter of the release."""
+    return not feature.missing and bool(feature.facts or feature.note)
+
+
+def _inputs(known: Sequence[Feature], snapshot: Snapshot) -> str:
+    rows = [_row(feature, snapshot) for feature in known]
+    return "**What it rests on**\n\n" + table(["Input", "Value", "Dated", "From"], rows) if rows else ""
+
+
+def _missing(missing: Sequence[Feature]) -> str:
+    told = [INPUTS[each.name] + (f" ({each.note.removeprefix('unknown: ')})" if each.note else "") for each in missing]
+    return f"**Not known:** {escape('; '.join(told))}" if told else ""
+
+
+def _set_by_release(judgement: Judgement) -> str:
+    """The parameters that nobody recorded: which year, which chemotherapy, and why a treatment is not among the rows."""
+    if judgement.score.abstained is not None:
+        return ""
+    found = _features(judgement)
+    shown = {step.treatment for step in steps(judgement)}
+    fixed = [found[name] for name in ("year", "gen") if name in found]
+    fixed += [found[name] for name, (word, _) in TREATMENTS.items() if name in found and word not in shown]
+    told = dict.fromkeys(each.label for each in fixed if not _is_read(each) and each.label)
+    line = f"**Set by this release of the model:** {escape('; '.join(told))}\n\n" if told else ""
+    return line + "Treatments are those that could be given, not those on record."
+
+
+def _cautions(judgement: Judgement) -> str:
     cautions = [caution for vector in judgement.vectors for caution in vector.cautions]
     if any(fact.test for fact in judgement.snapshot.facts):
-        cautions.append("Some of these data are marked as test data.")
-    if cautions:
-        blocks.append("**Please check**\n\n" + "\n".join(f"- {escape(caution)}" for caution in cautions))
-    as_of = guide.data_as_of[:16].replace("T", " ")
-    blocks.append(f"*{_LIMITS}*")
-    told = (f"Model {judgement.model.id}", f"data as of {as_of} UTC", f"record {guide.inference}")
-    blocks.append(" · ".join(map(escape, told)))
-    return blocks
+        cautions.append("some of these data are marked as test data")
+    return (
+        "**Please check**\n\n" + "\n".join(f"- {escape(_sentence(caution))}" for caution in cautions)
+        if cautions
+        else ""
+    )
 
 
-def _features(judgement: Judgement) -> list[Feature]:
-    """The equation's inputs in reading order; a treatment only where it is switched on or stands on record."""
-    by_name = {feature.name: feature for vector in judgement.vectors for feature in vector.features}
-    described = [by_name[name] for name in INPUTS if name in by_name]
-    treated = [by_name[name] for name in (*TREATMENTS, "heart") if name in by_name]
-    return described + [each for each in treated if not each.missing and (each.value or each.facts)]
-
-
-def _treatments(judgement: Judgement) -> list[str]:
-    """What acts in the equation: endocrine therapy on ER-positive disease only, trastuzumab on HER2-positive only."""
-    on = {feature.name for feature in _features(judgement) if not feature.missing and feature.value}
-    needs = {"horm": "er", "traz": "her2"}
-    return [word for name, word in TREATMENTS.items() if name in on and needs.get(name, name) in on]
-
-
-def _handling(features: Sequence[Feature]) -> str:
-    told = [each for each in features if each.missing and each.note and each.name in INPUTS]
-    return "".join(f" {escape(f'{INPUTS[each.name]}: {each.note}')}." for each in told)
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _row(feature: Feature, snapshot: Snapshot) -> list[str]:
-    name = INPUTS.get(feature.name) or TREATMENTS.get(feature.name, "heart dose").capitalize()
     facts = [fact for fact in snapshot.facts if fact.id in feature.facts]
     value = feature.label or f"{feature.value:g}"
-    if feature.note:
+    if feature.note and feature.facts:
         value += f" ({feature.note})"
     effective = feature.effective or max((fact.effective for fact in facts if fact.effective), default=None)
     dated = f"{effective[:10]}, {age(effective, snapshot.clinical_time)}" if effective else "–"
-    return [name, value, dated, _origin(facts)]
+    return [INPUTS[feature.name], value, dated, _origin(facts) or feature.note or ""]
 
 
 def _origin(facts: Sequence[Fact]) -> str:
-    if not facts:
-        return "set by this service"
-    told = [f"{fact.source.resource}{f' ({fact.original})' if fact.original else ''}" for fact in facts[:2]]
+    """Which documents say so, and in which words where a measured value was converted."""
+    told = []
+    for fact in facts[:2]:
+        converted = fact.number is not None and fact.original and fact.original != f"{fact.number} {fact.unit}"
+        told.append(f"{fact.source.resource} ({fact.original})" if converted else fact.source.resource)
     more = len(facts) - len(told)
     return "; ".join(told) + (f"; {more} more" if more else "")
 
@@ -312,18 +334,17 @@ def _order(order: JSON) -> dict[str, Any] | None:
 
 # ---- discovery -------------------------------------------------------------------------------------------------------
 
-_OBSERVED = (
-    "21889-1,33728-7,44648-4,92832-5,92833-3,85337-4,85339-0,48676-1,16112-5,16113-3,85319-2,85318-4,29593-1,85330-9,"
-    "72166-2,399504009,399534004,384625004,371494008,399588009,C18000"
-)
-"""Size, grade, nodes, receptors, Ki-67, smoking, TNM (specs of mCODE 4.0.0); codes without a system match any."""
+_ASKED = (
+    codes.SIZE, codes.GRADE, codes.NODES, codes.SENTINEL_NODES, codes.ER, codes.PR, codes.HER2, codes.KI67,
+    codes.SMOKING, codes.PT, codes.PN, codes.M,
+)  # fmt: skip
+_OBSERVED = ",".join(sorted({code for asked in _ASKED for _, code in asked.codes}))
+"""Codes without their systems match in any system (FHIR R4, Search, token)."""
 
 PREFETCH = {
     "patient": "Patient/{{context.patientId}}",
     "conditions": "Condition?patient={{context.patientId}}",
     "observations": f"Observation?patient={{{{context.patientId}}}}&code={_OBSERVED}",
-    "procedures": "Procedure?patient={{context.patientId}}",
-    "medications": "MedicationRequest?patient={{context.patientId}}",
 }
 REQUIRED = ("patient", "observations")
 

@@ -252,7 +252,9 @@ def test_table_cells_are_escaped_and_counted() -> None:
 # ---- summary ---------------------------------------------------------------------------------------------------------
 
 
-@given(st.one_of(st.text(max_size=400), st.text(alphabet="ab \u0301\u200d\U0001f469\U0001f1e9\U0001f3fd", max_size=400)))
+@given(
+    st.one_of(st.text(max_size=400), st.text(alphabet="ab \u0301\u200d\U0001f469\U0001f1e9\U0001f3fd", max_size=400))
+)
 def test_a_summary_is_short_and_whole(text: str) -> None:
     short = cut(text)
     assert len(short.encode("utf-16-le", "surrogatepass")) // 2 <= MAX_SUMMARY

@@ -61,7 +61,9 @@ def outcome(response) -> dict:
     return issue
 
 
-@pytest.mark.parametrize("media_type", ["application/json", "Application/JSON; charset=UTF-8", 'application/json;charset="utf-8"'])
+@pytest.mark.parametrize(
+    "media_type", ["application/json", "Application/JSON; charset=UTF-8", 'application/json;charset="utf-8"']
+)
 def test_json_is_taken(client: TestClient, media_type: str) -> None:
     answer = client.post("/echo", content=b'{"a": 1.50}', headers={"content-type": media_type})
     assert answer.status_code == 200
@@ -99,7 +101,12 @@ def test_a_stream_without_a_length_is_bounded(client: TestClient) -> None:
 
 @pytest.mark.parametrize(
     ("how", "status", "code"),
-    [("refused", 403, "forbidden"), ("missing", 412, "incomplete"), ("disk", 503, "no-store"), ("broken", 400, "required")],
+    [
+        ("refused", 403, "forbidden"),
+        ("missing", 412, "incomplete"),
+        ("disk", 503, "no-store"),
+        ("broken", 400, "required"),
+    ],
 )
 def test_errors_know_their_status(client: TestClient, how: str, status: int, code: str) -> None:
     answer = client.get(f"/fail/{how}")

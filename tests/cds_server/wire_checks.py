@@ -60,7 +60,9 @@ def _check_source(source: Any, at: str) -> list[str]:
     if not isinstance(source, dict):
         return [f"{at}: missing"]
     wrong = _texts(source, at, required=("label",), optional=("url", "icon"))
-    wrong += [f"{at}/{name}: not an absolute URL" for name in ("url", "icon") if name in source and not _url(source[name])]
+    wrong += [
+        f"{at}/{name}: not an absolute URL" for name in ("url", "icon") if name in source and not _url(source[name])
+    ]
     return wrong + _check_coding(source.get("topic"), f"{at}/topic")
 
 
