@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from calendar import monthrange
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -213,7 +213,7 @@ def _missing(missing: Sequence[Feature]) -> str:
 
 
 def _set_by_release(judgement: Judgement) -> str:
-    """The parameters that nobody recorded: which year, which chemotherapy, and why a treatment is not among the rows."""
+    """The parameters that nobody recorded: which year, which chemotherapy, why a treatment is not shown."""
     if judgement.score.abstained is not None:
         return ""
     found = _features(judgement)

@@ -16,7 +16,7 @@ from cds_server import wire
 from models.errors import CdsError, ContractBroken, DataUnavailable, DiskFull, NotAllowed, WrongPatient
 
 LIMIT = 1000
-SECRET = "Jane-Doe-1965"
+NAMED = "Jane-Doe-1965"
 
 
 async def echo(request: Request) -> Response:
@@ -34,7 +34,7 @@ async def fail(request: Request) -> Response:
 
 
 async def crash(_: Request) -> Response:
-    raise KeyError(SECRET)
+    raise KeyError(NAMED)
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_bad_body(client: TestClient, content: bytes, headers: dict, status: int
     answer = client.post("/echo", content=content, headers=headers)
     assert answer.status_code == status
     assert outcome(answer)["code"] == code
-    assert SECRET not in answer.text
+    assert NAMED not in answer.text
 
 
 def test_a_stream_without_a_length_is_bounded(client: TestClient) -> None:
@@ -131,7 +131,7 @@ def test_a_crash_tells_nothing(client: TestClient, caplog: pytest.LogCaptureFixt
         answer = client.get("/crash")
     assert answer.status_code == 500
     assert outcome(answer)["code"] == "exception"
-    assert SECRET not in answer.text + caplog.text
+    assert NAMED not in answer.text + caplog.text
     assert "unhandled KeyError at test_wire.py" in caplog.text
 
 
