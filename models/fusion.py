@@ -3,8 +3,8 @@
     logit p = b[A] + sum over k in A of w[A, k] * (z[k] - mu[k]),   w >= 0,   A = which modalities are there
 
 (pattern submodels: Fletcher Mercaldo and Blume 2018, Biostatistics, kxy040). The sum is the graph's, in the fixed
-order of the manifest; it is added up again here, so the contributions of a Score always add up to its logit, bit for bit. What
-stands in the slot of a missing modality never reaches the sum: the graph selects, it does not multiply by zero.
+order of the manifest; it is added up again here, so the contributions of a Score add up to its logit, bit for bit.
+What stands in the slot of a missing modality never reaches the sum: the graph selects, it does not multiply by zero.
 """
 
 from __future__ import annotations

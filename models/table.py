@@ -36,7 +36,7 @@ def run_table(model: ModelVersion, directory: Path, rows: Iterable[Mapping[str, 
     positions = list(part["outputs"])
     cells = [
         (name, positions.index(output), part["scenarios"].index(scenario), year - 1)
-        for name, (output, scenario, year) in table["outputs"].items()
+        for name, output, scenario, year in table["outputs"]
     ]
     for number, row in enumerate(rows, start=1):
         values = [_cell(rules[column], row, table["defaults"], number) for column in part["columns"]]

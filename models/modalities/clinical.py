@@ -16,6 +16,7 @@ from typing import Any
 from models import codes, features
 from models.canonical import digest
 from models.codes import Key
+from models.errors import BadInput
 from models.features import USABLE, Definition, Picked, pick
 from models.inputs import checked
 from models.nouns import JSON, Fact, Feature, FeatureVector, Snapshot
@@ -261,11 +262,12 @@ def _what_if(found: dict[str, Feature], what_if: object, manifest: JSON) -> None
         return
     rules = {rule["name"]: rule for rule in manifest["rules"] if rule["name"] != "year"}
     for name, value in what_if.items():
-        if name in rules:
-            number = checked(rules[name], value, where="what-if input")
-            text = f"{number:g}"
-            label = rules[name].get("words", {}).get(text, text)
-            found[name] = Feature(name, number, False, (), label, None, "as asked in this request")
+        if name not in rules:
+            raise BadInput("a what-if input that this model does not have")
+        number = checked(rules[name], value, where="what-if input")
+        text = f"{number:g}"
+        label = rules[name].get("words", {}).get(text, text)
+        found[name] = Feature(name, number, False, (), label, None, "as asked in this request")
 
 
 def _lacking(found: dict[str, Feature], manifest: JSON) -> str | None:

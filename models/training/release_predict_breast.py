@@ -123,12 +123,12 @@ def manifest() -> dict[str, Any]:
         "table": {
             "modality": clinical.NAME,
             "defaults": {"year": YEAR},
-            "outputs": {
-                f"{short}_{scenario}_{year}": [output, scenario, year]
+            "outputs": [
+                [f"{short}_{scenario}_{year}", output, scenario, year]
                 for year in TABLE_YEARS
                 for scenario in TABLE_SCENARIOS
                 for short, output in (("surv", "survival"), ("brmort", "breast_mortality"))
-            },
+            ],
         },
         "evidence": [
             "200 patients x 24 outputs of the official R program: largest difference below 1e-9 percentage points "

@@ -1,0 +1,82 @@
+"""Nouns are checked at birth, and come back from their plain form as they were."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+
+from models.canonical import canonical
+from models.nouns import Coding, Contribution, Fact, Feature, LandingMeta, Score, Snapshot, instant
+from tests.models.records import NOW, fact, jenny, persona
+
+
+def test_instants_are_utc_text_that_sorts_as_time() -> None:
+    moment = datetime(2026, 11, 21, 12, 0, tzinfo=timezone(timedelta(hours=2)))
+    assert instant(moment) == "2026-11-21T10:00:00.000000Z"
+    assert instant(moment) < instant(moment.astimezone(UTC) + timedelta(microseconds=1))
+    with pytest.raises(ValueError, match="without a zone"):
+        instant(datetime(2026, 11, 21))  # noqa: DTZ001  the point
+
+
+@pytest.mark.parametrize("name", sorted(persona()))
+def test_fact_comes_back_from_its_canonical_bytes(name: str) -> None:
+    known = persona()[name]
+    assert Fact.from_plain(json.loads(canonical(known.plain()))) == known
+
+
+def test_full_fact_comes_back() -> None:
+    full = fact(
+        "http://loinc.org", "85330-9", number="20", unit="%", comparator=">", original="> 20 %", problem="p",
+        absent_reason="unknown", effective_end="2018-04-02", focus=("Condition/a", "Condition/b"),
+        body_site=(Coding("s", "c", "Left breast"),), laterality="left", method=(Coding("s", "m"),),
+        specimen="Specimen/1", labels=("R",), test=True,
+    )  # fmt: skip
+    assert Fact.from_plain(json.loads(canonical(full.plain()))) == full
+
+
+def test_snapshot_comes_back_and_keeps_its_bytes() -> None:
+    given = jenny(context={"focus": "Condition/primary", "what_if": {"screen": 0}})
+    again = Snapshot.from_plain(json.loads(given.bytes))
+    assert again == given
+    assert again.bytes == given.bytes
+
+
+def test_snapshot_out_of_order_is_refused() -> None:
+    facts = tuple(reversed(jenny().facts))
+    with pytest.raises(ValueError, match="ordered"):
+        Snapshot("p", ("r",), NOW, NOW, "m@1", facts)
+
+
+def test_fact_has_a_code_and_at_most_one_value() -> None:
+    with pytest.raises(ValueError, match="has a code"):
+        fact("s", "c", codings=())
+    with pytest.raises(ValueError, match="one value"):
+        fact("s", "c", number="1", text="one")
+
+
+@pytest.mark.parametrize("text", ["2026-11-21", "2026-11-21T10:00:00Z", "2026-11-21T10:00:00.000000+00:00", ""])
+def test_landing_needs_an_instant(text: str) -> None:
+    with pytest.raises(ValueError, match="received_at is not an instant"):
+        LandingMeta("s", "n", "application/json", text)
+
+
+def test_feature_without_a_number_is_marked_missing() -> None:
+    with pytest.raises(ValueError, match="not marked missing"):
+        Feature("size", math.nan, False)
+    with pytest.raises(ValueError, match="infinite"):
+        Feature("size", math.inf, False)
+    assert Feature("size", math.nan, True).plain() == {"name": "size", "missing": True, "label": ""}
+
+
+def test_score_adds_up_or_is_refused() -> None:
+    parts = (Contribution("a", 1.0, 0.1), Contribution("b", 1.0, 0.2))
+    assert Score("m@1", None, 0.1 + 0.2, 0.57, 0.0, parts).logit == 0.1 + 0.2
+    with pytest.raises(ValueError, match="do not add up"):
+        Score("m@1", None, 0.3, 0.57, 0.0, parts)
+    with pytest.raises(ValueError, match="has no number"):
+        Score("m@1", "no tumour", 0.3, 0.57)
+    with pytest.raises(ValueError, match="has a logit"):
+        Score("m@1", None)

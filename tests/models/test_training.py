@@ -1,0 +1,66 @@
+"""How the shipped artifacts were made can be repeated, and they belong to the code beside them."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.modalities import clinical
+from models.nouns import ModelVersion
+from models.shelf import SHIPPED
+from models.training import predict_breast, release, release_predict_breast
+
+
+def test_every_shipped_byte_comes_out_again(tmp_path: Path) -> None:
+    made = release_predict_breast.write(tmp_path)
+    shipped = SHIPPED / made.relative_to(tmp_path)
+    assert {path.name for path in made.iterdir()} == {path.name for path in shipped.iterdir()}
+    for path in made.iterdir():
+        assert path.read_bytes() == (shipped / path.name).read_bytes(), f"{path.name}: run `python -m models.training`"
+
+
+def test_manifest_names_the_encoder_and_the_sources_of_today(predict_breast: ModelVersion) -> None:
+    assert predict_breast.manifest["modalities"][0]["encoder"] == clinical.ENCODER
+    assert predict_breast.manifest["training"]["sources"] == release.sources_digest()
+
+
+def test_coefficients_are_those_of_the_official_program(peer_data: Path) -> None:
+    official = peer_data / "models" / "predict"
+    assert predict_breast.COEFFICIENTS.read_bytes() == (official / "coefficients_v3.csv").read_bytes()
+    assert "University of Cambridge" in (predict_breast.DATA / "LICENSE-predict-v30-r.md").read_text()
+
+
+def test_baseline_hazards_grow_with_time_and_are_those_of_binary64_arithmetic() -> None:
+    k = predict_breast.coefficients()
+    hazards = predict_breast.baselines(k)
+    s = np.arange(1, 16) / 10
+    for name, values in (
+        ("er1", np.exp(k["h1_br_i"] + k["h1_br_t1"] * s**-0.5 + k["h1_br_t2"] * s**-0.5 * np.log(s))),
+        ("er0", np.exp(k["h0_br_i"] + k["h0_br_t1"] / s + k["h0_br_t2"] * np.log(s) / s)),
+        ("other", np.exp(k["h_ot_i"] + k["h_ot_t1"] * np.log(s) + k["h_ot_t2"] * s)),
+    ):
+        assert hazards[name] == pytest.approx(values.tolist(), rel=1e-14)
+        assert (np.diff(hazards[name]) > 0).all()
+
+
+def test_card_says_for_whom_from_where_and_what_it_cannot(predict_breast: ModelVersion) -> None:
+    card = (SHIPPED / "predict-breast" / "3.2.0" / "MODEL_CARD.md").read_text()
+    for text in (predict_breast.manifest["population"]["text"], "University of Cambridge", "not a medical device"):
+        assert text in card
+    assert all(limit in card for limit in predict_breast.manifest["limits"])
+
+
+def test_reference_table_has_the_columns_of_the_model(peer_data: Path, predict_breast: ModelVersion) -> None:
+    with (peer_data / "models" / "predict" / "predict_v32_R_grid.csv").open(newline="") as table:
+        header = next(csv.reader(table))
+    assert header == [
+        *predict_breast_columns(predict_breast),
+        *(name for name, *_ in predict_breast.manifest["table"]["outputs"]),
+    ]
+
+
+def predict_breast_columns(model: ModelVersion) -> list[str]:
+    return [name for name in model.manifest["modalities"][0]["columns"] if name != "year"]
