@@ -261,19 +261,17 @@ class _Shape:
 _SHAPES: dict[str, _Shape] = {
     "Procedure": _Shape("procedure", time="performed", coded="reasonCode", focus="reasonReference"),
     "MedicationRequest": _Shape(
-        "medication-request", code="medication", time="authoredOn", coded="reasonCode", focus="reasonReference"
+        "medication", code="medication", time="authoredOn", coded="reasonCode", focus="reasonReference"
     ),
-    "MedicationStatement": _Shape(
-        "medication-statement", code="medication", coded="reasonCode", focus="reasonReference"
-    ),
+    "MedicationStatement": _Shape("medication", code="medication", coded="reasonCode", focus="reasonReference"),
     "MedicationAdministration": _Shape(
-        "medication-administration",
+        "medication",
         code="medication",
         coded="reasonCode",
         focus="reasonReference",
         dose=("dosage", "dose"),
     ),
-    "MedicationDispense": _Shape("medication-dispense", code="medication", time="whenHandedOver"),
+    "MedicationDispense": _Shape("medication", code="medication", time="whenHandedOver"),
     "DiagnosticReport": _Shape("report", coded="conclusionCode"),
     "Immunization": _Shape("immunization", code="vaccineCode", time="occurrence", coded="reasonCode"),
     "ServiceRequest": _Shape("service-request", time="authoredOn", coded="reasonCode", focus="reasonReference"),

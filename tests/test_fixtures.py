@@ -1,0 +1,184 @@
+"""The project's own fixtures: valid, each about one patient, listed in their README."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from adapters.readers import cds_hooks, fhir
+from adapters.readers.facts import project
+from adapters.readers.subjects import identifiers_of, subject_of
+from adapters.readers.validation import validate
+from adapters.sources.files import land_file
+from models import strict
+from models.nouns import Fact, Part, Provenance, Statement, Subject
+from tests.adapters.test_files import NOW, Staging
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+PATIENTS = sorted((FIXTURES / "patients").iterdir())
+HOOKS = sorted((FIXTURES / "hooks").iterdir())
+KEYS = {"patient", "conditions", "observations", "procedures", "medications"}
+ABOUT_NOBODY = {"Practitioner", "Organization"}
+
+
+def statements(path: Path) -> list[Statement]:
+    staging = Staging()
+    asyncio.run(land_file(path, staging, source="files", namespace="sandbox", received_at=NOW))
+    assert staging.meta is not None
+    kind = staging.meta.media_type
+    parts = [Part("0" * 32, n, "sandbox", kind, NOW, body) for n, body in enumerate(staging.parts)]
+    return [statement for part in parts for statement in fhir.read(part)]
+
+
+def request_of(path: Path) -> Mapping[str, Any]:
+    body: Mapping[str, Any] = strict.loads(path.read_bytes())
+    return body
+
+
+def facts(found: list[Statement]) -> list[Fact]:
+    result: list[Fact] = []
+    for n, statement in enumerate(found):
+        assert statement.body is not None
+        name = f"{statement.resource_type}/{statement.local_id}"
+        source = Provenance("0" * 32, n, statement.pointer, name, "fhir@1")
+        result += project(statement.body, record="r", source=source, known_from=NOW)
+    return result
+
+
+def one(found: list[Fact], code: str) -> Fact:
+    matching = [fact for fact in found if any(coding.code == code for coding in fact.codings)]
+    assert len(matching) == 1
+    return matching[0]
+
+
+def patient_id(path: Path) -> str:
+    return path.name.split(".")[0]
+
+
+def test_there_are_six_patients_and_eight_requests() -> None:
+    assert len({patient_id(path) for path in PATIENTS}) == 6
+    assert len(HOOKS) == 8
+    assert {patient_id(path) for path in HOOKS} == {patient_id(path) for path in PATIENTS}
+
+
+@pytest.mark.parametrize("path", PATIENTS, ids=lambda path: path.name)
+def test_a_patient_file_is_valid_and_about_its_patient(path: Path) -> None:
+    found = statements(path)
+    keys = {(s.resource_type, s.local_id) for s in found}
+    assert len(keys) == len(found) >= 10
+    for statement in found:
+        assert statement.body is not None
+        assert validate(statement.body) == [], statement.local_id
+        assert subject_of(statement.body) == (
+            None if statement.resource_type in ABOUT_NOBODY else Subject(local_id=patient_id(path))
+        )
+    patients = [s.body for s in found if s.resource_type == "Patient" and s.body]
+    assert [system for system, _, _ in identifiers_of(patients[0])] == ["http://hospital.example.org"]
+
+
+@pytest.mark.parametrize("path", PATIENTS, ids=lambda path: path.name)
+def test_references_lead_somewhere(path: Path) -> None:
+    found = statements(path)
+    known = {f"{s.resource_type}/{s.local_id}" for s in found}
+    for name in re.findall(r'"reference": ?"([^"]+)"', path.read_text("utf-8")):
+        assert name in known
+
+
+def test_no_two_patients_share_an_identifier() -> None:
+    named = [
+        identifier[:2]
+        for path in PATIENTS
+        for statement in statements(path)
+        if statement.resource_type == "Patient" and statement.body
+        for identifier in identifiers_of(statement.body)
+    ]
+    assert len(named) == len(set(named)) == 6
+
+
+@pytest.mark.parametrize("path", HOOKS, ids=lambda path: path.name)
+def test_a_hook_request_keeps_the_contract(path: Path) -> None:
+    body = request_of(path)
+    assert path.name.split(".")[1] == body["hook"]
+    assert UUID(body["hookInstance"]).version == 4
+    assert body["context"]["patientId"] == patient_id(path)
+    assert re.fullmatch(r"Practitioner/[A-Za-z0-9\-.]+", body["context"]["userId"])
+    assert "fhirAuthorization" not in body
+    assert set(body["prefetch"]) == KEYS
+    if body["hook"] == "order-sign":
+        for entry in body["context"]["draftOrders"]["entry"]:
+            assert entry["resource"]["status"] == "draft"
+            assert validate(entry["resource"]) == []
+            assert subject_of(entry["resource"]) == Subject(local_id=patient_id(path))
+
+
+@pytest.mark.parametrize("path", HOOKS, ids=lambda path: path.name)
+def test_a_prefetch_is_its_patients_record(path: Path) -> None:
+    found = cds_hooks.read_request(request_of(path))
+    landed = next(other for other in PATIENTS if patient_id(other) == patient_id(path))
+    record = {(s.resource_type, s.local_id): s.body for s in statements(landed)}
+    asked = {"Patient", "Condition", "Observation", "Procedure", "MedicationRequest"}
+    assert {(s.resource_type, s.local_id) for s in found} == {key for key in record if key[0] in asked}
+    for statement in found:
+        assert statement.body == record[statement.resource_type, statement.local_id]
+        assert subject_of(statement.body) == Subject(local_id=patient_id(path))
+
+
+def test_hook_instances_are_unique() -> None:
+    assert len({request_of(path)["hookInstance"] for path in HOOKS}) == len(HOOKS)
+
+
+def test_jenny_has_her_traps() -> None:
+    found = facts(statements(FIXTURES / "patients/jenny-m.bundle.json"))
+    size = one(found, "33728-7")
+    assert (size.number, size.unit, size.original) == ("25", "mm", "2.5 centimeters")
+    nodes = one(found, "92832-5")
+    assert (nodes.number, nodes.coded, nodes.text, nodes.original) == (None, (), None, None)
+    assert one(found, "92833-3").number == "3"
+    assert one(found, "371497001").absent_reason == "not-applicable"
+    assert one(found, "8302-2").number == "165.1"
+    cancer = next(fact for fact in found if fact.kind == "condition" and fact.code.code == "353431000119107")
+    assert (cancer.laterality, cancer.status) == ("left", "confirmed/remission")
+    assert one(found, "71651007").coded[0].code == "360156006"
+    assert {fact.original for fact in found if fact.kind == "family-history"} == {"onset 69 a", "onset 64 a", None}
+
+
+def test_marias_markers_are_indexed_by_loinc() -> None:
+    found = facts(statements(FIXTURES / "patients/maria-k.searchset.json"))
+    er = one(found, "16112-5")
+    assert er.code.system == "http://loinc.org"
+    assert [coding.code for coding in er.codings] == ["16112-5", "85337-4", "ER-IHC"]
+    assert one(found, "85319-2").absent_reason == "unknown"
+    assert one(found, "C18000").coded[0].code == "61026006"
+    cancer = next(fact for fact in found if fact.kind == "condition")
+    assert cancer.code.system == "http://snomed.info/sct"
+    assert cancer.laterality == "right"
+
+
+def test_carlas_results_say_which_tumour() -> None:
+    found = facts(statements(FIXTURES / "patients/carla-r.bundle.json"))
+    sizes = {fact.focus: fact.number for fact in found if fact.code.code == "33728-7"}
+    assert sizes == {("Condition/carla-r-cancer-left",): "14", ("Condition/carla-r-cancer-right",): "31"}
+    assert {fact.laterality for fact in found if fact.kind == "condition"} == {"left", "right"}
+
+
+def test_lenas_numbers_are_kept_and_judged_elsewhere() -> None:
+    found = facts(statements(FIXTURES / "patients/lena-b.bundle.json"))
+    assert one(found, "33728-7").number == "9000"
+    weight = one(found, "29463-7")
+    assert (weight.number, weight.original, weight.problem) == (None, "11 stone", "the unit is not one of UCUM")
+
+
+def test_the_readme_lists_every_file() -> None:
+    text = (FIXTURES / "README.md").read_text("utf-8")
+    for path in PATIENTS:
+        assert f"`patients/{path.name}`" in text
+    for path in HOOKS:
+        assert f"`hooks/{path.name}`" in text or (path.name.endswith("patient-view.json") and "<patient>" in text)
+    assert json.loads((FIXTURES / "patients/jenny-m.bundle.json").read_text("utf-8"))["type"] == "transaction"
