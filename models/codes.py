@@ -178,11 +178,12 @@ HER2_ANSWERS = PRESENCE | _answers(
 GRADE_ANSWERS = _answers(
     {
         1.0: [(LOINC, "LA27823-6"), (SCT, "54102005 369790002")],
-        2.0: [(LOINC, "LA27824-4"), (SCT, "1663004 369791003")],
-        3.0: [(LOINC, "LA27825-1"), (SCT, "61026006 369792005")],
-        None: [(LOINC, "LA4489-6"), (SCT, "60815008 12619005 384668003 261665006")],
+        2.0: [(LOINC, "LA27824-4"), (SCT, "1663004 369791003 1286893008")],
+        3.0: [(LOINC, "LA27825-1"), (SCT, "61026006 369792005 1155707008")],
+        None: [(LOINC, "LA4489-6"), (SCT, "60815008 12619005 384668003 261665006 1155708003")],
     }
 )
+"""Of mCODE's three words, "low" (1155708003) covers grades 1 and 2 where only two words are used: it says nothing."""
 SMOKING_ANSWERS = _answers(
     {
         1.0: [

@@ -8,7 +8,7 @@ The rules against mixing two tumours stand in `_tumour` and `_speaks_of`; how on
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,10 +150,6 @@ def _speaks_of(tumour: _Tumour, fact: Fact) -> bool:
     return tumour.alone or (tumour.side_is_enough and fact.laterality == tumour.fact.laterality)
 
 
-def _about(slots: Slots, tumour: _Tumour, name: str) -> list[Fact]:
-    return [fact for fact in slots.get(name, ()) if _speaks_of(tumour, fact)]
-
-
 def _outside_population(slots: Slots, tumour: _Tumour) -> str | None:
     sexes = {(fact.text or (fact.coded[0].code if fact.coded else "")) for fact in slots.get(codes.SEX.name, ())}
     if any((coding.system, coding.code) in codes.MALE_BREAST_CANCER for coding in tumour.fact.codings):
@@ -163,7 +159,7 @@ def _outside_population(slots: Slots, tumour: _Tumour) -> str | None:
         return "the equation holds for women only" if known == {"male"} else "sex is not recorded, or not clearly"
     if _verification(tumour.fact)[1] in _RECURRENT:
         return "the equation holds for a first diagnosis, and this tumour is recorded as recurrent"
-    if _conditions(slots, codes.METASTASIS.name) or _category(slots, tumour, codes.M.name, codes.M1):
+    if _conditions(slots, codes.METASTASIS.name) or _says(slots.get(codes.M.name, ()), codes.M1):
         return "distant metastasis is recorded; the equation holds for early breast cancer"
     if _category(slots, tumour, codes.PN.name, codes.AFTER_NEOADJUVANT):
         return "staged after neoadjuvant treatment; the equation holds for surgery first"
@@ -171,9 +167,14 @@ def _outside_population(slots: Slots, tumour: _Tumour) -> str | None:
 
 
 def _category(slots: Slots, tumour: _Tumour, name: str, wanted: frozenset[Key]) -> list[Fact]:
+    """Categories of this tumour. (Metastasis is asked of the whole person: whichever tumour spread.)"""
+    return _says([fact for fact in slots.get(name, ()) if _speaks_of(tumour, fact)], wanted)
+
+
+def _says(facts: Iterable[Fact], wanted: frozenset[Key]) -> list[Fact]:
     return [
         fact
-        for fact in _about(slots, tumour, name)
+        for fact in facts
         if fact.status in USABLE and any((coding.system, coding.code) in wanted for coding in fact.coded)
     ]
 

@@ -164,6 +164,8 @@ def test_ki67_is_positive_above_ten_percent(encode: Any) -> None:
         (LOINC, "44648-4", {"answer": (LOINC, "LA27825-1")}, 3.0),
         (NCIT, "C18000", {"answer": (SCT, "369790002")}, 1.0),
         (NCIT, "C18000", {"number": "3"}, 3.0),
+        (NCIT, "C18000", {"answer": (SCT, "1286893008")}, 2.0),
+        (NCIT, "C18000", {"answer": (SCT, "1155708003")}, 9.0),
         (LOINC, "44648-4", {"number": "2", "unit": "1"}, 2.0),
         (LOINC, "44648-4", {"number": "3"}, 9.0),
         (LOINC, "44648-4", {"number": "7"}, 9.0),
@@ -322,6 +324,12 @@ def test_reference_counts_only_within_its_own_record(encode: Any) -> None:
 )
 def test_outside_the_population_is_refused_with_the_reason(encode: Any, given: dict[str, Any], reason: str) -> None:
     assert reason in encode(jenny(**given)).absent
+
+
+def test_metastasis_of_either_tumour_counts(encode: Any) -> None:
+    m1 = fact(SCT, "399387003", answer=(SCT, "1229903009"), focus=("Condition/right",))
+    chosen = jenny(also=[condition(**RIGHT), m1], context={"focus": "Condition/primary"})
+    assert "distant metastasis" in encode(chosen).absent
 
 
 def test_secondary_neoplasm_is_not_a_primary(encode: Any) -> None:

@@ -37,9 +37,7 @@ def test_all_outputs_of_the_official_program_within_1e_9_points(
         for name, value in result.items()
     )
     with capsys.disabled():
-        sys.stdout.write(
-            f"\npredict-breast against benefits32(), 200 x 24: largest difference {worst:.1e} percentage points\n"
-        )
+        sys.stdout.write(f"\npredict-breast and benefits32(), 200 x 24: largest difference {worst:.1e} points\n")
     assert worst < 1e-9
 
 
