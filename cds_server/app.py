@@ -106,11 +106,14 @@ def create_app(parts: Parts) -> FastAPI:
         parts.close()
 
     app = FastAPI(
-        title="Clinical decision-support integration server", version=__version__, lifespan=lifespan, openapi_url=None,
-        docs_url=None, redoc_url=None,
+        title="Clinical decision-support integration server",
+        version=__version__,
+        lifespan=lifespan,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
     )
     app.include_router(router(Desk(parts), max_body=parts.settings.max_body))
     app.include_router(ops.router(parts.store, parts.registry, parts.metrics))
     wire.install(app)
     return app
-

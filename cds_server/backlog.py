@@ -8,7 +8,7 @@ was known before stays what was known then.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from adapters.readers import validation
@@ -111,8 +111,15 @@ def _digest(store: Store, batch: Batch, joining: frozenset[str], actor: str, pac
 
 def redo(store: Store, joining: frozenset[str], actor: str, *, progress: Progress | None = None) -> Tally:
     """Read everything again with the present readers. `unchanged` counts what came out the same."""
+    return retry(store, joining, actor, store.reads.landing_ids(), progress=progress)
+
+
+def retry(
+    store: Store, joining: frozenset[str], actor: str, landing_ids: Sequence[int], *, progress: Progress | None = None
+) -> Tally:
+    """The same for some landings."""
     tally, done = Tally(), 0
-    landings = [landing for landing in map(store.reads.landing, store.reads.landing_ids()) if landing is not None]
+    landings = [landing for landing in map(store.reads.landing, landing_ids) if landing is not None]
     total = sum(landing.parts for landing in landings)
     pace = _Pace()
     for landing in landings:
@@ -137,4 +144,3 @@ def _redo(store: Store, batch: Batch, joining: frozenset[str], actor: str) -> Ta
         return reducer.tally
 
     return store.writer.submit(act).result()
-

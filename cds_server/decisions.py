@@ -112,8 +112,15 @@ class Decisions:
         inline, file = pack.settle(self._store.data_dir / "blobs")
         landing_id = add_landing(tx, meta, ref, pack, inline, file, pack.content, tx.vault.index("landing", ref))
         tx.entry(
-            "land", actor(caller),
-            {"landing": ref, "source": _EHR_SOURCE, "namespace": caller.namespace, "parts": 1, "pack": pack.digest.hex()},
+            "land",
+            actor(caller),
+            {
+                "landing": ref,
+                "source": _EHR_SOURCE,
+                "namespace": caller.namespace,
+                "parts": 1,
+                "pack": pack.digest.hex(),
+            },
         )
         return landing_id, Where(landing_id, ref, caller.namespace, reader_id(cds_hooks.REQUEST))
 
@@ -125,12 +132,23 @@ class Decisions:
         def act(tx: Tx) -> None:
             landing_id, where = self._add_landing(tx, request, caller, received)
             tx.add(
-                "digestion", landing_id=landing_id, reader=where.reader, part_from=0, part_to=1, statements=0, quarantined=1
+                "digestion",
+                landing_id=landing_id,
+                reader=where.reader,
+                part_from=0,
+                part_to=1,
+                statements=0,
+                quarantined=1,
             )
             tx.add(
-                "flag", kind="flag" if outcome == "safety" else "quarantine",
-                reason="wrong-patient" if outcome == "safety" else "unreadable", landing_id=landing_id, part=0,
-                pointer=error.where, detail=error.what, at=tx.now,
+                "flag",
+                kind="flag" if outcome == "safety" else "quarantine",
+                reason="wrong-patient" if outcome == "safety" else "unreadable",
+                landing_id=landing_id,
+                part=0,
+                pointer=error.where,
+                detail=error.what,
+                at=tx.now,
             )
             self._add_call(tx, service, request, caller, received, outcome, error.status, error.what, landing_id)
             tx.entry(outcome, actor(caller), {"service": service, "status": error.status, "landing": where.landing})
@@ -166,26 +184,50 @@ class Decisions:
     # -- infer -----------------------------------------------------------------------------------------------------------------
 
     async def infer(
-        self, spec: ServiceSpec, request: HookRequest, caller: Caller, received: str, landed: Landed, judgement: Judgement
+        self,
+        spec: ServiceSpec,
+        request: HookRequest,
+        caller: Caller,
+        received: str,
+        landed: Landed,
+        judgement: Judgement,
     ) -> Answer:
         """Render the cards, then write everything in one transaction with its entry."""
         inference = str(uuid.uuid4())
         guide = CardGuide(
-            inference=inference, data_as_of=landed.at, public_url=self._settings.public_url, new_uuid=lambda: str(uuid.uuid4())
+            inference=inference,
+            data_as_of=landed.at,
+            public_url=self._settings.public_url,
+            new_uuid=lambda: str(uuid.uuid4()),
         )
         cards = [render(card) for card in spec.cards(judgement, guide)]
         abstained = judgement.score.abstained is not None
 
         def act(tx: Tx) -> tuple[int, bytes]:
             call_id = self._add_call(
-                tx, spec.id, request, caller, received, "abstained" if abstained else "answered", 200, None, landed.landing_id
+                tx,
+                spec.id,
+                request,
+                caller,
+                received,
+                "abstained" if abstained else "answered",
+                200,
+                None,
+                landed.landing_id,
             )
-            commitments = self._add_inference(tx, spec.id, caller, landed.record.id, call_id, inference, judgement, cards)
+            commitments = self._add_inference(
+                tx, spec.id, caller, landed.record.id, call_id, inference, judgement, cards
+            )
             entry = tx.entry(
-                "infer", actor(caller),
+                "infer",
+                actor(caller),
                 {
-                    "service": spec.id, "inference": inference, "model": judgement.model.id,
-                    "model_digest": judgement.model.manifest_digest, "abstained": abstained, **commitments,
+                    "service": spec.id,
+                    "inference": inference,
+                    "model": judgement.model.id,
+                    "model_digest": judgement.model.manifest_digest,
+                    "abstained": abstained,
+                    **commitments,
                 },
             )
             return entry.seq, entry.leaf
@@ -195,27 +237,53 @@ class Decisions:
         return Answer(cards=cards, inferences=(item,))
 
     def _add_inference(
-        self, tx: Tx, service: str, caller: Caller, record_id: int, call_id: int, inference: str, judgement: Judgement,
+        self,
+        tx: Tx,
+        service: str,
+        caller: Caller,
+        record_id: int,
+        call_id: int,
+        inference: str,
+        judgement: Judgement,
         cards: Sequence[JSON],
     ) -> dict[str, Any]:
         snapshot_ref = uuid.uuid4().hex
         sealed = tx.vault.seal(object_ref(SNAPSHOT, snapshot_ref), judgement.snapshot.bytes, tx.fresh_keys)
         snapshot_id = tx.add(
-            "snapshot", ref=snapshot_ref, model=judgement.model.id, as_of=judgement.snapshot.as_of, sealed=sealed.cipher,
+            "snapshot",
+            ref=snapshot_ref,
+            model=judgement.model.id,
+            as_of=judgement.snapshot.as_of,
+            sealed=sealed.cipher,
             commitment=sealed.commitment,
         )
         judged = tx.vault.seal(object_ref(INFERENCE, inference), judged_bytes(judgement), tx.fresh_keys)
         inference_id = tx.add(
-            "inference", ref=inference, call_id=call_id, snapshot_id=snapshot_id, record_id=record_id, service=service,
-            model=judgement.model.id, model_digest=judgement.model.manifest_digest, runtime=runtime_id(),
-            abstained=judgement.score.abstained is not None, sealed=judged.cipher, commitment=judged.commitment, at=tx.now,
+            "inference",
+            ref=inference,
+            call_id=call_id,
+            snapshot_id=snapshot_id,
+            record_id=record_id,
+            service=service,
+            model=judgement.model.id,
+            model_digest=judgement.model.manifest_digest,
+            runtime=runtime_id(),
+            abstained=judgement.score.abstained is not None,
+            sealed=judged.cipher,
+            commitment=judged.commitment,
+            at=tx.now,
         )
         shown = {}
         for card in cards:
             of_card = tx.vault.seal(object_ref(CARD, card["uuid"]), canonical(card), tx.fresh_keys)
             tx.add(
-                "card", uuid=card["uuid"], inference_id=inference_id, service=service, ehr=caller.namespace,
-                sealed=of_card.cipher, commitment=of_card.commitment,
+                "card",
+                uuid=card["uuid"],
+                inference_id=inference_id,
+                service=service,
+                ehr=caller.namespace,
+                sealed=of_card.cipher,
+                commitment=of_card.commitment,
             )
             shown[card["uuid"]] = of_card.commitment.hex()
         return {"snapshot": sealed.commitment.hex(), "judged": judged.commitment.hex(), "cards": shown}
@@ -223,7 +291,14 @@ class Decisions:
     # -- calls ---------------------------------------------------------------------------------------------------------------
 
     async def _record_call(
-        self, service: str, request: HookRequest | None, caller: Caller, received: str, outcome: str, status: int, reason: str | None
+        self,
+        service: str,
+        request: HookRequest | None,
+        caller: Caller,
+        received: str,
+        outcome: str,
+        status: int,
+        reason: str | None,
     ) -> None:
         def act(tx: Tx) -> None:
             self._add_call(tx, service, request, caller, received, outcome, status, reason, None)
@@ -232,17 +307,34 @@ class Decisions:
         await self._store.writer.write(act)
 
     def _add_call(
-        self, tx: Tx, service: str, request: HookRequest | None, caller: Caller, received: str, outcome: str, status: int,
-        reason: str | None, landing_id: int | None,
+        self,
+        tx: Tx,
+        service: str,
+        request: HookRequest | None,
+        caller: Caller,
+        received: str,
+        outcome: str,
+        status: int,
+        reason: str | None,
+        landing_id: int | None,
     ) -> int:
         ref = uuid.uuid4().hex
         user = None
         if request is not None and request.user_id is not None:
             user = tx.vault.seal(object_ref(CALL, ref), request.user_id.encode(), tx.fresh_keys).cipher
         return tx.add(
-            "call", ref=ref, service=service, hook=request.hook if request else None,
-            hook_instance=request.hook_instance if request else None, ehr=caller.namespace, outcome=outcome, status=status,
-            reason=reason, landing_id=landing_id, sealed=user, received_at=received,
+            "call",
+            ref=ref,
+            service=service,
+            hook=request.hook if request else None,
+            hook_instance=request.hook_instance if request else None,
+            ehr=caller.namespace,
+            outcome=outcome,
+            status=status,
+            reason=reason,
+            landing_id=landing_id,
+            sealed=user,
+            received_at=received,
         )
 
     # -- act -------------------------------------------------------------------------------------------------------------------
@@ -290,17 +382,32 @@ def record_actions(tx: Tx, service: str, actions: Sequence[ClinicianAction], cal
 
 def _add_action(tx: Tx, service: str, action: ClinicianAction, caller: Caller, dedup: bytes) -> None:
     cards = tx.read(
-        "SELECT id, inference_id FROM card WHERE uuid = ? AND service = ? AND ehr = ?", (action.card, service, caller.namespace)
+        "SELECT id, inference_id FROM card WHERE uuid = ? AND service = ? AND ehr = ?",
+        (action.card, service, caller.namespace),
     )
     card_id, inference_id = (cards[0][0], cards[0][1]) if cards else (None, None)
     ref = uuid.uuid4().hex
     sealed = tx.vault.seal(object_ref(ACTION, ref), canonical(action.plain()), tx.fresh_keys)
     tx.add(
-        "action", ref=ref, card_id=card_id, inference_id=inference_id, outcome=action.outcome.value, door=action.door,
-        dedup=dedup, sealed=sealed.cipher, commitment=sealed.commitment, at=action.at,
+        "action",
+        ref=ref,
+        card_id=card_id,
+        inference_id=inference_id,
+        outcome=action.outcome.value,
+        door=action.door,
+        dedup=dedup,
+        sealed=sealed.cipher,
+        commitment=sealed.commitment,
+        at=action.at,
     )
     if card_id is None:
-        tx.add("flag", kind="unmatched", reason="feedback", at=tx.now, detail="feedback on a card that was not shown to this EHR")
+        tx.add(
+            "flag",
+            kind="unmatched",
+            reason="feedback",
+            at=tx.now,
+            detail="feedback on a card that was not shown to this EHR",
+        )
 
 
 def _action_digest(tx: Tx, action: ClinicianAction, caller: Caller) -> bytes:
@@ -309,9 +416,7 @@ def _action_digest(tx: Tx, action: ClinicianAction, caller: Caller) -> bytes:
 
 def judged_bytes(judgement: Judgement) -> bytes:
     """What an Inference seals besides its snapshot: the feature vectors and the score."""
-    return canonical(
-        {"vectors": [vector.plain() for vector in judgement.vectors], "score": judgement.score.plain()}
-    )
+    return canonical({"vectors": [vector.plain() for vector in judgement.vectors], "score": judgement.score.plain()})
 
 
 def actor(caller: Caller) -> str:

@@ -105,7 +105,9 @@ def as_read(statement: Statement) -> Read:
     body = statement.body
     if body is None:
         return Read(statement, None, Marks(), b"")
-    return Read(statement, subject_of(body), marks_of(body), orjson.dumps(body, default=str, option=orjson.OPT_SORT_KEYS))
+    return Read(
+        statement, subject_of(body), marks_of(body), orjson.dumps(body, default=str, option=orjson.OPT_SORT_KEYS)
+    )
 
 
 # ---- reducing: inside one act ------------------------------------------------------------------------------------------
@@ -191,7 +193,9 @@ class Reducer:
                 self.tally.voided += 1
             return
         if statement.verb is not Verb.ASSERT:
-            self.flag("unmatched", "link-by-feed", part, statement.pointer, "a feed links two records: a person must decide")
+            self.flag(
+                "unmatched", "link-by-feed", part, statement.pointer, "a feed links two records: a person must decide"
+            )
             return
         content = self.tx.vault.index("content", read.content)
         if known is not None and known.content == content:
@@ -206,7 +210,14 @@ class Reducer:
             return
         if known is not None:
             if known.record_id is not None and record is not None and known.record_id != record[0]:
-                self.flag("flag", "moved", part, statement.pointer, "a resource moved from one patient to another", known.record_id)
+                self.flag(
+                    "flag",
+                    "moved",
+                    part,
+                    statement.pointer,
+                    "a resource moved from one patient to another",
+                    known.record_id,
+                )
             self.close(known.id, "superseded")
             self.tally.superseded += 1
         resource_id = self.open(part, read, local, content, record, facts)
@@ -251,7 +262,9 @@ class Reducer:
                 self.apply(part, read)
                 if self.tally.asserted > before:
                     for (flag_id,) in flagged:
-                        self.tx.add("flag_closing", flag_id=flag_id, resolution="read by a newer reader", at=self.tx.now)
+                        self.tx.add(
+                            "flag_closing", flag_id=flag_id, resolution="read by a newer reader", at=self.tx.now
+                        )
             else:
                 self.tally.unchanged += 1
             return
@@ -261,7 +274,9 @@ class Reducer:
             return
         known = self.versions.get(local)
         if known is not None and known.id == resource_id:
-            self.versions[local] = _Open(known.id, b"", known.record_id)  # so that the same bytes count as another version
+            self.versions[local] = _Open(
+                known.id, b"", known.record_id
+            )  # so that the same bytes count as another version
             self.apply(part, read)
 
     def _differs(self, part: int, read: Read, resource_id: int, record_id: int | None) -> bool:
@@ -291,11 +306,19 @@ class Reducer:
                 "SELECT DISTINCT i.record_id, p.ref FROM record_identifier i JOIN patient_record p ON p.id = i.record_id "
                 "LEFT JOIN resource_closing c ON c.resource_id = i.resource_id "
                 "WHERE i.system = ? AND i.value_digest = ? AND p.namespace = ? AND c.id IS NULL",
-                (subject.system, self.tx.vault.index("identifier", subject.system, subject.value), self.where.namespace),
+                (
+                    subject.system,
+                    self.tx.vault.index("identifier", subject.system, subject.value),
+                    self.where.namespace,
+                ),
             )
             if len(holders) == 1:
                 return holders[0][0], holders[0][1]
-            problem = "its subject's identifier names no patient" if not holders else "its subject's identifier names several patients"
+            problem = (
+                "its subject's identifier names no patient"
+                if not holders
+                else "its subject's identifier names several patients"
+            )
         else:
             problem = subject.problem or "its subject cannot be resolved"
         self.flag("unmatched", "subject", part, read.statement.pointer, problem)
@@ -309,8 +332,12 @@ class Reducer:
             ref = uuid.uuid4().hex
             self.tx.vault.new_record_key(ref, self.tx.fresh_keys)
             row_id = self.tx.add(
-                "patient_record", ref=ref, namespace=self.where.namespace, local_digest=digest,
-                sealed=self.tx.vault.seal_fact(ref, local_id.encode()), at=self.tx.now,
+                "patient_record",
+                ref=ref,
+                namespace=self.where.namespace,
+                local_digest=digest,
+                sealed=self.tx.vault.seal_fact(ref, local_id.encode()),
+                at=self.tx.now,
             )
             known = self.records[digest] = (row_id, ref)
         return known
@@ -328,7 +355,10 @@ class Reducer:
             self.tally.unmatched += 1
         for identifier in held:
             self.tx.add(
-                "record_identifier", record_id=record_id, resource_id=resource_id, system=identifier.system,
+                "record_identifier",
+                record_id=record_id,
+                resource_id=resource_id,
+                system=identifier.system,
                 value_digest=self.tx.vault.index("identifier", identifier.system, identifier.value),
                 joining=identifier.system in self.joining,
             )
@@ -337,7 +367,9 @@ class Reducer:
         """Joining systems whose value of the version before this one no longer stands."""
         now = {(i.system, self.tx.vault.index("identifier", i.system, i.value)) for i in held}
         rows = self.tx.read("SELECT system, value_digest FROM record_identifier WHERE resource_id = ?", (before,))
-        return sorted({system for system, digest in rows if system in self.joining and (system, bytes(digest)) not in now})
+        return sorted(
+            {system for system, digest in rows if system in self.joining and (system, bytes(digest)) not in now}
+        )
 
     # -- rows ------------------------------------------------------------------------------------------------------------------
 
@@ -346,30 +378,56 @@ class Reducer:
         if record is None or statement.body is None:
             return ()
         source = Provenance(
-            landing=self.where.landing, part=part, pointer=statement.pointer,
-            resource=f"{statement.resource_type}/{statement.local_id}", reader=self.where.reader,
+            landing=self.where.landing,
+            part=part,
+            pointer=statement.pointer,
+            resource=f"{statement.resource_type}/{statement.local_id}",
+            reader=self.where.reader,
         )
         return projection.project(statement.body, record=record[1], source=source, known_from=self.tx.now)
 
     def open(
-        self, part: int, read: Read, local: bytes, content: bytes, record: tuple[int, str] | None, facts: tuple[Fact, ...]
+        self,
+        part: int,
+        read: Read,
+        local: bytes,
+        content: bytes,
+        record: tuple[int, str] | None,
+        facts: tuple[Fact, ...],
     ) -> int:
         resource_id = self.tx.add(
-            "resource", record_id=record[0] if record else None, namespace=self.where.namespace,
-            type=read.statement.resource_type, local_digest=local, landing_id=self.where.landing_id, part=part,
-            pointer=read.statement.pointer, reader=self.where.reader, known_from=self.tx.now, content=content, voided=False,
-            test=read.marks.test, labels=" ".join(read.marks.labels),
+            "resource",
+            record_id=record[0] if record else None,
+            namespace=self.where.namespace,
+            type=read.statement.resource_type,
+            local_digest=local,
+            landing_id=self.where.landing_id,
+            part=part,
+            pointer=read.statement.pointer,
+            reader=self.where.reader,
+            known_from=self.tx.now,
+            content=content,
+            voided=False,
+            test=read.marks.test,
+            labels=" ".join(read.marks.labels),
         )
         if record is not None:
             seal = self.tx.vault.seal_fact
             for fact in facts:
                 self.tx.add(
-                    "fact", resource_id=resource_id, record_id=record[0], code=fact.code.token, known_from=self.tx.now,
+                    "fact",
+                    resource_id=resource_id,
+                    record_id=record[0],
+                    code=fact.code.token,
+                    known_from=self.tx.now,
                     sealed=seal(record[1], canonical(fact.plain())),
                 )
         if read.invalid is not None:
             self.tx.add(
-                "validation", resource_id=resource_id, valid=not read.invalid, validator=VALIDATOR,
+                "validation",
+                resource_id=resource_id,
+                valid=not read.invalid,
+                validator=VALIDATOR,
                 problems="; ".join(read.invalid[:20]) or None,
             )
         self.tally.asserted += 1
@@ -383,8 +441,15 @@ class Reducer:
         self, kind: str, reason: str, part: int, pointer: str | None, detail: str, record_id: int | None = None
     ) -> None:
         self.tx.add(
-            "flag", kind=kind, reason=reason, landing_id=self.where.landing_id, part=part, pointer=pointer or None,
-            record_id=record_id, detail=detail, at=self.tx.now,
+            "flag",
+            kind=kind,
+            reason=reason,
+            landing_id=self.where.landing_id,
+            part=part,
+            pointer=pointer or None,
+            record_id=record_id,
+            detail=detail,
+            at=self.tx.now,
         )
         self.tally.flagged += 1
 
@@ -395,10 +460,17 @@ def close_digest(
     """The Digestion row over parts `[span)`, and the ledger entry over everything that came of them."""
     where, tally = reducer.where, reducer.tally
     tx.add(
-        "digestion", landing_id=where.landing_id, reader=where.reader, part_from=span[0], part_to=span[1],
-        statements=statements, quarantined=tally.quarantined,
+        "digestion",
+        landing_id=where.landing_id,
+        reader=where.reader,
+        part_from=span[0],
+        part_to=span[1],
+        statements=statements,
+        quarantined=tally.quarantined,
     )
-    tx.entry(kind, actor, {"landing": where.landing, "parts": list(span), "reader": where.reader, "tally": tally.plain()})
+    tx.entry(
+        kind, actor, {"landing": where.landing, "parts": list(span), "reader": where.reader, "tally": tally.plain()}
+    )
 
 
 def _comparable(fact: dict[str, Any]) -> bytes:

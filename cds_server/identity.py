@@ -36,7 +36,9 @@ class Joined:
     """The rule that kept records apart, in our words; a Flag is due."""
 
 
-def join(tx: Tx, record_id: int, identifiers: Iterable[Identifier], demographics: dict[str, str], systems: frozenset[str]) -> Joined:
+def join(
+    tx: Tx, record_id: int, identifiers: Iterable[Identifier], demographics: dict[str, str], systems: frozenset[str]
+) -> Joined:
     """Link a record to the persons that its joining identifiers name, or say which rule forbids it.
 
     `demographics`: values of birthDate and gender of this version, as far as stated.
@@ -60,7 +62,14 @@ def join(tx: Tx, record_id: int, identifiers: Iterable[Identifier], demographics
         if _contradicting_demographics(tx, person, demographics):
             return Joined(refused="birth date or sex contradict each other")
         other = min(person)
-        tx.add("link", verb="link", record_id=record_id, other_id=other, basis=f"joining-system {identifier.system}", at=tx.now)
+        tx.add(
+            "link",
+            verb="link",
+            record_id=record_id,
+            other_id=other,
+            basis=f"joining-system {identifier.system}",
+            at=tx.now,
+        )
         linked.append(other)
     return Joined(linked=tuple(linked))
 

@@ -61,7 +61,13 @@ class StagedLanding:
 
 
 def land(
-    tx: Tx, meta: LandingMeta, ref: str, pack: PackWriter, inline: bytes | None, file: str | None, actor: str,
+    tx: Tx,
+    meta: LandingMeta,
+    ref: str,
+    pack: PackWriter,
+    inline: bytes | None,
+    file: str | None,
+    actor: str,
     dedup_key: bytes | None,
 ) -> Receipt:
     """Write one landing and its entry, unless its key was used before."""
@@ -72,7 +78,11 @@ def land(
         same = bytes(known[0][1]) == content
         if not same:
             tx.add(
-                "flag", kind="flag", reason="conflict", landing_id=known[0][3], at=tx.now,
+                "flag",
+                kind="flag",
+                reason="conflict",
+                landing_id=known[0][3],
+                at=tx.now,
                 detail="the sender's key of this landing came again with other bytes; the second delivery was refused",
             )
             tx.entry("conflict", actor, {"landing": known[0][0]})
@@ -83,7 +93,14 @@ def land(
 
 
 def add_landing(
-    tx: Tx, meta: LandingMeta, ref: str, pack: PackWriter, inline: bytes | None, file: str | None, content: bytes, dedup: bytes
+    tx: Tx,
+    meta: LandingMeta,
+    ref: str,
+    pack: PackWriter,
+    inline: bytes | None,
+    file: str | None,
+    content: bytes,
+    dedup: bytes,
 ) -> int:
     """The Landing row, its keys and its sealed manifest; gives the row's id."""
     tx.fresh_keys.update(pack.keys)
@@ -91,7 +108,18 @@ def add_landing(
     if meta.manifest:
         manifest = tx.vault.seal(part_ref(ref, MANIFEST), canonical(dict(meta.manifest)), tx.fresh_keys).cipher
     return tx.add(
-        "landing", ref=ref, source=meta.source, namespace=meta.namespace, media_type=meta.media_type,
-        received_at=meta.received_at, dedup=dedup, content=content, parts=pack.parts, size=pack.size, pack=inline,
-        pack_file=file, pack_digest=pack.digest, manifest=manifest,
+        "landing",
+        ref=ref,
+        source=meta.source,
+        namespace=meta.namespace,
+        media_type=meta.media_type,
+        received_at=meta.received_at,
+        dedup=dedup,
+        content=content,
+        parts=pack.parts,
+        size=pack.size,
+        pack=inline,
+        pack_file=file,
+        pack_digest=pack.digest,
+        manifest=manifest,
     )

@@ -26,16 +26,25 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.calls = Counter("cds_calls_total", "Hook calls by service and outcome.", ("service", "outcome"), registry=self.registry)
+        self.calls = Counter(
+            "cds_calls_total", "Hook calls by service and outcome.", ("service", "outcome"), registry=self.registry
+        )
         self.cards = Counter("cds_cards_total", "Cards answered.", ("service",), registry=self.registry)
-        self.actions = Counter("cds_actions_total", "Clinician actions recorded.", ("service", "outcome"), registry=self.registry)
+        self.actions = Counter(
+            "cds_actions_total", "Clinician actions recorded.", ("service", "outcome"), registry=self.registry
+        )
         self.latency = Histogram(
-            "cds_call_seconds", "Time of a hook call, from the checked request to the recorded answer.", ("service",),
-            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5), registry=self.registry,
+            "cds_call_seconds",
+            "Time of a hook call, from the checked request to the recorded answer.",
+            ("service",),
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
+            registry=self.registry,
         )
         self.flags = Gauge("cds_open_flags", "Open flags by kind.", ("kind",), registry=self.registry)
         self.entries = Gauge("cds_ledger_entries", "Entries in the ledger.", registry=self.registry)
-        self.unvalidated = Gauge("cds_unvalidated_resources", "Resources that wait for R4 validation.", registry=self.registry)
+        self.unvalidated = Gauge(
+            "cds_unvalidated_resources", "Resources that wait for R4 validation.", registry=self.registry
+        )
 
 
 def readiness(store: Store, registry: Registry) -> dict[str, str]:
@@ -66,7 +75,9 @@ def router(store: Store, registry: Registry, metrics: Metrics) -> APIRouter:
     async def readyz(_: Request) -> Response:
         checks = readiness(store, registry)
         ready = all(state == "ok" for state in checks.values())
-        return wire.json_response({"status": "ready" if ready else "not ready", "checks": checks}, 200 if ready else 503)
+        return wire.json_response(
+            {"status": "ready" if ready else "not ready", "checks": checks}, 200 if ready else 503
+        )
 
     async def metrics_text(request: Request) -> Response:
         _only_loopback(request)

@@ -73,8 +73,19 @@ class Settings:
 
 
 _TOP = {
-    "data_dir", "database_url", "public_url", "host", "port", "trust", "ehr", "source", "identity", "deadline_ms", "max_body",
-    "log_level", "actors",
+    "data_dir",
+    "database_url",
+    "public_url",
+    "host",
+    "port",
+    "trust",
+    "ehr",
+    "source",
+    "identity",
+    "deadline_ms",
+    "max_body",
+    "log_level",
+    "actors",
 }
 
 
@@ -182,7 +193,9 @@ def _source(entry: Mapping[str, Any], index: int, origin: str) -> SourceSetting:
         if not entry.get(key):
             raise Misconfigured(f"[[source]] number {index + 1} in {origin} has no {key}")
     rest = {key: value for key, value in entry.items() if key not in ("name", "kind", "namespace")}
-    return SourceSetting(name=str(entry["name"]), kind=str(entry["kind"]), namespace=str(entry["namespace"]), options=rest)
+    return SourceSetting(
+        name=str(entry["name"]), kind=str(entry["kind"]), namespace=str(entry["namespace"]), options=rest
+    )
 
 
 def _joining(table: Mapping[str, Any], origin: str) -> list[str]:

@@ -38,15 +38,19 @@ def verify(entries: Iterable[Entry], rows_of: RowsOf | None = None, *, deep: boo
     previous, expected = GENESIS, 1
     for entry in entries:
         if entry.seq != expected:
-            missing = f"entry {expected} is missing" if entry.seq == expected + 1 else (
-                f"entries {expected} to {entry.seq - 1} are missing" if entry.seq > expected else "out of order"
+            missing = (
+                f"entry {expected} is missing"
+                if entry.seq == expected + 1
+                else (f"entries {expected} to {entry.seq - 1} are missing" if entry.seq > expected else "out of order")
             )
             yield Finding(entry.seq, missing)
         expected = entry.seq + 1
         if leaf_hash(entry.body) != entry.leaf:
             yield Finding(entry.seq, "its body was edited (the leaf hash differs)")
         elif chain_hash(previous, entry.leaf) != entry.chain:
-            yield Finding(entry.seq, "the chain breaks here: this entry or the one before was replaced, moved or removed")
+            yield Finding(
+                entry.seq, "the chain breaks here: this entry or the one before was replaced, moved or removed"
+            )
         previous = entry.chain
         yield from _body(entry, deep)
         if rows_of is not None:
@@ -87,7 +91,9 @@ def _rows(entry: Entry, rows_of: RowsOf) -> Iterator[Finding]:
             for row_id in surplus[:3]:
                 yield Finding(entry.seq, f"row {row_id} of table {table} was edited or added")
         elif lost:
-            yield Finding(entry.seq, f"{len(lost)} of {count} rows of table {table} were deleted (first: number {lost[0]})")
+            yield Finding(
+                entry.seq, f"{len(lost)} of {count} rows of table {table} were deleted (first: number {lost[0]})"
+            )
         elif [row_leaf(table, row) for row in rows] != wanted:
             yield Finding(entry.seq, f"the rows of table {table} were reordered")
 

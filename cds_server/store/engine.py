@@ -29,7 +29,9 @@ class Database:
         self.url = url
         self.sqlite = url.startswith("sqlite")
         if self.sqlite:
-            self.engine: Engine = create_engine(url, connect_args={"check_same_thread": False, "timeout": 0.05}, pool_size=8)
+            self.engine: Engine = create_engine(
+                url, connect_args={"check_same_thread": False, "timeout": 0.05}, pool_size=8
+            )
             event.listen(self.engine, "connect", _sqlite_connect)
             event.listen(self.engine, "begin", _sqlite_begin)
         else:
@@ -109,8 +111,15 @@ class Database:
 def _sqlite_connect(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # transactions are ours: the driver's own BEGIN is deferred and loses appends
     cursor = connection.cursor()
-    for pragma in ("busy_timeout=20000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-65536",
-                   "wal_autocheckpoint=4000", "secure_delete=ON"):
+    for pragma in (
+        "busy_timeout=20000",
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "cache_size=-65536",
+        "wal_autocheckpoint=4000",
+        "secure_delete=ON",
+    ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.execute("PRAGMA busy_timeout=50")
     cursor.close()

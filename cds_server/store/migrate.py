@@ -33,7 +33,9 @@ def migrate(database: Database) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     if found is not None and found not in {s.revision for s in ScriptDirectory.from_config(config).walk_revisions()}:
-        raise Misconfigured(f"the database has schema revision {found}, which this version does not know: upgrade the program")
+        raise Misconfigured(
+            f"the database has schema revision {found}, which this version does not know: upgrade the program"
+        )
     with database.writing() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

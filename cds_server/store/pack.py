@@ -123,7 +123,9 @@ class PackWriter:
             self._staging.unlink(missing_ok=True)
 
 
-def read_parts(vault: Vault, landing: str, pack: BinaryIO, *, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, bytes]]:
+def read_parts(
+    vault: Vault, landing: str, pack: BinaryIO, *, start: int = 0, stop: int | None = None
+) -> Iterator[tuple[int, bytes]]:
     """(ordinal, bytes) of the parts `[start, stop)`, in order; others are skipped without opening them.
 
     Raises: KeysUnavailable naming the part when its key is gone or its bytes were changed.
@@ -138,7 +140,9 @@ def read_parts(vault: Vault, landing: str, pack: BinaryIO, *, start: int = 0, st
             if frame == 0:
                 key = vault.keys.get(part_ref(landing, ordinal))
             if key is None:
-                raise KeysUnavailable("the key of a part is gone: erased, or the key store was lost", where=f"part {ordinal}")
+                raise KeysUnavailable(
+                    "the key of a part is gone: erased, or the key store was lost", where=f"part {ordinal}"
+                )
             try:
                 body += AESGCM(key).decrypt(frame.to_bytes(12), pack.read(length), _bound(ordinal, bool(last)))
             except InvalidTag:

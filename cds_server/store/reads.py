@@ -100,7 +100,9 @@ class Reads:
 
     def records(self, ids: Iterable[int]) -> list[RecordRow]:
         wanted = sorted(ids)
-        rows = self.query(f"SELECT id, ref, namespace FROM patient_record WHERE id IN ({marks(wanted)}) ORDER BY id", wanted)
+        rows = self.query(
+            f"SELECT id, ref, namespace FROM patient_record WHERE id IN ({marks(wanted)}) ORDER BY id", wanted
+        )
         return [RecordRow(*row) for row in rows]
 
     def records_by_identifier(self, system: str, value: str, at: str = FOREVER) -> list[int]:
@@ -169,7 +171,9 @@ class Reads:
         return {kind: count for kind, count in rows}
 
     def unvalidated_count(self) -> int:
-        row = self.one("SELECT COUNT(*) FROM resource r LEFT JOIN validation v ON v.resource_id = r.id WHERE v.id IS NULL")
+        row = self.one(
+            "SELECT COUNT(*) FROM resource r LEFT JOIN validation v ON v.resource_id = r.id WHERE v.id IS NULL"
+        )
         return int(row[0]) if row else 0
 
     # -- the log ----------------------------------------------------------------------------------------------------------------
@@ -179,6 +183,11 @@ class Reads:
         with self._database.reading() as connection:
             return head(connection)
 
+    def last_entry_at(self) -> str | None:
+        """The time that the last entry carries."""
+        entry = self.entry(self.head()[0])
+        return str(json.loads(entry.body)["at"]) if entry else None
+
     def entry(self, seq: int) -> Entry | None:
         return next(iter(self.entries(seq, 1)), None) if seq >= 1 and self.head()[0] >= seq else None
 
@@ -187,7 +196,8 @@ class Reads:
         last = first - 1
         while True:
             rows = self.query(
-                "SELECT seq, body, leaf, chain, row_leaves FROM ledger_entry WHERE seq > ? ORDER BY seq LIMIT ?", (last, batch)
+                "SELECT seq, body, leaf, chain, row_leaves FROM ledger_entry WHERE seq > ? ORDER BY seq LIMIT ?",
+                (last, batch),
             )
             if not rows:
                 return
@@ -243,7 +253,10 @@ class RowStream:
         while True:
             with self._database.reading() as connection:
                 rows = connection.exec_driver_sql(
-                    self._database.sql(f'SELECT {", ".join(columns)} FROM "{table}" WHERE id > ? ORDER BY id LIMIT 5000'), (last,)
+                    self._database.sql(
+                        f'SELECT {", ".join(columns)} FROM "{table}" WHERE id > ? ORDER BY id LIMIT 5000'
+                    ),
+                    (last,),
                 ).fetchall()
             if not rows:
                 break

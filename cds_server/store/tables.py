@@ -329,8 +329,24 @@ class Lease(SQLModel, table=True):
 GOVERNED: dict[str, type[SQLModel]] = {
     model.__tablename__: model  # type: ignore[misc]
     for model in (
-        Landing, Digestion, PatientRecord, RecordIdentifier, Link, Resource, ResourceClosing, Validation, Fact, Flag,
-        FlagClosing, Call, Snapshot, Inference, Card, Action, Pin, ServiceState,
+        Landing,
+        Digestion,
+        PatientRecord,
+        RecordIdentifier,
+        Link,
+        Resource,
+        ResourceClosing,
+        Validation,
+        Fact,
+        Flag,
+        FlagClosing,
+        Call,
+        Snapshot,
+        Inference,
+        Card,
+        Action,
+        Pin,
+        ServiceState,
     )
 }
 """Tables whose rows stand in the ledger, in the order that an entry lists them."""

@@ -79,14 +79,22 @@ class Tx:
         """Write the rows added so far, and the ledger entry over them."""
         rows = [(table, row) for table in COLUMNS if table in self._rows for row in self._rows[table]]
         entry = seal_entry(
-            self.seq, self._previous, kind=kind, at=self.now, actor=actor, boot=_BOOT, mono_ns=time.monotonic_ns(),
-            rows=rows, detail=detail,
+            self.seq,
+            self._previous,
+            kind=kind,
+            at=self.now,
+            actor=actor,
+            boot=_BOOT,
+            mono_ns=time.monotonic_ns(),
+            rows=rows,
+            detail=detail,
         )
         for table, members in self._rows.items():
             columns = COLUMNS[table]
             self._insert(table, columns, [tuple(row[column] for column in columns) for row in members])
         self._insert(
-            "ledger_entry", ("seq", "body", "leaf", "chain", "row_leaves"),
+            "ledger_entry",
+            ("seq", "body", "leaf", "chain", "row_leaves"),
             [(entry.seq, entry.body, entry.leaf, entry.chain, entry.row_leaves)],
         )
         self.entries.append(entry)

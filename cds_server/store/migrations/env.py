@@ -5,6 +5,8 @@ from sqlmodel import SQLModel
 
 import cds_server.store.tables  # noqa: F401  (fills the metadata)
 
-context.configure(connection=context.config.attributes["connection"], target_metadata=SQLModel.metadata, transactional_ddl=True)
+context.configure(
+    connection=context.config.attributes["connection"], target_metadata=SQLModel.metadata, transactional_ddl=True
+)
 with context.begin_transaction():
     context.run_migrations()

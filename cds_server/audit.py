@@ -1,0 +1,85 @@
+"""The whole check of an instance: entries, chain, rows, and (deep) canonical form and the sealed bytes of landings.
+
+Needs the database only: it works when the key store is lost, and while the server runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cds_server.ledger.entry import GENESIS, Entry
+from cds_server.ledger.verify import Finding, verify
+from cds_server.store.engine import Database
+from cds_server.store.migrate import current
+from cds_server.store.reads import Reads
+from cds_server.store.vault import Vault
+from models.errors import Misconfigured
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    entries: int
+    head: str
+    """Chain hash of the last entry, hex."""
+    findings: tuple[Finding, ...]
+
+
+class _Walked:
+    """Entries on their way to `verify`, counted."""
+
+    def __init__(self, entries: Iterator[Entry]) -> None:
+        self._entries = entries
+        self.count, self.head = 0, GENESIS
+
+    def __iter__(self) -> Iterator[Entry]:
+        for entry in self._entries:
+            self.count, self.head = self.count + 1, entry.chain
+            yield entry
+
+
+def audit(data_dir: Path, url: str, *, deep: bool = False, most: int = 100) -> Report:
+    """Verify an instance; at most `most` findings. Raises Misconfigured when there is none."""
+    database = Database(url, data_dir)
+    try:
+        if current(database) is None:
+            raise Misconfigured("the database holds no instance")
+        reads = Reads(database, Vault.closed())
+        rows = reads.row_stream()
+        walked = _Walked(reads.entries())
+        findings: list[Finding] = []
+        for finding in verify(walked, rows, deep=deep):
+            findings.append(finding)
+            if len(findings) >= most:
+                break
+        else:
+            findings += [
+                Finding(entry, f"row {row_id} of table {table} stands in no entry: it was added behind the log")
+                for table, row_id, entry in rows.finish()
+            ]
+            if deep:
+                findings += _packs(data_dir, reads)
+        return Report(walked.count, walked.head.hex(), tuple(findings[:most]))
+    finally:
+        database.close()
+
+
+def _packs(data_dir: Path, reads: Reads) -> Iterator[Finding]:
+    """Landings whose sealed bytes are not the ones that were recorded."""
+    for landing_id in reads.landing_ids():
+        landing = reads.landing(landing_id)
+        if landing is None:
+            continue
+        if landing.pack is not None:
+            found = hashlib.sha256(landing.pack).digest()
+        else:
+            try:
+                with open(data_dir / "blobs" / str(landing.pack_file), "rb") as blob:
+                    found = hashlib.file_digest(blob, "sha256").digest()
+            except FileNotFoundError:
+                yield Finding(landing_id >> 20, f"the blob of landing {landing.ref} is missing")
+                continue
+        if found != landing.pack_digest:
+            yield Finding(landing_id >> 20, f"the sealed bytes of landing {landing.ref} were changed")

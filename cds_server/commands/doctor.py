@@ -1,0 +1,78 @@
+"""`cds doctor`"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+
+from cds_server.commands.opening import common, emit, settings_of, table
+
+NAME = "doctor"
+HELP = "what works, what does not, what to do: configuration, store, models, keys, clock, log"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    common(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from cds_server.audit import audit
+    from cds_server.commands.opening import parts_of
+    from cds_server.ops import readiness
+    from models.errors import CdsError
+
+    settings = settings_of(args)
+    checks: list[tuple[str, str, str]] = [("configuration", "ok", f"read from {settings.origin}")]
+    try:
+        with parts_of(settings, "system") as parts:
+            for name, state in readiness(parts.store, parts.registry).items():
+                checks.append((name, "ok" if state == "ok" else "FAILS", "" if state == "ok" else state))
+            for version, wrong in parts.registry.shelf.verify().items():
+                checks.append((f"model {version}", "FAILS" if wrong else "ok", "; ".join(wrong)))
+            last = parts.store.reads.last_entry_at()
+            checks.append(_clock(last))
+            waiting = parts.store.reads.open_flags()
+            checks.append(
+                (
+                    "work",
+                    "ok" if not waiting else "LOOK",
+                    ", ".join(f"{n} {k}" for k, n in waiting.items()) or "nothing waits",
+                )
+            )
+    except CdsError as error:
+        checks.append(("store", "FAILS", str(error)))
+    try:
+        report = audit(settings.data_dir, settings.database_url)
+        checks.append(
+            (
+                "log",
+                "ok" if not report.findings else "FAILS",
+                f"{report.entries} entries" if not report.findings else str(report.findings[0]),
+            )
+        )
+    except CdsError as error:
+        checks.append(("log", "FAILS", str(error)))
+    free = shutil.disk_usage(settings.data_dir if settings.data_dir.exists() else ".").free
+    checks.append(("disk", "ok" if free > 1 << 30 else "LOOK", f"{free >> 20} MiB free"))
+    keys = settings.data_dir / "keys.db"
+    if keys.exists() and os.stat(keys).st_mode & 0o077:
+        checks.append(("key file", "FAILS", "others may read keys.db: chmod 600"))
+    trust = (
+        "anybody on loopback is let in: never with real data" if settings.trust == "open" else "calls must be signed"
+    )
+    checks.append(("trust", "LOOK" if settings.trust == "open" else "ok", trust))
+    emit(
+        args,
+        [dict(zip(("check", "state", "what"), row, strict=True)) for row in checks],
+        table(["check", "state", "what"], [list(row) for row in checks]),
+    )
+    return 1 if any(state == "FAILS" for _, state, _ in checks) else 0
+
+
+def _clock(last: str | None) -> tuple[str, str, str]:
+    from cds_server.decisions import now
+
+    if last is not None and last > now():
+        return ("clock", "FAILS", "the last entry of the log lies in the future: set the clock")
+    return ("clock", "ok", "not behind the log")

@@ -1,0 +1,93 @@
+"""`cds patient`"""
+
+from __future__ import annotations
+
+import argparse
+import re
+
+from cds_server.commands.opening import common, emit, existing, record_of, settings_of, store_of, table
+from models.errors import Misconfigured
+from models.nouns import Fact
+
+NAME = "patient"
+HELP = "what is known about a person, and from where"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("id", metavar="ID", help="NAMESPACE/ID, system|value, or a person uuid")
+    parser.add_argument(
+        "--as-of", metavar="T", help="what was known at this instant (RFC 3339, or a date: its end in UTC)"
+    )
+    common(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from cds_server.store.reads import FOREVER
+
+    settings = settings_of(args)
+    existing(settings)
+    at = as_of(args.as_of) if args.as_of else FOREVER
+    with store_of(settings) as store:
+        record = record_of(store, args.id)
+        ids = store.reads.person(record.id, at)
+        records = store.reads.records(ids)
+        names = {r.ref: f"{r.namespace}/{store.reads.local_id(r)}" for r in records}
+        facts = sorted(
+            store.reads.stored_facts(ids, at), key=lambda stored: (stored.fact.effective or "", stored.fact.id)
+        )
+    result = {
+        "person": records[0].ref,
+        "as_of": None if at == FOREVER else at,
+        "records": list(names.values()),
+        "facts": [{**stored.fact.plain(), "valid": stored.valid} for stored in facts],
+    }
+    rows = [_row(stored.fact, stored.valid, names) for stored in facts]
+    head = f"person {records[0].ref}\nrecords {', '.join(names.values())}\n{len(facts)} facts" + (
+        "" if at == FOREVER else f" as known at {at}"
+    )
+    emit(
+        args,
+        result,
+        f"{head}\n\n" + table(["effective", "what", "value", "status", "from", "known from", "R4"], rows)
+        if rows
+        else head,
+    )
+    return 0
+
+
+def as_of(text: str) -> str:
+    """An instant from RFC 3339 text or a date (its end in UTC). Raises Misconfigured."""
+    from datetime import UTC, datetime
+
+    from models.nouns import instant
+
+    try:
+        if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
+            text += "T23:59:59.999999+00:00"
+        moment = datetime.fromisoformat(text)
+        return instant(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+    except ValueError:
+        raise Misconfigured("--as-of is neither an RFC 3339 instant nor a date") from None
+
+
+def _row(fact: Fact, valid: bool | None, names: dict[str, str]) -> list[str]:
+    what = fact.code.display or fact.code.code
+    return [
+        (fact.effective or "")[:10],
+        what[:48],
+        _value(fact)[:40],
+        fact.status or "",
+        f"{fact.source.resource} ({fact.source.landing[:8]}:{fact.source.part}{fact.source.pointer})",
+        fact.known_from[:19],
+        {True: "valid", False: "INVALID", None: "-"}[None if valid is None else bool(valid)],
+    ]
+
+
+def _value(fact: Fact) -> str:
+    if fact.problem:
+        return f"unusable: {fact.problem}"
+    if fact.number is not None:
+        return f"{fact.comparator or ''}{fact.number} {fact.unit or ''}".strip()
+    if fact.coded:
+        return fact.coded[0].display or fact.coded[0].code
+    return fact.text or (f"absent: {fact.absent_reason}" if fact.absent_reason else "")

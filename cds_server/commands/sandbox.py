@@ -1,0 +1,31 @@
+"""`cds sandbox`"""
+
+from __future__ import annotations
+
+import argparse
+
+NAME = "sandbox"
+HELP = "a small EHR for trying things out: fire hooks, see cards, override; never with real data"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--port", type=int, default=8001, metavar="N", help="port on 127.0.0.1 (default: 8001)")
+    parser.add_argument(
+        "--to", default="http://127.0.0.1:8000", metavar="URL", help="the CDS server to call (loopback)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from urllib.parse import urlsplit
+
+    from cds_server import logs
+    from cds_server.sandbox.app import create_app
+    from cds_server.serve import fixtures, run_app
+    from cds_server.settings import loopback
+    from models.errors import NotAllowed
+
+    logs.configure()
+    if not loopback(urlsplit(args.to).hostname or ""):
+        raise NotAllowed("the sandbox only talks to a CDS server on this machine", where="--to")
+    run_app(create_app(args.to.rstrip("/"), fixtures()), "127.0.0.1", args.port)
+    return 0

@@ -1,0 +1,57 @@
+"""`cds score`"""
+
+from __future__ import annotations
+
+import argparse
+
+from cds_server.commands.opening import actor_of, common, emit, existing, parts_of, record_of, settings_of
+from cds_server.commands.patient import as_of
+
+NAME = "score"
+HELP = (
+    "what a service would say about a patient now, or would have said with what was known at T; shows, records nothing"
+)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("service")
+    parser.add_argument("--patient", required=True, metavar="ID", help="NAMESPACE/ID, system|value, or a person uuid")
+    parser.add_argument("--as-of", metavar="T", help="with what was known at this instant")
+    parser.add_argument("--focus", metavar="Condition/ID", help="the tumour that is meant, where there are several")
+    common(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from uuid import uuid4
+
+    from cds_server.hooks.cards import render
+    from cds_server.hooks.service import CardGuide
+    from models.errors import NotFound
+
+    settings = settings_of(args)
+    existing(settings)
+    with parts_of(settings, actor_of(args, settings)) as parts:
+        spec = next((spec for spec in parts.registry.specs if spec.id == args.service), None)
+        if spec is None:
+            raise NotFound("there is no such service")
+        record = record_of(parts.store, args.patient)
+        scorer = parts.registry.scorer(spec.id)
+        snapshot = parts.decisions.snapshot(
+            scorer,
+            record,
+            record.namespace,
+            {"focus": args.focus} if args.focus else {},
+            at=as_of(args.as_of) if args.as_of else None,
+        )
+        judgement = scorer.judge(snapshot)
+        guide = CardGuide(
+            inference="", data_as_of=snapshot.as_of, public_url=settings.public_url, new_uuid=lambda: str(uuid4())
+        )
+        cards = [render(card) for card in spec.cards(judgement, guide)]
+    result = {
+        "score": judgement.score.plain(),
+        "vectors": [vector.plain() for vector in judgement.vectors],
+        "cards": cards,
+    }
+    emit(args, result, "\n\n".join(f"{card['summary']}\n\n{card.get('detail', '')}" for card in cards))
+    return 0

@@ -1,0 +1,168 @@
+"""The main job in one command: land the fixtures, serve, call the hooks, override, verify. Everything in it is the real thing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cds_server.audit import audit
+from cds_server.backlog import digest_backlog
+from cds_server.decisions import now
+from cds_server.hooks.routes import INFERENCES, LEDGER_HEADER
+from cds_server.http import blocking_client
+from cds_server.intake import StoreIntake
+from cds_server.serve import fixtures, program, wait_ready
+from cds_server.settings import Settings, from_environment
+from cds_server.store.store import Store
+from models.errors import LedgerBroken, PeerFailed
+
+NAMESPACE = "sandbox"
+
+
+def demo(*, port: int, once: bool) -> int:
+    folder = fixtures()
+    settings = _settings(port, once)
+    print(f"instance   {settings.data_dir}")
+    _land(settings, folder / "patients")
+    with _running(settings, port, sandbox=not once):
+        url = f"http://127.0.0.1:{port}"
+        if once:
+            _play(url, folder / "hooks")
+            _verdict(settings)
+            return 0
+        _invite(url, port, folder)
+        try:
+            while True:
+                time.sleep(3600)
+        except KeyboardInterrupt:
+            print()
+    _verdict(settings)
+    return 0
+
+
+def _settings(port: int, once: bool) -> Settings:
+    data_dir = os.environ.get("CDS_DATA_DIR", "./var/demo-once" if once else "./var/demo")
+    if once and "CDS_DATA_DIR" not in os.environ:
+        shutil.rmtree(data_dir, ignore_errors=True)
+    return from_environment(
+        data_dir=data_dir, host="127.0.0.1", port=port, public_url=f"http://127.0.0.1:{port}", trust="open"
+    )
+
+
+def _land(settings: Settings, folder: Path) -> None:
+    from adapters.sources.files import land_file
+
+    store = Store.open(settings.data_dir, settings.database_url)
+    try:
+        intake = StoreIntake(store, "user:demo")
+        for path in sorted(folder.iterdir()):
+            receipt = asyncio.run(land_file(path, intake, source="fixtures", namespace=NAMESPACE, received_at=now()))
+            print(f"landed     {path.name}: {receipt.parts} parts, {receipt.arrival.value}")
+        tally = digest_backlog(store, settings.joining_systems, "user:demo")
+        print(f"digested   {tally.asserted} resources, {tally.facts} facts, {tally.quarantined} in quarantine")
+    finally:
+        store.close()
+
+
+@contextmanager
+def _running(settings: Settings, port: int, *, sandbox: bool) -> Iterator[None]:
+    environment = {
+        **os.environ,
+        "CDS_DATA_DIR": str(settings.data_dir),
+        "CDS_DATABASE_URL": settings.database_url,
+        "CDS_TRUST": "open",
+        "CDS_PUBLIC_URL": settings.public_url,
+        "CDS_HOST": "127.0.0.1",
+        "CDS_PORT": str(port),
+        "CDS_LOG_LEVEL": "warning",
+    }
+    processes = [subprocess.Popen([*program(), "serve"], env=environment)]
+    if sandbox:
+        command = [*program(), "sandbox", "--port", str(port + 1), "--to", f"http://127.0.0.1:{port}"]
+        processes.append(subprocess.Popen(command, env=environment))
+    try:
+        seconds = wait_ready(f"http://127.0.0.1:{port}/readyz")
+        if processes[0].poll() is not None:
+            raise PeerFailed("the server stopped while starting; its message stands above")
+        print(f"serving    {settings.public_url} (ready after {seconds:.1f} s)")
+        if sandbox:
+            wait_ready(f"http://127.0.0.1:{port + 1}/")
+        yield
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait(timeout=20)
+
+
+def _invite(url: str, port: int, folder: Path) -> None:
+    hook = folder / "hooks" / "jenny-m.patient-view.json"
+    print(
+        f"\nOpen the sandbox   http://127.0.0.1:{port + 1}/\n"
+        f"CDS services       {url}/cds-services\n"
+        f"Ready              {url}/readyz\n\n"
+        "Or call a hook from another terminal:\n\n"
+        f"  curl -s -H 'Content-Type: application/json' --data @{os.path.relpath(hook)} {url}/cds-services/breast-cancer-prognosis\n\n"
+        "Ctrl-C stops both.",
+        flush=True,
+    )
+
+
+def _play(url: str, hooks: Path) -> None:
+    """Every fixture hook against the running server, the card of each printed; the first card is overridden."""
+    overridden = False
+    with blocking_client(url) as client:
+        for path in sorted(hooks.glob("*.json")):
+            body = {**json.loads(path.read_bytes()), "hookInstance": str(uuid.uuid4())}
+            service = "breast-cancer-prognosis" + ("" if body["hook"] == "patient-view" else f"-{body['hook']}")
+            response = client.post(f"/cds-services/{service}", json=body)
+            print(f"\nhook       {path.name} -> {service}: {response.status_code}")
+            if response.status_code != 200:
+                raise PeerFailed(f"the server answered {response.status_code}", where=path.name)
+            answer = response.json()
+            for card in answer["cards"]:
+                print(f"card       [{card['indicator']}] {card['summary']}")
+                if not overridden and card["indicator"] == "info" and "overrideReasons" in card:
+                    overridden = _override(client, service, card, answer["extension"][INFERENCES]["items"][0])
+
+
+def _override(client: Any, service: str, card: dict[str, Any], inference: dict[str, Any]) -> bool:
+    reason = card["overrideReasons"][0]
+    item = {
+        "card": card["uuid"],
+        "outcome": "overridden",
+        "outcomeTimestamp": now(),
+        "overrideReason": {
+            "reason": {"code": reason["code"], "system": reason["system"]},
+            "userComment": "played by cds demo",
+        },
+    }
+    response = client.post(f"/cds-services/{service}/feedback", json={"feedback": [item]})
+    if response.status_code != 200:
+        raise PeerFailed(f"feedback was answered {response.status_code}", where=service)
+    print(card.get("detail", ""))
+    print(
+        f"overridden {reason['display']} (entry {response.headers[LEDGER_HEADER]}; the inference is entry {inference['seq']})"
+    )
+    return True
+
+
+def _verdict(settings: Settings) -> None:
+    report = audit(settings.data_dir, settings.database_url, deep=True)
+    print(
+        f"\nledger     {report.entries} entries, head {report.head[:16]}…: {'verifies' if not report.findings else 'DOES NOT VERIFY'}"
+    )
+    if report.findings:
+        for finding in report.findings:
+            print(finding, file=sys.stderr)
+        raise LedgerBroken(str(report.findings[0]))

@@ -1,0 +1,181 @@
+"""Runs the HTTP servers: the one file that knows uvicorn.
+
+One `cds serve` per instance: a lock on the data directory refuses a second and names the first. Several worker processes share one
+listening socket and one store. A child process of low priority does the background work, so that it never competes with a hook call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from cds_server import jobs, logs
+from cds_server.app import build, create_app
+from cds_server.logs import log
+from cds_server.settings import Settings
+from models.errors import Conflict, Misconfigured
+
+STOP_WITHIN = 10
+"""Seconds that open requests are given at the end."""
+
+
+@contextlib.contextmanager
+def only_one(settings: Settings) -> Iterator[None]:
+    """Hold this instance's serve lock. Raises Conflict, naming who holds it."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with open(settings.data_dir / "serve.lock", "a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise Conflict(
+                f"this instance is already served by {_holder(lock.read())}", where=settings.data_dir.name
+            ) from None
+        lock.truncate(0)
+        lock.write(json.dumps({"pid": os.getpid(), "host": settings.host, "port": settings.port}))
+        lock.flush()
+        yield
+
+
+def _holder(text: str) -> str:
+    try:
+        named = json.loads(text)
+        return f"process {int(named['pid'])} on {named['host']}:{int(named['port'])}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"
+
+
+def serve(settings: Settings, *, workers: int = 1, background: bool = True) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    with only_one(settings):
+        listening = bind(settings.host, settings.port)
+        build(settings).close()  # the first open migrates and pins; workers then only join
+        helper = _background(settings) if background else None
+        try:
+            if workers == 1:
+                worker(settings, listening)
+            else:
+                _several(settings, listening, workers)
+        finally:
+            listening.close()
+            if helper is not None:
+                helper.terminate()
+                helper.join(timeout=STOP_WITHIN)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises Misconfigured when the address cannot be had."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(1024)
+        listening.setblocking(False)
+        return listening
+    except OSError as error:
+        raise Misconfigured(f"cannot listen on {host}:{port}: {error.strerror}", where="host, port") from None
+
+
+def worker(settings: Settings, listening: socket.socket) -> None:
+    """One process's worth of server, on a socket that is already listening."""
+    logs.configure(settings.log_level)
+    _run(create_app(build(settings)), listening)
+
+
+def run_app(app: Any, host: str, port: int) -> None:
+    """Serve another application (the sandbox) until stopped."""
+    listening = bind(host, port)
+    try:
+        _run(app, listening)
+    finally:
+        listening.close()
+
+
+def _run(app: Any, listening: socket.socket) -> None:
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=STOP_WITHIN,
+        timeout_keep_alive=65,
+    )
+    host, port = listening.getsockname()[:2]
+    log().info("listening", host=host, port=port, pid=os.getpid())
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def _several(settings: Settings, listening: socket.socket, workers: int) -> None:
+    """Parent of several workers: starts them, starts one again that died, stops them all."""
+    context = multiprocessing.get_context("spawn")
+    stopping = threading.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: stopping.set())
+    running: list[SpawnProcess] = []
+    while not stopping.is_set():
+        running = [process for process in running if process.is_alive()]
+        while len(running) < workers:
+            process = context.Process(target=worker, args=(settings, listening), daemon=True)
+            process.start()
+            running.append(process)
+        stopping.wait(0.5)
+    for process in running:
+        process.terminate()
+    for process in running:
+        process.join(timeout=STOP_WITHIN)
+
+
+def _background(settings: Settings) -> SpawnProcess:
+    process = multiprocessing.get_context("spawn").Process(target=jobs.run, args=(settings, os.getpid()), daemon=True)
+    process.start()
+    return process
+
+
+def wait_ready(url: str, seconds: float = 20.0) -> float:
+    """Seconds until `url` answers 200. Raises Misconfigured when it does not."""
+    from cds_server.http import blocking_client
+
+    began = time.monotonic()
+    with blocking_client() as client:
+        while time.monotonic() - began < seconds:
+            with contextlib.suppress(Exception):
+                if client.get(url).status_code == 200:
+                    return time.monotonic() - began
+            time.sleep(0.02)
+    raise Misconfigured("the server did not become ready", where=url)
+
+
+def program() -> list[str]:
+    """The `cds` command of this very installation, for starting another process of it."""
+    return [sys.executable, "-m", "cds_server"]
+
+
+def fixtures() -> Path:
+    """The folder of fixtures: beside the packages in a checkout, else in the working directory.
+
+    Raises: Misconfigured when there is none.
+    """
+    for folder in (Path(__file__).resolve().parents[1] / "fixtures", Path("fixtures")):
+        if (folder / "hooks").is_dir():
+            return folder
+    raise Misconfigured("the folder of fixtures is not here: run in a checkout, or where ./fixtures is")
