@@ -1,0 +1,145 @@
+"""The FHIR reader: a part becomes statements, or a reason that names where, and never what."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapters.readers import fhir
+from models.errors import BadInput, Malformed, Unreadable
+from models.nouns import Part, Statement, Verb
+
+NOW = "2026-11-21T10:00:00.000000Z"
+PATIENT = {"resourceType": "Patient", "id": "p1"}
+BARE = {"resourceType": "Patient"}
+UUID = "61ebe359-bfdc-4613-8bf2-c5e300945f0a"
+
+
+def read(body: Any, media_type: str = fhir.RESOURCE) -> list[Statement]:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return fhir.read(Part("0" * 32, 0, "n", media_type, NOW, raw))
+
+
+def short(found: list[Statement]) -> list[tuple[str, str, str]]:
+    return [(s.verb.value, f"{s.resource_type}/{s.local_id}", s.pointer) for s in found]
+
+
+@pytest.mark.parametrize("media_type", [fhir.RESOURCE, fhir.LINE])
+def test_a_resource_is_asserted(media_type: str) -> None:
+    assert read(PATIENT, media_type) == [Statement(Verb.ASSERT, "Patient", "p1", "", PATIENT)]
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ({"resource": PATIENT}, [("assert", "Patient/p1", "/resource")]),
+        ({"resource": PATIENT, "search": {"mode": "include"}}, [("assert", "Patient/p1", "/resource")]),
+        (
+            {"request": {"method": "PUT", "url": "Patient/p1"}, "resource": PATIENT},
+            [("assert", "Patient/p1", "/resource")],
+        ),
+        (
+            {"request": {"method": "PUT", "url": "Patient?identifier=x"}, "resource": PATIENT},
+            [("assert", "Patient/p1", "/resource")],
+        ),
+        ({"request": {"method": "DELETE", "url": "Patient/p1"}}, [("void", "Patient/p1", "")]),
+        (
+            {"request": {"method": "DELETE", "url": "https://ehr.example.org/fhir/Patient/p1"}},
+            [("void", "Patient/p1", "")],
+        ),
+        ({"request": {"method": "GET", "url": "Patient/p1"}}, []),
+        ({"fullUrl": f"urn:uuid:{UUID}", "resource": BARE}, [("assert", f"Patient/{UUID}", "/resource")]),
+        (
+            {"fullUrl": f"urn:uuid:{UUID}", "resource": PATIENT, "request": {"method": "POST", "url": "Patient"}},
+            [("assert", f"Patient/{UUID}", "/resource")],
+        ),
+        ({"fullUrl": f"urn:uuid:{UUID}", "resource": PATIENT}, [("assert", "Patient/p1", "/resource")]),
+        ({"resource": {"resourceType": "OperationOutcome"}, "search": {"mode": "outcome"}}, []),
+        ({"response": {"status": "204"}}, []),
+        ({"resourceType": "Bundle", "type": "collection", "entry": []}, []),
+    ],
+)
+def test_an_entry_says_what_its_method_means(entry: dict[str, Any], expected: list[tuple[str, str, str]]) -> None:
+    assert short(read(entry, fhir.ENTRY)) == expected
+
+
+def test_a_bundle_in_one_part_is_read_entry_by_entry() -> None:
+    bundle = {"resourceType": "Bundle", "entry": [{"resource": PATIENT}, {"resource": {**PATIENT, "id": "p2"}}]}
+    assert short(read(bundle, fhir.LINE)) == [
+        ("assert", "Patient/p1", "/entry/0/resource"),
+        ("assert", "Patient/p2", "/entry/1/resource"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "where"),
+    [
+        ({"resourceType": "Patient"}, "/id"),
+        ({"resourceType": "Patient", "id": 7}, "/id"),
+        ({"resourceType": "Patient", "id": "a b"}, "/id"),
+        ({"id": "x"}, "/resourceType"),
+        ({"resourceType": ["Patient"], "id": "x"}, "/resourceType"),
+        ([], "/"),
+        ("text", "/"),
+        ({"resourceType": "Bundle", "entry": {}}, "/entry"),
+        ({"resourceType": "Bundle", "entry": [1]}, "/entry/0"),
+        ({"resourceType": "Bundle", "entry": [{"resource": 1}]}, "/entry/0/resource"),
+        ({"resourceType": "Bundle", "entry": [{"request": {"method": "PATCH"}}]}, "/entry/0/request/method"),
+        (
+            {"resourceType": "Bundle", "entry": [{"request": {"method": "DELETE", "url": "Patient?x=1"}}]},
+            "/entry/0/request/url",
+        ),
+        (
+            {
+                "resourceType": "Bundle",
+                "entry": [{"request": {"method": "PUT", "url": "Patient/p2"}, "resource": PATIENT}],
+            },
+            "/entry/0/request/url",
+        ),
+    ],
+)
+def test_what_cannot_be_read_names_the_place(body: Any, where: str) -> None:
+    with pytest.raises(Unreadable) as refusal:
+        read(body)
+    assert refusal.value.where == where
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b'{"a":1,"a":2}', b'{"a":NaN}', b"\xff", b'{"a":"\\ud800"}', b"[" * 5000])
+def test_what_is_not_json_is_malformed(raw: bytes) -> None:
+    with pytest.raises(Malformed):
+        read(raw)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["resourceType", "id", "entry", "resource", "request", "method", "url", "fullUrl", "search", "type"]
+            ),
+            inner,
+            max_size=5,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(JSON, st.sampled_from(fhir.MEDIA_TYPES))
+def test_any_json_gives_statements_or_a_reason(body: Any, media_type: str) -> None:
+    try:
+        found = read(body, media_type)
+    except BadInput:
+        return
+    assert all(statement.local_id and statement.resource_type for statement in found)
+
+
+def test_nothing_from_outside_is_echoed() -> None:
+    with pytest.raises(Unreadable) as refusal:
+        read({"resourceType": "Patient", "id": "Jenny Miller 1965"})
+    assert "Jenny" not in str(refusal.value)
