@@ -43,7 +43,7 @@ class Definition:
     of_tumour: bool = True
     """False: about the person, whichever tumour is meant."""
     window_days: int | None = None
-    """Results older than the diagnosis by more are about something else, unless they name the tumour."""
+    """Results further from the diagnosis are about something else; earlier ones may still name the tumour."""
     unknown: float = NAN
     """What the equation takes for unknown; NaN: the input is required."""
     unknown_note: str | None = None
@@ -150,8 +150,8 @@ def pick(definition: Definition, facts: Sequence[Fact], today: str, diagnosed: i
         value, why = _read(definition, fact)
         if day > today:
             value, why = None, "a result dated in the future is not used"
-        elif value is not None and tumour not in fact.focus and _too_old(definition, day, diagnosed):
-            value, why = None, "a result from long before the diagnosis is not used"
+        elif value is not None and (far := _far(definition, day, diagnosed, named=tumour in fact.focus)):
+            value, why = None, f"a result from long {far} the diagnosis is not used"
         elif why is not None and why.endswith("refused"):
             refused_days.append(day)
         if value is not None:
@@ -175,11 +175,17 @@ def _same_day(day: str, other: str) -> bool:
     return day.startswith(other) or other.startswith(day)
 
 
-def _too_old(definition: Definition, day: str, diagnosed: int | None) -> bool:
+def _far(definition: Definition, day: str, diagnosed: int | None, *, named: bool) -> str | None:
+    """Before or after the definition's window. A result that names the tumour may be older, never much later.
+
+    Later results are those of a recurrence or of another tumour, whatever they name: the equation starts at surgery.
+    """
     if definition.window_days is None or diagnosed is None:
-        return False
+        return None
     when = calendar(day)
-    return when is not None and diagnosed - when.ordinal > definition.window_days
+    if when is None or abs(when.ordinal - diagnosed) <= definition.window_days:
+        return None
+    return "after" if when.ordinal > diagnosed else None if named else "before"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from models.errors import BadInput
 from models.nouns import JSON
+
+_NUMBER = re.compile(r"[+-]?([0-9]{1,40}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE][+-]?[0-9]{1,3})?")
+"""What a spreadsheet writes. Python would also take 1_000, nan and digits of other scripts."""
 
 
 def checked(rule: JSON, value: object, *, where: str) -> float:
@@ -15,9 +20,11 @@ def checked(rule: JSON, value: object, *, where: str) -> float:
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise BadInput(f"{rule['name']} is not a number", where=where)
+    if isinstance(value, str) and not _NUMBER.fullmatch(value):
+        raise BadInput(f"{rule['name']} is not a number", where=where)
     try:
         number = float(value)
-    except (ValueError, OverflowError):
+    except OverflowError:
         raise BadInput(f"{rule['name']} is not a number", where=where) from None
     if "allowed" in rule:
         if number not in rule["allowed"]:

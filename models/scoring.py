@@ -49,10 +49,11 @@ class Scorer:
             raise ContractMismatch(f"the manifest lacks what a model needs ({error!s})", where=model.id) from None
         if self._head.modalities != tuple(voice.name for voice in self._voices):
             raise ContractMismatch("head and modalities of the manifest differ", where=model.id)
+        self._wanted = frozenset[str]().union(*(voice.modality.facts_wanted(voice.manifest) for voice in self._voices))
 
     def facts_wanted(self) -> frozenset[str]:
         """Code tokens (`system|code`) that a snapshot for this model asks for."""
-        return frozenset().union(*(voice.modality.facts_wanted(voice.manifest) for voice in self._voices))
+        return self._wanted
 
     def score(self, snapshot: Snapshot) -> Score:
         return self.judge(snapshot).score

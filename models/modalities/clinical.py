@@ -151,12 +151,12 @@ def _speaks_of(tumour: _Tumour, fact: Fact) -> bool:
 
 
 def _outside_population(slots: Slots, tumour: _Tumour) -> str | None:
-    sexes = {(fact.text or (fact.coded[0].code if fact.coded else "")) for fact in slots.get(codes.SEX.name, ())}
+    stated = (fact.text or (fact.coded[0].code if fact.coded else None) for fact in slots.get(codes.SEX.name, ()))
+    sexes = {sex for sex in stated if sex not in (None, "", "unknown")}
     if any((coding.system, coding.code) in codes.MALE_BREAST_CANCER for coding in tumour.fact.codings):
         sexes.add("male")
     if sexes != {"female"}:
-        known = sexes - {"", "unknown"}
-        return "the equation holds for women only" if known == {"male"} else "sex is not recorded, or not clearly"
+        return "the equation holds for women only" if sexes == {"male"} else "sex is not recorded, or not clearly"
     if _verification(tumour.fact)[1] in _RECURRENT:
         return "the equation holds for a first diagnosis, and this tumour is recorded as recurrent"
     if _conditions(slots, codes.METASTASIS.name) or _says(slots.get(codes.M.name, ()), codes.M1):

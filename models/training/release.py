@@ -21,11 +21,10 @@ def sources_digest() -> dict[str, str]:
     return {path.relative_to(ROOM).as_posix(): sha256(path.read_bytes()) for path in files}
 
 
-def write(root: Path, manifest: dict[str, Any], graphs: Mapping[str, bytes], card: str) -> Path:
+def write(root: Path, manifest: dict[str, Any], files: Mapping[str, bytes]) -> Path:
     """Write `<root>/<name>/<version>/`; the manifest gets the digest of every other file."""
     directory: Path = root / manifest["name"] / manifest["version"]
     directory.mkdir(parents=True, exist_ok=True)
-    files = {**graphs, "MODEL_CARD.md": card.encode()}
     for name, body in files.items():
         (directory / name).write_bytes(body)
     whole = {**manifest, "files": {name: sha256(body) for name, body in sorted(files.items())}}
@@ -55,9 +54,10 @@ def card(manifest: Mapping[str, Any]) -> str:
         "| --- | --- | --- | --- |",
     ]
     for part in manifest["modalities"]:
-        described = {feature["name"]: feature for feature in part["features"]}
         for column in part["columns"]:
-            lines.append(_input_row(column, described.get(column), manifest))
+            if column not in manifest["parameters"]:
+                described = [feature for feature in part["features"] if feature["name"] == column]
+                lines.append(_input_row(column, described, manifest))
     lines += ["", "## Governed parameters", "", "Decided by whoever releases the model, not read from the record.", ""]
     lines += [f"- `{name}`: {label}" for name, (_, label) in sorted(manifest["parameters"].items())]
     lines += ["", "## How it was checked", "", *(f"- {text}" for text in manifest["evidence"])]
@@ -66,10 +66,13 @@ def card(manifest: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _input_row(column: str, feature: Mapping[str, Any] | None, manifest: Mapping[str, Any]) -> str:
-    if feature is None:
-        title, origin, unknown = manifest["other_inputs"].get(column, (column, "governed parameter", ""))
+def _input_row(column: str, described: list[Mapping[str, Any]], manifest: Mapping[str, Any]) -> str:
+    if not described:
+        title, origin, unknown = manifest["other_inputs"][column]
         return f"| `{column}` | {title} | {origin} | {unknown} |"
-    tokens = ", ".join(f"`{token.rpartition('|')[2]}`" for token in feature["codes"]["codes"])
-    unknown = "required" if feature["required"] else feature["unknown_note"]
+    tokens = ", else ".join(
+        ", ".join(f"`{token.rpartition('|')[2]}`" for token in feature["codes"]["codes"]) for feature in described
+    )
+    feature = described[0]
+    unknown = "required" if feature["required"] else feature["unknown_note"].removeprefix("unknown: ")
     return f"| `{column}` | {feature['title']} | {tokens} | {unknown} |"

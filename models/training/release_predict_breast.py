@@ -14,6 +14,7 @@ from models.training import graph, head, predict_breast, release
 
 NAME, VERSION = "predict-breast", "3.2.0"
 YEAR = 2017.0
+LICENCE = "LICENSE-predict-v30-r.md"
 KEPT = ("s", "r", "rh", "rhc", "rhct", "rhctb", "rh10ctb")
 """Scenarios whose curves go into every Score; the graph has more."""
 TABLE_YEARS = (5, 10, 15)
@@ -140,6 +141,7 @@ def manifest() -> dict[str, Any]:
             "The year term alone moves observed/expected by a factor of 1.7: it is a parameter of this release.",
             "Screen detection is unknown unless the request states it.",
             "Neoadjuvant treatment is recognised by ypN categories only.",
+            "Results from more than a year before or after the diagnosis are not taken for those of the tumour.",
             "Unknown smoking status is an extension of ours: other mortality is then that of the whole population.",
             "Multifocal disease recorded as several conditions makes the model abstain until one is chosen.",
             "The treatments shown are those that could be given, not those that were.",
@@ -148,7 +150,7 @@ def manifest() -> dict[str, Any]:
             "text": 'WintonCentre/predict-v30-r, commit 42223bc1, `benefits32()`. "Predict" is its owners\' name.',
             "repository": "WintonCentre/predict-v30-r",
             "commit": "42223bc1",
-            "licence_file": "models/training/data/LICENSE-predict-v30-r.md",
+            "licence_file": LICENCE,
         },
         "licence": "Equation and coefficients: MIT, Copyright (c) 2022 University of Cambridge.",
         "training": {
@@ -164,9 +166,11 @@ def manifest() -> dict[str, Any]:
 def write(root: Path) -> Path:
     """Write `predict-breast/3.2.0` under `root`."""
     identity = head.Row(0.0, {clinical.NAME: 1.0})
-    graphs = {
+    stated = manifest()
+    files = {
         "clinical.onnx": predict_breast.build(),
         "head.onnx": head.build([clinical.NAME], [0.0], {frozenset({clinical.NAME}): identity}),
+        "MODEL_CARD.md": release.card(stated).encode(),
+        LICENCE: (predict_breast.DATA / LICENCE).read_bytes(),
     }
-    stated = manifest()
-    return release.write(root, stated, graphs, release.card(stated))
+    return release.write(root, stated, files)

@@ -243,6 +243,13 @@ def test_results_of_the_future_and_of_long_ago_are_not_used(encode: Any) -> None
     assert one(encode, "size", jenny(size=named)).value == 25
 
 
+def test_receptor_of_a_later_recurrence_is_not_that_of_the_tumour(encode: Any) -> None:
+    recurrence = fact(LOINC, "85337-4", answer=NEGATIVE, effective="2022-05-01", focus=("Condition/primary",))
+    later = snapshot([*persona().values(), recurrence], at="2022-06-01T00:00:00.000000Z")
+    er = one(encode, "er", later)
+    assert (er.value, er.note) == (1.0, "a result from long after the diagnosis is not used")
+
+
 # ---- one tumour ------------------------------------------------------------------------------------------------------
 
 RIGHT = {"code": "353511000119101", "laterality": "right", "resource": "Condition/right"}
@@ -310,6 +317,7 @@ def test_reference_counts_only_within_its_own_record(encode: Any) -> None:
         ({"sex": demographics(sex="male")[1]}, "women only"),
         ({"sex": demographics(sex="unknown")[1]}, "sex is not recorded"),
         ({"without": "sex"}, "sex is not recorded"),
+        ({"also": demographics(sex="male")[1:]}, "not clearly"),
         ({"tumour": condition(system=ICD10CM, code="C50.922")}, "sex is not recorded, or not clearly"),
         ({"tumour": condition(status="confirmed/recurrence")}, "recurrent"),
         ({"cm": fact(SCT, "399387003", answer=(SCT, "1229903009"))}, "distant metastasis"),
