@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +33,16 @@ def one(encode: Any, name: str, given: Snapshot) -> Feature:
 
 
 # ---- the persona -----------------------------------------------------------------------------------------------------
+
+
+def test_persona_is_the_one_that_hl7_publishes(peer_data: Path) -> None:
+    published = (peer_data / "models" / "mcode" / "EX_ExtendedExample.fsh").read_text()
+    assert "2.5 'cm'" in published
+    for known in persona().values():
+        said = [coding.code for coding in (*known.codings, *known.coded)] + [known.text or ""]
+        named = {"birthDate", "33728-7"}  # FSH names the element, and the slice tumorLongestDimension
+        assert [text for text in said if text not in published and text not in named] == []
+        assert known.effective is None or known.effective[:10] in published
 
 
 def test_persona_is_read_as_published(encode: Any) -> None:

@@ -54,9 +54,9 @@ def test_surplus_columns_are_passed_over(predict_breast: ModelVersion) -> None:
 @pytest.mark.parametrize(
     ("column", "value"),
     [
-        ("grade", "7"), ("size", "-3"), ("size", "0"), ("size", "nan"), ("size", "1e999"), ("age", "24"), ("age", "inf"),
-        ("age", "\u0665\u0663"), ("nodes", "1.5"), ("nodes", "-1"), ("nodes", "1_0"), ("er", "9"), ("er", ""),
-        ("gen", "1"), ("her2", "yes"), ("year", "1890"), ("heart", "-1"),
+        ("grade", "7"), ("size", "-3"), ("size", "0"), ("size", "nan"), ("size", "1e999"),
+        ("age", "24"), ("age", "inf"), ("age", "\u0665\u0663"), ("nodes", "1.5"), ("nodes", "-1"), ("nodes", "1_0"),
+        ("er", "9"), ("er", ""), ("gen", "1"), ("her2", "yes"), ("year", "1890"), ("heart", "-1"),
     ],
 )  # fmt: skip
 def test_bad_value_is_named_by_row_and_column_and_not_quoted(
