@@ -9,7 +9,7 @@ feature's own checks pass.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
+from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
@@ -79,7 +79,7 @@ def _step(step: Any) -> str:
     return text if text.isascii() and text.isalnum() and len(text) <= 64 else "?"
 
 
-@cache
+@lru_cache(maxsize=256)
 def _model(name: str) -> Any | None:
     """The model class, imported when first needed: all of them take seconds."""
     if not (name.isascii() and name.isalpha() and name[0].isupper() and len(name) <= 64):

@@ -162,8 +162,9 @@ class _Form:
 async def _form(file: _File) -> _Form:
     """What the file is, by what stands in it; the file is at its beginning again afterwards.
 
-    NDJSON: one of its first lines is a whole resource and is not alone. Otherwise a JSON object, read up to `entry` or
-    to its end: a Bundle, or one resource, or (a first line longer than a chunk) NDJSON after all.
+    NDJSON: the first line is a whole resource and more lines follow. Otherwise a JSON object, read up to `entry` or to
+    its end: a Bundle, or one resource, or NDJSON after all (a first line longer than a chunk, or one that is damaged:
+    one bad line does not keep the others out).
     """
     head = await file.chunk()
     start = head.lstrip(b" \t\r\n")[:3]
@@ -172,18 +173,18 @@ async def _form(file: _File) -> _Form:
     if start[:1] != b"{":
         raise Malformed("neither NDJSON, a Bundle nor a FHIR resource (nor one of these in gzip)", where=file.name)
     await file.start_over()
-    if _looks_like_lines(head):
+    lines = [line for line in head.split(b"\n", 8)[:8] if line.strip()]
+    if len(lines) > 1 and _is_resource(lines[0]):
         return NDJSON
     stream = JsonStream(file.chunk, file.name, MAX_PART)
-    is_bundle = await stream.is_bundle()
-    followed = not is_bundle and await stream.followed()
+    try:
+        form = BUNDLE if await stream.is_bundle() else NDJSON if await stream.followed() else SINGLE
+    except Malformed:
+        if not any(_is_resource(line) for line in lines[1:3]):
+            raise
+        form = NDJSON
     await file.start_over()
-    return BUNDLE if is_bundle else NDJSON if followed else SINGLE
-
-
-def _looks_like_lines(head: bytes) -> bool:
-    lines = [line for line in head.split(b"\n", 8)[:8] if line.strip()]
-    return len(lines) > 1 and any(_is_resource(line) for line in lines[:3])
+    return form
 
 
 def _is_resource(line: bytes) -> bool:

@@ -20,6 +20,8 @@ MAX_EXPONENT = 30
 """Powers of ten beyond which a number measures nothing, and would only fill memory when written out."""
 
 _ANNOTATION = re.compile(r"\{[^{}]*\}")
+MAX_UNIT = 64
+"""Characters of a unit: more is no unit, and nothing longer from outside is kept in a cache."""
 _ARBITRARY = frozenset({"[pH]"})
 """Units of UCUM that pint has no definition for; they convert to nothing else."""
 _EXACT = Context(prec=80)
@@ -68,7 +70,9 @@ def measured(value: Decimal | int, *, code: str | None, system: str | None, text
     exact = value if isinstance(value, Decimal) else Decimal(value)
     if not exact.is_finite() or abs(exact.adjusted()) > MAX_EXPONENT:
         return Measured(None, None, "the number is out of any measurable range")
-    conversion = conversion_of(code, system, text, what)
+    if len(code or "") > MAX_UNIT or len(text or "") > MAX_UNIT or len(system or "") > MAX_UNIT:
+        return Measured(None, None, "the unit is not one of UCUM")
+    conversion = conversion_of(code, system, text, what if what in _by_code else "")
     if conversion.problem is not None:
         return Measured(None, None, conversion.problem)
     return Measured(_apply(conversion, exact), conversion.unit)
@@ -98,7 +102,7 @@ def _finite(number: Fraction) -> Decimal | None:
 
 @lru_cache(maxsize=8192)
 def conversion_of(code: str | None, system: str | None, text: str | None, what: str) -> Conversion:
-    """How a quantity with this unit is converted for this measurement. Bounded: units come from outside."""
+    """How a quantity with this unit is converted for this measurement (empty: one that is not in the table)."""
     target = _by_code.get(what)
     if code and system in (UCUM, None, ""):
         unit = _spellings.get(code, code)
@@ -168,7 +172,7 @@ class _Unit:
 @lru_cache(maxsize=4096)
 def _parsed(unit: str) -> _Unit | None:
     """What UCUM makes of a code; None if it is not one."""
-    if len(unit) > 64 or not unit.isascii() or any(mark.isspace() for mark in unit):
+    if not unit.isascii() or any(mark.isspace() for mark in unit):
         return None
     bare = _bare(unit)
     if bare == "1":

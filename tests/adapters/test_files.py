@@ -120,6 +120,8 @@ def test_history_is_turned_round(tmp_path: Path) -> None:
         ('{"resourceType":"List","id":"l","entry":[{"item":{"reference":"Patient/p"}}]}', "resource"),
         (json.dumps({**PATIENT, "pad": "x" * (2 << 20)}) + "\n" + json.dumps(PATIENT), "ndjson"),
         ("{broken\n" + json.dumps(PATIENT) + "\n", "ndjson"),
+        ('{"resourceType":"List","id":"l","contained":[\n' + json.dumps(PATIENT) + "\n]}", "resource"),
+        ('{"resourceType":"Bundle","entry":[]}\n{"resourceType":"Bundle","entry":[]}', "ndjson"),
     ],
 )
 def test_the_content_says_what_it_is(tmp_path: Path, body: str, expected: str) -> None:
