@@ -74,7 +74,8 @@ def read_entry(entry: Mapping[str, Any], pointer: str) -> list[Statement]:
     The method of a transaction, batch or history entry decides: DELETE voids, PUT and POST assert, GET and HEAD say
     nothing. Identity: a PUT is `request.url`, which must agree with the resource; a POST is the UUID of its fullUrl,
     because FHIR ignores the id of a create (R4 http.html, create) and the other entries refer to it by that UUID;
-    anything else is the resource's own id, or, where it has none, the UUID.
+    anything else is the resource's own id, or, where it has none, the UUID. The body that is asserted carries that
+    identity as its id, as it does on the server that ran the entry.
     """
     request = entry.get("request")
     if request is not None and not isinstance(request, Mapping):
@@ -103,7 +104,8 @@ def read_entry(entry: Mapping[str, Any], pointer: str) -> list[Statement]:
     named = method == "PUT" and isinstance(url, str) and "?" not in url
     if named and _target(url, f"{pointer}/request/url") != (resource_type, local_id):
         raise Unreadable("the request names another resource than it carries", where=f"{pointer}/request/url")
-    return [Statement(Verb.ASSERT, resource_type, local_id, at, resource)]
+    body = resource if own == local_id else {**resource, "id": local_id}
+    return [Statement(Verb.ASSERT, resource_type, local_id, at, body)]
 
 
 def _resource_type(body: Any, pointer: str) -> str:

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.readers import fhir
+from adapters.readers.subjects import subject_of
 from models.errors import BadInput, Malformed, Unreadable
-from models.nouns import Part, Statement, Verb
+from models.nouns import Part, Statement, Subject, Verb
 
 NOW = "2026-11-21T10:00:00.000000Z"
 PATIENT = {"resourceType": "Patient", "id": "p1"}
@@ -65,6 +66,18 @@ def test_a_resource_is_asserted(media_type: str) -> None:
 )
 def test_an_entry_says_what_its_method_means(entry: dict[str, Any], expected: list[tuple[str, str, str]]) -> None:
     assert short(read(entry, fhir.ENTRY)) == expected
+
+
+def test_a_transaction_that_creates_holds_together() -> None:
+    """The patient and what refers to it by UUID come out as one record, from each entry alone."""
+    create = {"method": "POST", "url": "-"}
+    observation = {"resourceType": "Observation", "subject": {"reference": f"urn:uuid:{UUID}"}}
+    (patient,) = read({"fullUrl": f"urn:uuid:{UUID}", "resource": PATIENT, "request": create}, fhir.ENTRY)
+    (finding,) = read({"fullUrl": "urn:uuid:1-2", "resource": observation, "request": create}, fhir.ENTRY)
+    assert patient.body is not None
+    assert finding.body is not None
+    assert subject_of(patient.body) == subject_of(finding.body) == Subject(local_id=UUID)
+    assert finding.local_id == finding.body["id"] == "1-2"
 
 
 def test_a_bundle_in_one_part_is_read_entry_by_entry() -> None:

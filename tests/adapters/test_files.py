@@ -255,6 +255,7 @@ def test_memory_stays_flat(tmp_path: Path, shape: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", script, str(path)], cwd=root, capture_output=True, text=True, check=True
     )
+    path.unlink()
     parts, grown = (int(word) for word in done.stdout.split())
     assert parts == (150_002 if shape == "bundle" else 150_000)
     assert grown < 60, f"grew by {grown} MB"
