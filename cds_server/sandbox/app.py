@@ -25,7 +25,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from cds_server import wire
+from cds_server import http, wire
 from cds_server.hooks.reasons import CLINICAL
 from cds_server.hooks.routes import INFERENCES
 from cds_server.sandbox import render
@@ -200,17 +200,19 @@ def _same_site(request: Request) -> None:
         raise NotAllowed("only the sandbox's own page may do this")
 
 
-def create_app(cds_url: str, fixtures: Path, client: Client) -> Starlette:
+def create_app(cds_url: str, fixtures: Path, client: Client | None = None) -> Starlette:
     """The sandbox over a CDS server at `cds_url`, with the hook requests in `fixtures/hooks`.
 
-    `client` is an asynchronous HTTP client; it is closed when the application stops. Errors: Misconfigured.
+    `client` is an asynchronous HTTP client (ours by default); it is closed when the application stops. Errors:
+    Misconfigured.
     """
-    pages = Pages(Ehr(cds_url, client), load_cases(fixtures), cds_url)
+    caller: Client = client or http.client()
+    pages = Pages(Ehr(cds_url, caller), load_cases(fixtures), cds_url)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
-        await client.aclose()
+        await caller.aclose()
 
     app = Starlette(
         routes=[

@@ -53,6 +53,8 @@ class Chart:
     name: str
     about: str
     """Sex, date of birth, age."""
+    brief: str
+    """Sex and age."""
     number: str
     """Medical record number."""
     problems: tuple[Line, ...] = ()
@@ -76,6 +78,7 @@ def chart(request: JSON, today: date) -> Chart:
     return Chart(
         name=_name(patient) or str(request.get("context", {}).get("patientId", "")),
         about=_about(patient, today),
+        brief=", ".join(part for part in (str(patient.get("gender", "")), _age(patient, today)) if part),
         number=_number(patient),
         problems=tuple(Line(_words(each.get("code")), _status(each), _when(each)) for each in of("Condition")),
         results=tuple(_result(each) for each in of("Observation")),
@@ -104,12 +107,16 @@ def _name(patient: JSON) -> str:
 
 
 def _about(patient: JSON, today: date) -> str:
+    born = f"born {patient['birthDate']}" if "birthDate" in patient else ""
+    return " · ".join(part for part in (str(patient.get("gender", "")), born, _age(patient, today)) if part)
+
+
+def _age(patient: JSON, today: date) -> str:
     born = str(patient.get("birthDate", ""))
-    told = [str(patient.get("gender", "")), f"born {born}" if born else ""]
-    if len(born) == 10:
-        birth = date.fromisoformat(born)
-        told.append(f"{today.year - birth.year - ((today.month, today.day) < (birth.month, birth.day))} years")
-    return " · ".join(part for part in told if part)
+    if len(born) != 10:
+        return ""
+    birth = date.fromisoformat(born)
+    return f"{today.year - birth.year - ((today.month, today.day) < (birth.month, birth.day))} years"
 
 
 def _number(patient: JSON) -> str:

@@ -120,7 +120,7 @@ def _estimate(judgement: Judgement, guide: CardGuide) -> Card:
         summary=_summary(course),
         indicator=Indicator.INFO,
         source=_SOURCE,
-        detail="\n\n".join([_survival_table(course), *_basis(judgement, guide)]),
+        detail="\n\n".join([_about(judgement), _survival_table(course), *_basis(judgement, guide)]),
         suggestions=(Suggestion("Take this estimate into account", guide.new_uuid()),),
         selection_behavior=SelectionBehavior.AT_MOST_ONE,
         override_reasons=CLINICAL,
@@ -157,6 +157,14 @@ def _summary(course: Sequence[Step]) -> str:
     told += f", {last} % with "
     listed = told + _listed(treatments)
     return listed if len(listed) <= MAX_SUMMARY else told + "all treatments shown"
+
+
+def _about(judgement: Judgement) -> str:
+    """Which tumour: a person may have two, and their numbers are never mixed."""
+    behind = {fact for feature in _features(judgement).values() for fact in feature.facts}
+    tumours = [fact for fact in judgement.snapshot.facts if fact.kind == "condition" and fact.id in behind]
+    told = [f"{fact.code.display or fact.code.code} ({fact.source.resource})" for fact in tumours]
+    return f"**About:** {escape('; '.join(told) or 'no tumour of the record')}"
 
 
 def _survival_table(course: Sequence[Step]) -> str:
@@ -246,7 +254,7 @@ def _row(feature: Feature, snapshot: Snapshot) -> list[str]:
     if feature.note and feature.facts:
         value += f" ({feature.note})"
     effective = feature.effective or max((fact.effective for fact in facts if fact.effective), default=None)
-    dated = f"{effective[:10]}, {age(effective, snapshot.clinical_time)}" if effective else "–"
+    dated = f"{age(effective, snapshot.clinical_time)}, {effective[:10]}" if effective else "–"
     return [INPUTS[feature.name], value, dated, _origin(facts) or feature.note or ""]
 
 

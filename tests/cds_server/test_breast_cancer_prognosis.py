@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import re
+from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,9 +20,10 @@ from models.nouns import Judgement, Snapshot
 from models.scoring import Scorer
 from models.shelf import Shelf
 from tests.cds_server.wire_checks import check_response
-from tests.models.records import condition, fact, jenny
+from tests.models.records import condition, fact, jenny, persona
 
 LOINC = "http://loinc.org"
+GOLDEN = Path(__file__).parent / "prognosis_card.md"
 
 
 @pytest.fixture(scope="module")
@@ -89,11 +93,30 @@ def test_the_card_of_the_persona(scorer: Scorer) -> None:
     assert told["and chemotherapy"][1] == "92.7 %"
     assert told["gain, all together"][1] == "+6.0"
     assert "and trastuzumab" not in told  # HER2-negative
-    assert told["Tumour size"][:2] == ["25 mm", "2018-04-01, 2 months ago"]
+    assert told["Tumour size"][:2] == ["25 mm", "2 months ago, 2018-04-01"]
     assert told["Tumour size"][2].endswith("(2.5 cm)")
     assert told["Positive nodes"][0] == "0 (no count recorded; derived from pN0)"
     assert "Not known:** Ki-67" in (card.detail or "")
     assert "Please check" in (card.detail or "")  # pT3 recorded with 2.5 cm
+
+
+def test_the_whole_text_is_the_golden_one(scorer: Scorer) -> None:
+    """What a person reads changes only on purpose: `prognosis_card.md` is reviewed with the change."""
+    card = card_of(scorer, jenny(context={"what_if": {"screen": 0}}))
+    text = re.sub(r"Observation/\d+", "Observation/n", f"# {card.summary}\n\n{card.detail}\n")
+    assert text == GOLDEN.read_text()
+
+
+def test_the_tumour_is_named(scorer: Scorer) -> None:
+    second = condition(resource="Condition/second", laterality="right")
+    said_of_it = {
+        name: replace(known, focus=("Condition/primary",))
+        for name, known in persona().items()
+        if known.kind == "observation"
+    }
+    card = card_of(scorer, jenny(also=[second], context={"focus": "Condition/primary"}, **said_of_it))
+    assert "(Condition/primary)" in (card.detail or "").partition("\n")[0]
+    assert "Condition/second" not in (card.detail or "")
 
 
 def test_the_numbers_of_the_card_are_those_of_the_score(scorer: Scorer) -> None:

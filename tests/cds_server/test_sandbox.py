@@ -325,6 +325,7 @@ def test_a_person_overrides_a_card(page: Page, serve: Any, desk: ListDesk) -> No
     page.get_by_role("button", name="Open the chart").click()
     card = page.locator("article.card")
     assert card.locator("h3").inner_text().startswith("Estimated 10-year survival")
+    card.get_by_text("Override…").click()
     card.get_by_label("Override, because").select_option("need-more-info")
     card.get_by_label("In your own words").fill("Ki-67 is on its way")
     card.get_by_role("button", name="Override").click()
