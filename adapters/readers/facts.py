@@ -48,8 +48,10 @@ def project(resource: Resource, *, record: str, source: Provenance, known_from: 
     Fact ids are `landing/part/pointer#n`; in an Observation 0 is the observation itself and n its n-th component,
     counted from 1. A concept with words only is indexed under the null flavor UNC (un-encoded).
 
-    Raises: Unreadable, with the JSON pointer inside the part, where an element that is needed has the wrong type.
+    Raises: Unreadable, with the JSON pointer inside the part, where an element that is needed has the wrong type, or a
+    modifier extension changes what the resource means.
     """
+    _no_modifier(resource, source.pointer)
     at = _Place(record, source, known_from, marks_of(resource))
     resource_type = resource.get("resourceType")
     if resource_type == "Observation":
@@ -59,6 +61,14 @@ def project(resource: Resource, *, record: str, source: Provenance, known_from: 
         return tuple(own(resource, at))
     shape = _SHAPES.get(str(resource_type))
     return tuple(_coded(resource, at, shape)) if shape is not None else ()
+
+
+def _no_modifier(element: Resource, at: str) -> None:
+    """R4 extensibility.html, 2.4.0.2: what one does not understand and may change the meaning must not be processed."""
+    if element.get("modifierExtension"):
+        raise Unreadable(
+            "a modifier extension changes the meaning in a way not known here", where=f"{at}/modifierExtension"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +128,7 @@ def _observation(observation: Resource, place: _Place) -> Iterator[Fact]:
         yield place.fact(0, "observation", code, value(observation, code[0].token, at), **shared)
     for index, component in enumerate(members(observation, "component", at)):
         below = f"/component/{index}"
+        _no_modifier(component, at + below)
         code = codings(member(component, "code", at + below), f"{at}{below}/code")
         if code:
             found = value(component, code[0].token, at + below)
@@ -301,13 +312,20 @@ def _coded(resource: Resource, place: _Place, shape: _Shape) -> Iterator[Fact]:
         shape.kind,
         code,
         found,
-        status=text(resource, shape.status, at) if shape.status else None,
+        status=_status(resource, shape.status, at),
         effective=start,
         effective_end=end,
         focus=references(resource, shape.focus, at) if shape.focus else (),
         body_site=site,
         laterality=laterality,
     )
+
+
+def _status(resource: Resource, name: str, at: str) -> str | None:
+    """The status; `do-not-perform` for an order not to do it, which is no order at all."""
+    if resource.get("doNotPerform", False) is not False:
+        return "do-not-perform"
+    return text(resource, name, at) if name else None
 
 
 def _code(resource: Resource, name: str, at: str) -> tuple[Coding, ...]:

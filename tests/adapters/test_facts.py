@@ -167,6 +167,8 @@ def test_words_never_serve_as_a_code() -> None:
             "/component/0/valueQuantity/value",
         ),
         ({"meta": []}, "/meta"),
+        ({"modifierExtension": [{"url": "urn:negated"}]}, "/modifierExtension"),
+        ({"component": [{"modifierExtension": [{"url": "urn:negated"}]}]}, "/component/0/modifierExtension"),
     ],
 )
 def test_a_wrong_type_is_unreadable_at_its_place(wrong: dict[str, Any], where: str) -> None:
@@ -280,6 +282,12 @@ def test_other_resources() -> None:
     )
     assert (vaccine.kind, vaccine.effective) == ("immunization", None)
     assert facts({"resourceType": "Organization", "id": "o"}) == ()
+
+
+def test_an_order_not_to_do_something_is_no_order() -> None:
+    order = {"resourceType": "MedicationRequest", "id": "m", "status": "active", "doNotPerform": True}
+    (fact,) = facts({**order, "medicationCodeableConcept": concept("urn:x", "1")})
+    assert fact.status == "do-not-perform"
 
 
 def test_sides_that_disagree_say_nothing() -> None:
