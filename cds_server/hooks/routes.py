@@ -19,7 +19,7 @@ from starlette.responses import Response
 from cds_server import wire
 from cds_server.hooks.context import HookRequest, parse
 from cds_server.hooks.service import ServiceSpec
-from models.errors import ContractBroken, NotFound
+from models.errors import CdsError, ContractBroken, NotFound
 from models.nouns import JSON, ClinicianAction, Coding, Outcome, instant
 
 DOOR = "cds-hooks"
@@ -69,6 +69,9 @@ class HookDesk(Protocol):
         wrong patient is recorded as a safety event before it is raised.
         """
 
+    async def refused(self, service: str, request: HookRequest | None, caller: Caller, error: CdsError) -> None:
+        """Record that a call of a known caller was refused before it became a request. Never raises."""
+
     async def feedback(self, service: str, actions: Sequence[ClinicianAction], caller: Caller) -> Sequence[int]:
         """Record what clinicians did; the ledger's sequence number of each, in order.
 
@@ -92,11 +95,14 @@ def router(desk: HookDesk, *, max_body: int = MAX_BODY) -> APIRouter:
     async def call(request: Request) -> Response:
         hooks = _known(by_id, request)
         caller = await desk.admit(request)
-        raw, body = await wire.read_json(request, max_body)
-        asked = parse(raw, body)
-        spec = hooks.get(asked.hook)
-        if spec is None:
-            raise ContractBroken("this service does not answer this hook", where="hook")
+        try:
+            asked = parse(*await wire.read_json(request, max_body))
+            spec = hooks.get(asked.hook)
+            if spec is None:
+                raise ContractBroken("this service does not answer this hook", where="hook")
+        except CdsError as error:
+            await desk.refused(request.path_params["service"], None, caller, error)
+            raise
         return _response(await desk.call(spec, asked, caller))
 
     async def feedback(request: Request) -> Response:

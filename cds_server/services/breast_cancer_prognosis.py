@@ -12,6 +12,7 @@ from calendar import monthrange
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import cache
 from typing import Any
 
 from cds_server.hooks.cards import (
@@ -199,10 +200,16 @@ def _basis(judgement: Judgement, guide: CardGuide) -> list[str]:
         _missing([each for each in described if each.missing]),
         _set_by_release(judgement),
         _cautions(judgement),
-        f"*{escape(f'{_LIMITS} {population}')}*",
+        _limits(population),
         " · ".join(map(escape, told)),
     ]
     return [block for block in blocks if block]
+
+
+@cache
+def _limits(population: str) -> str:
+    """Words of the release, not of a patient: escaped once."""
+    return f"*{escape(f'{_LIMITS} {population}')}*"
 
 
 def _is_read(feature: Feature) -> bool:

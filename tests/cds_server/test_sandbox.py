@@ -245,6 +245,13 @@ def test_wrong_doors(doors: TestClient, method: str, path: str, status: int) -> 
     assert answer.json()["resourceType"] == "OperationOutcome"
 
 
+@pytest.mark.parametrize("content", [b"{", b"{}", CALL.replace(b"patient-view", b"order-sign")])
+def test_what_is_refused_is_on_record(doors: TestClient, desk: ListDesk, content: bytes) -> None:
+    answer = doors.post("/cds-services/breast-cancer-prognosis", content=content, headers=JSON)
+    assert answer.status_code == 400
+    assert [entry["entry"]["act"] for entry in desk.ledger] == ["refuse"]
+
+
 def test_feedback_is_taken_as_a_batch(doors: TestClient, desk: ListDesk) -> None:
     unknown_code = {"reason": {"code": "their-own", "system": "https://ehr.example/reasons"}, "userComment": "no"}
     items = [
