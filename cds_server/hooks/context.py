@@ -94,12 +94,12 @@ def parse(raw: bytes, body: Any) -> HookRequest:
         raise ContractBroken("the body must be a JSON object")
     hook = _text(body, "hook", _HOOK, "a hook name")
     if hook not in HOOKS:
-        raise ContractBroken("this hook is not known here", where="hook")
+        raise broken("hook", "is not known here")
     instance = _text(body, "hookInstance", _UUID, "a UUID")
     server = _fhir_server(body)
     authorization = _fhir_authorization(body)
     if authorization is not None and server is None:
-        raise ContractBroken("is required when fhirAuthorization is present", where="fhirServer")
+        raise broken("fhirServer", "is required when fhirAuthorization is present")
     _object(body, "extension")
     context = _required_object(body, "context")
     return HookRequest(
@@ -114,6 +114,11 @@ def parse(raw: bytes, body: Any) -> HookRequest:
     )
 
 
+def broken(member: str, problem: str) -> ContractBroken:
+    """An error that names a member of the contract, in its sentence and as its place."""
+    return ContractBroken(f"{member} {problem}", where=member)
+
+
 def _unknown(members: JSON, known: set[str], within: str = "") -> tuple[str, ...]:
     return tuple(f"{within}/{name}" for name in members if name not in known)
 
@@ -121,7 +126,7 @@ def _unknown(members: JSON, known: set[str], within: str = "") -> tuple[str, ...
 def _text(members: JSON, name: str, form: re.Pattern[str], kind: str, within: str = "") -> str:
     value = members.get(name)
     if not isinstance(value, str) or not form.fullmatch(value):
-        raise ContractBroken(f"is required, and is {kind}", where=within + name)
+        raise broken(within + name, f"is required, and is {kind}")
     return value
 
 
@@ -131,14 +136,14 @@ def _object(members: JSON, name: str, within: str = "") -> dict[str, Any] | None
         return None
     value = members[name]
     if not isinstance(value, dict):
-        raise ContractBroken("must be a JSON object", where=within + name)
+        raise broken(within + name, "must be a JSON object")
     return value
 
 
 def _required_object(members: JSON, name: str, within: str = "") -> dict[str, Any]:
     value = _object(members, name, within)
     if not value:
-        raise ContractBroken("is required, and is a JSON object with members", where=within + name)
+        raise broken(within + name, "is required, and is a JSON object with members")
     return value
 
 
@@ -151,9 +156,9 @@ def _fhir_server(body: JSON) -> str | None:
     except ValueError:
         parts = None
     if parts is None or parts.scheme not in ("https", "http") or not parts.hostname or "@" in parts.netloc:
-        raise ContractBroken("must be an absolute http(s) URL", where="fhirServer")
+        raise broken("fhirServer", "must be an absolute http(s) URL")
     if parts.query or parts.fragment or not str(url).isascii() or re.search(r"[\s<>\"\\]", url):
-        raise ContractBroken("must be a FHIR base URL, without query or fragment", where="fhirServer")
+        raise broken("fhirServer", "must be a FHIR base URL, without query or fragment")
     return str(url).rstrip("/")
 
 
@@ -164,10 +169,10 @@ def _fhir_authorization(body: JSON) -> FhirAuthorization | None:
     within = "fhirAuthorization."
     token = _text(granted, "access_token", _TOKEN, "an opaque token of 8 characters or more", within)
     if granted.get("token_type") != "Bearer":
-        raise ContractBroken('is required, and is "Bearer"', where=within + "token_type")
+        raise broken(within + "token_type", 'is required, and is "Bearer"')
     expires = granted.get("expires_in")
     if type(expires) is not int or expires < 0:
-        raise ContractBroken("is required, and is a whole number of seconds", where=within + "expires_in")
+        raise broken(within + "expires_in", "is required, and is a whole number of seconds")
     filled = re.compile(r"[^\x00-\x1f]+")
     return FhirAuthorization(
         access_token=token,
@@ -182,7 +187,7 @@ def _prefetch(body: JSON) -> JSON | None:
     prefetch = _object(body, "prefetch")
     for value in (prefetch or {}).values():
         if value is not None and not (isinstance(value, dict) and isinstance(value.get("resourceType"), str)):
-            raise ContractBroken("each member is a FHIR resource or null", where="prefetch")
+            raise broken("prefetch", "has a member that is neither a FHIR resource nor null")
     return prefetch
 
 
@@ -248,11 +253,11 @@ def _check_context(hook: str, context: JSON) -> tuple[str, ...]:
     for each in fields:
         if each.name not in context:
             if each.required:
-                raise ContractBroken("is required by this hook", where=f"context.{each.name}")
+                raise broken(f"context.{each.name}", "is required by this hook")
             continue
         problem = each.check(context[each.name])
         if problem is not None:
-            raise ContractBroken(problem, where=f"context.{each.name}")
+            raise broken(f"context.{each.name}", problem)
     return _unknown(context, {each.name for each in fields}, "/context")
 
 
@@ -273,7 +278,7 @@ def set_aside(raw: bytes, token: str) -> bytes:
     else:
         cleaned = _STRING.sub(lambda literal: _without(literal.group(), token, needle), raw)
     if needle in cleaned:
-        raise ContractBroken("stands elsewhere in the body than in a text", where="fhirAuthorization.access_token")
+        raise broken("fhirAuthorization.access_token", "stands elsewhere in the body than in a text")
     return cleaned
 
 

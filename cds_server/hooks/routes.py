@@ -17,9 +17,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from cds_server import wire
-from cds_server.hooks.context import HookRequest, parse
+from cds_server.hooks.context import HookRequest, broken, parse
 from cds_server.hooks.service import ServiceSpec
-from models.errors import CdsError, ContractBroken, NotFound
+from models.errors import CdsError, NotFound
 from models.nouns import JSON, ClinicianAction, Coding, Outcome, instant
 
 DOOR = "cds-hooks"
@@ -99,7 +99,7 @@ def router(desk: HookDesk, *, max_body: int = MAX_BODY) -> APIRouter:
             asked = parse(*await wire.read_json(request, max_body))
             spec = hooks.get(asked.hook)
             if spec is None:
-                raise ContractBroken("this service does not answer this hook", where="hook")
+                raise broken("hook", "is not the one that this service answers")
         except CdsError as error:
             await desk.refused(request.path_params["service"], None, caller, error)
             raise
@@ -146,16 +146,16 @@ def actions(body: Any) -> tuple[ClinicianAction, ...]:
     """
     items = body.get("feedback") if isinstance(body, dict) else None
     if not isinstance(items, list) or not items:
-        raise ContractBroken("is required, and is a list with items", where="feedback")
+        raise broken("feedback", "is required, and is a list with items")
     return tuple(_action(item, f"feedback[{ordinal}]") for ordinal, item in enumerate(items))
 
 
 def _action(item: Any, where: str) -> ClinicianAction:
     if not isinstance(item, dict):
-        raise ContractBroken("must be a JSON object", where=where)
+        raise broken(where, "must be a JSON object")
     outcome = item.get("outcome")
     if outcome not in ("accepted", "overridden"):
-        raise ContractBroken("is required, and is accepted or overridden", where=f"{where}.outcome")
+        raise broken(f"{where}.outcome", "is required, and is accepted or overridden")
     accepted = outcome == "accepted"
     reason, comment = _override(item, where)
     return ClinicianAction(
@@ -172,7 +172,7 @@ def _action(item: Any, where: str) -> ClinicianAction:
 def _text(members: JSON, name: str, where: str, limit: int = MAX_TEXT) -> str:
     value = members.get(name)
     if not isinstance(value, str) or not value.strip() or len(value) > limit:
-        raise ContractBroken(f"is required, and is a text of at most {limit} characters", where=f"{where}.{name}")
+        raise broken(f"{where}.{name}", f"is required, and is a text of at most {limit} characters")
     return value
 
 
@@ -181,10 +181,10 @@ def _accepted(item: JSON, where: str) -> tuple[str, ...]:
     where = f"{where}.acceptedSuggestions"
     chosen = item.get("acceptedSuggestions")
     if not isinstance(chosen, list):
-        raise ContractBroken("is required when the outcome is accepted, and is a list", where=where)
+        raise broken(where, "is required when the outcome is accepted, and is a list")
     for ordinal, suggestion in enumerate(chosen):
         if not isinstance(suggestion, dict):
-            raise ContractBroken("must be a JSON object", where=f"{where}[{ordinal}]")
+            raise broken(f"{where}[{ordinal}]", "must be a JSON object")
     return tuple(_text(suggestion, "id", f"{where}[{ordinal}]") for ordinal, suggestion in enumerate(chosen))
 
 
@@ -195,13 +195,13 @@ def _override(item: JSON, where: str) -> tuple[Coding | None, str | None]:
         return None, None
     where = f"{where}.overrideReason"
     if not isinstance(given, dict) or not ("reason" in given or "userComment" in given):
-        raise ContractBroken("must be an object with reason or userComment", where=where)
+        raise broken(where, "must be an object with reason or userComment")
     comment = _text(given, "userComment", where, MAX_COMMENT) if "userComment" in given else None
     if "reason" not in given:
         return None, comment
     reason = given["reason"]
     if not isinstance(reason, dict):
-        raise ContractBroken("must be a Coding", where=f"{where}.reason")
+        raise broken(f"{where}.reason", "must be a Coding")
     display = _text(reason, "display", f"{where}.reason") if "display" in reason else None
     code, system = (_text(reason, name, f"{where}.reason") for name in ("code", "system"))
     return Coding(system=system, code=code, display=display), comment
@@ -214,4 +214,4 @@ def _moment(value: Any, where: str) -> str:
             return instant(datetime.fromisoformat(value.upper()))
         except (ValueError, OverflowError):
             pass
-    raise ContractBroken("is required, and is an instant with its zone (RFC 3339)", where=where)
+    raise broken(where, "is required, and is an instant with its zone (RFC 3339)")
