@@ -1,8 +1,8 @@
 """Digesting what has landed: in arrival order, in small acts, so that a hook call never waits long for the write lock.
 
-`digest_backlog` reads what no reader has seen. `redo` runs the present readers over everything again: where reader and bytes are
-the same the result is the same; where a newer reader sees something else, its facts are known from the redo's time on, and what
-was known before stays what was known then.
+`digest_backlog` reads what no reader has seen. `redo` runs the present readers over everything again: where reader and
+bytes are the same the result is the same; where a newer reader sees something else, its facts are known from the redo's
+time on, and what was known before stays what was known then.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ class Batch:
 def digest_backlog(
     store: Store, joining: frozenset[str], actor: str, *, validate: bool = True, progress: Progress | None = None
 ) -> Tally:
-    """Digest every part that no reader has seen; gives the counts."""
+    """Digest every part that no reader has seen; gives the counts.
+
+    Where another process digests too, one of the two goes on and the other stops, so that arrival order is kept.
+    """
     waiting = [(store.reads.landing(landing_id), start) for landing_id, start in store.reads.undigested()]
     landings = [(landing, start) for landing, start in waiting if landing is not None]
     total = sum(landing.parts - start for landing, start in landings)
@@ -44,7 +47,10 @@ def digest_backlog(
     pace = _Pace()
     for landing, start in landings:
         for batch in _batches(store, landing, start, pace, validate):
-            tally.add(_digest(store, batch, joining, actor, pace))
+            made = _digest(store, batch, joining, actor, pace)
+            if made is None:
+                return tally
+            tally.add(made)
             done += len(batch.parts)
             if progress:
                 progress(done, total)
@@ -89,23 +95,26 @@ def validated(read: Read) -> Read:
     return Read(read.statement, read.subject, read.marks, read.content, tuple(validation.validate(read.statement.body)))
 
 
-def _digest(store: Store, batch: Batch, joining: frozenset[str], actor: str, pace: _Pace) -> Tally:
+def _digest(store: Store, batch: Batch, joining: frozenset[str], actor: str, pace: _Pace) -> Tally | None:
+    """One act; None where another process has already digested some of these parts."""
     landing = batch.landing
     where = Where(landing.id, landing.ref, landing.namespace, reader_id(landing.media_type))
     span = (batch.start, batch.start + len(batch.parts))
 
-    def act(tx: Tx) -> tuple[Tally, float]:
+    def act(tx: Tx) -> tuple[Tally, float] | None:
         began = time.perf_counter()
         if tx.read("SELECT 1 FROM digestion WHERE landing_id = ? AND part_to > ?", (landing.id, span[0])):
-            return Tally(), 0.0  # another process was faster
+            return None
         reducer = Reducer(tx, where, joining)
         reducer.run(batch.parts)
         close_digest(tx, reducer, span, sum(len(part.reads) for part in batch.parts), actor)
         return reducer.tally, time.perf_counter() - began
 
-    tally, seconds = store.writer.submit(act).result()
-    if seconds:
-        pace.took(seconds, len(batch.parts))
+    done = store.writer.submit(act).result()
+    if done is None:
+        return None
+    tally, seconds = done
+    pace.took(seconds, len(batch.parts))
     return tally
 
 

@@ -5,23 +5,24 @@
     DIR/models/…               enrolled and recalibrated ModelVersions
     DIR/keys/keys.db           the keys: store them elsewhere
 
-Order of copying: database, then blobs, then keys. A blob and a key are written before the row that needs them, so whatever the
-copied database names is in the copied files and keys, also while the server runs.
+Order of copying: database, then blobs, then keys. A blob and a key are written before the row that needs them, so
+whatever the copied database names is in the copied files and keys, also while the server runs.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import sqlite3
 import subprocess
-from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from cds_server.audit import audit
 from cds_server.settings import Settings
+from cds_server.store.engine import copy_sqlite
+from cds_server.store.migrate import withhold
+from cds_server.store.store import Store
 from models.errors import LedgerBroken, Misconfigured, PeerFailed
 
 _SQLITE = "sqlite:///"
@@ -34,12 +35,13 @@ def backup(settings: Settings, to: Path) -> dict[str, Any]:
     for folder in ("database", "blobs", "models", "keys"):
         (to / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
     if settings.database_url.startswith(_SQLITE):
-        _copy_sqlite(Path(settings.database_url.removeprefix(_SQLITE)), to / "database" / "cds.db")
+        copy_sqlite(Path(settings.database_url.removeprefix(_SQLITE)), to / "database" / "cds.db")
     else:
-        _run_peer("pg_dump", "--no-owner", "--file", str(to / "database" / "cds.sql"), _libpq(settings.database_url))
+        file = str(to / "database" / "cds.sql")
+        _run_peer("pg_dump", settings.database_url, "--no-owner", "--no-privileges", "--file", file)
     blobs = _copy_tree(settings.data_dir / "blobs", to / "blobs")
     _copy_tree(settings.data_dir / "models", to / "models")
-    _copy_sqlite(settings.data_dir / "keys.db", to / "keys" / "keys.db")
+    copy_sqlite(settings.data_dir / "keys.db", to / "keys" / "keys.db")
     entries = audit(to, f"{_SQLITE}{to}/database/cds.db").entries if settings.database_url.startswith(_SQLITE) else None
     return {"directory": to.name, "entries": entries, "blobs": blobs}
 
@@ -47,8 +49,9 @@ def backup(settings: Settings, to: Path) -> dict[str, Any]:
 def restore(settings: Settings, source: Path, keys: Path | None = None) -> dict[str, Any]:
     """Put a backup back and verify it.
 
-    Raises: Misconfigured (the data directory holds an instance, or DIR is no backup), LedgerBroken (the restored log does not
-    verify; what was restored stays, so that it can be looked at).
+    Raises: Misconfigured (the data directory holds an instance, or DIR is no backup), LedgerBroken (the restored log
+    does not verify; what was restored stays, so that it can be looked at),
+    KeysUnavailable (the keys are those of another instance), PeerFailed (psql).
     """
     data = settings.data_dir
     key_file = (keys or source / "keys") / "keys.db"
@@ -61,31 +64,25 @@ def restore(settings: Settings, source: Path, keys: Path | None = None) -> dict[
         copied = source / "database" / "cds.db"
         if not copied.is_file():
             raise Misconfigured("this folder is no backup of a SQLite instance", where="database/cds.db")
-        _copy_sqlite(copied, Path(settings.database_url.removeprefix(_SQLITE)))
+        copy_sqlite(copied, Path(settings.database_url.removeprefix(_SQLITE)))
     else:
-        _run_peer(
-            "psql",
-            "--quiet",
-            "--set",
-            "ON_ERROR_STOP=1",
-            "--file",
-            str(source / "database" / "cds.sql"),
-            _libpq(settings.database_url),
-        )
+        copied = source / "database" / "cds.sql"
+        if not copied.is_file():
+            raise Misconfigured("this folder is no backup of a PostgreSQL instance", where="database/cds.sql")
+        options = ("--no-psqlrc", "--quiet", "--single-transaction", "--set", "ON_ERROR_STOP=1")
+        _run_peer("psql", settings.database_url, *options, "--file", str(copied))
     _copy_tree(source / "blobs", data / "blobs")
     _copy_tree(source / "models", data / "models")
-    _copy_sqlite(key_file, data / "keys.db")
+    copy_sqlite(key_file, data / "keys.db")
+    store = Store.open(data, settings.database_url)  # refuses keys that are not this database's
+    try:
+        withhold(store.database)
+    finally:
+        store.close()
     report = audit(data, settings.database_url, deep=True)
     if report.findings:
         raise LedgerBroken(f"the restored log does not verify: {report.findings[0]}")
     return {"entries": report.entries, "head": report.head}
-
-
-def _copy_sqlite(source: Path, to: Path) -> None:
-    """A consistent copy through SQLite's own backup, which also takes what is still in the write-ahead log."""
-    with closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as original, closing(sqlite3.connect(to)) as copy:
-        original.backup(copy)
-    os.chmod(to, 0o600)
 
 
 def _copy_tree(source: Path, to: Path) -> int:
@@ -95,16 +92,20 @@ def _copy_tree(source: Path, to: Path) -> int:
     return sum(1 for path in to.rglob("*") if path.is_file())
 
 
-def _libpq(url: str) -> str:
-    return "postgresql" + url[url.index("://") :]
-
-
-def _run_peer(program: str, *arguments: str) -> None:
+def _run_peer(program: str, url: str, *arguments: str) -> None:
+    """Run one of PostgreSQL's own programs on a database; the password goes by the environment, never the command
+    line.
+    """
+    parts = urlsplit(url)
+    account = f"{parts.username}@" if parts.username else ""
+    place = "postgresql://" + account + parts.netloc.rpartition("@")[2] + parts.path
+    place += f"?{parts.query}" if parts.query else ""
+    environment = {**os.environ, **({"PGPASSWORD": unquote(parts.password)} if parts.password else {})}
     try:
-        done = subprocess.run([program, *arguments], check=False, capture_output=True, text=True)
+        done = subprocess.run(  # noqa: S603 (a fixed program, a list of arguments, no shell)
+            [program, *arguments, place], check=False, capture_output=True, text=True, env=environment
+        )
     except FileNotFoundError:
         raise PeerFailed(f"{program} of PostgreSQL is needed for this and is not installed", where=program) from None
     if done.returncode:
-        raise PeerFailed(
-            f"{program} failed with exit code {done.returncode}", where=urlsplit(arguments[-1]).hostname or program
-        )
+        raise PeerFailed(f"{program} failed with exit code {done.returncode}", where=parts.hostname or program)

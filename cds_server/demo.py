@@ -1,4 +1,4 @@
-"""The main job in one command: land the fixtures, serve, call the hooks, override, verify. Everything in it is the real thing."""
+"""The main job in one command: land the fixtures, serve, call the hooks, override, verify. All of it is real."""
 
 from __future__ import annotations
 
@@ -86,10 +86,10 @@ def _running(settings: Settings, port: int, *, sandbox: bool) -> Iterator[None]:
         "CDS_PORT": str(port),
         "CDS_LOG_LEVEL": "warning",
     }
-    processes = [subprocess.Popen([*program(), "serve"], env=environment)]
+    processes = [subprocess.Popen([*program(), "serve"], env=environment)]  # noqa: S603 (our own command)
     if sandbox:
         command = [*program(), "sandbox", "--port", str(port + 1), "--to", f"http://127.0.0.1:{port}"]
-        processes.append(subprocess.Popen(command, env=environment))
+        processes.append(subprocess.Popen(command, env=environment))  # noqa: S603 (our own command)
     try:
         seconds = wait_ready(f"http://127.0.0.1:{port}/readyz")
         if processes[0].poll() is not None:
@@ -112,7 +112,8 @@ def _invite(url: str, port: int, folder: Path) -> None:
         f"CDS services       {url}/cds-services\n"
         f"Ready              {url}/readyz\n\n"
         "Or call a hook from another terminal:\n\n"
-        f"  curl -s -H 'Content-Type: application/json' --data @{os.path.relpath(hook)} {url}/cds-services/breast-cancer-prognosis\n\n"
+        f"  curl -s -H 'Content-Type: application/json' --data @{os.path.relpath(hook)} "
+        f"{url}/cds-services/breast-cancer-prognosis\n\n"
         "Ctrl-C stops both.",
         flush=True,
     )
@@ -151,17 +152,15 @@ def _override(client: Any, service: str, card: dict[str, Any], inference: dict[s
     if response.status_code != 200:
         raise PeerFailed(f"feedback was answered {response.status_code}", where=service)
     print(card.get("detail", ""))
-    print(
-        f"overridden {reason['display']} (entry {response.headers[LEDGER_HEADER]}; the inference is entry {inference['seq']})"
-    )
+    entry = response.headers[LEDGER_HEADER]
+    print(f"overridden {reason['display']} (entry {entry}; the inference is entry {inference['seq']})")
     return True
 
 
 def _verdict(settings: Settings) -> None:
     report = audit(settings.data_dir, settings.database_url, deep=True)
-    print(
-        f"\nledger     {report.entries} entries, head {report.head[:16]}…: {'verifies' if not report.findings else 'DOES NOT VERIFY'}"
-    )
+    verdict = "DOES NOT VERIFY" if report.findings else "verifies"
+    print(f"\nledger     {report.entries} entries, head {report.head[:16]}…: {verdict}")
     if report.findings:
         for finding in report.findings:
             print(finding, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Whose record is it. A wrong patient is the worst failure there is, so: stated rules only, and a Flag instead of a guess.
+"""Whose record is it. A wrong patient is the worst failure there is, so: stated rules, and a Flag instead of a guess.
 
 - A PatientRecord is (namespace, local id): `Patient/1` of two EHRs are two records.
 - Records become one Person by links, made when two Patient resources carry the same value of a *joining system*
@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from cds_server.store.reads import component, marks
 from cds_server.store.writer import Tx
 from models.nouns import Fact
 
+_BASIS = "joining-system "
 PATIENT = "http://hl7.org/fhir/Patient"
 _VETO = (f"{PATIENT}|birthDate", f"{PATIENT}|gender")
 
@@ -46,87 +47,81 @@ def join(
     joining = [i for i in identifiers if i.system in systems]
     if not joining:
         return Joined()
+    tx.flush()  # Patients of this very act are looked at like any other
     own = _person(tx, record_id)
-    claimed: dict[tuple[int, ...], Identifier] = {}
-    for identifier in joining:
-        for other in _holders(tx, identifier):
-            person = _person(tx, other)
-            if person != own:
-                claimed.setdefault(person, identifier)
+    shared = [(other, i) for i in joining for other in _holders(tx, i) if other != record_id]
+    claimed = {person for other, _ in shared if (person := _person(tx, other)) != own}
     if len(claimed) > 1:
         return Joined(refused="its identifiers claim different persons")
-    linked = []
-    for person, identifier in claimed.items():
+    for person in claimed:
         if _contradicting_identifiers(tx, own, person, joining, systems):
             return Joined(refused="the two persons carry different values of one joining system")
         if _contradicting_demographics(tx, person, demographics):
             return Joined(refused="birth date or sex contradict each other")
-        other = min(person)
-        tx.add(
-            "link",
-            verb="link",
-            record_id=record_id,
-            other_id=other,
-            basis=f"joining-system {identifier.system}",
-            at=tx.now,
-        )
-        linked.append(other)
-    return Joined(linked=tuple(linked))
+    for other, identifier in dict.fromkeys(shared):
+        basis = f"{_BASIS}{identifier.system}"
+        if other not in _joined_to(tx, record_id, basis):
+            tx.add("link", verb="link", record_id=record_id, other_id=other, basis=basis, at=tx.now)
+            tx.flush()
+    return Joined(linked=tuple(sorted({other for other, _ in shared})))
 
 
 def withdraw(tx: Tx, record_id: int, lost_systems: Iterable[str]) -> int:
-    """Unlink what stood on an identifier that the record no longer carries; gives the number of links undone."""
+    """Unlink what stood on an identifier that the record no longer carries; gives the number of links undone.
+
+    Links run between two records that share an identifier, never through a third: what others share stays joined.
+    """
+    tx.flush()
     undone = 0
     for system in lost_systems:
-        basis = f"joining-system {system}"
-        active: dict[tuple[int, int], bool] = {}
-        for one, other, verb in tx.read(
-            "SELECT record_id, other_id, verb FROM link WHERE basis = ? AND (record_id = ? OR other_id = ?) ORDER BY id",
-            (basis, record_id, record_id),
-        ):
-            active[one, other] = verb == "link"
-        for (one, other), on in active.items():
-            if on:
-                tx.add("link", verb="unlink", record_id=one, other_id=other, basis=basis, at=tx.now)
-                undone += 1
+        basis = f"{_BASIS}{system}"
+        for other in _joined_to(tx, record_id, basis):
+            tx.add("link", verb="unlink", record_id=record_id, other_id=other, basis=basis, at=tx.now)
+            undone += 1
+    tx.flush()
     return undone
 
 
-def _person(tx: Tx, record_id: int) -> tuple[int, ...]:
-    pending = [(row["record_id"], row["other_id"], row["verb"]) for row in tx.pending("link")]
+def _joined_to(tx: Tx, record_id: int, basis: str) -> list[int]:
+    """Records that this one is linked to on that ground, now."""
+    active: dict[int, bool] = {}
+    for one, other, verb in tx.read(
+        "SELECT record_id, other_id, verb FROM link WHERE basis = ? AND (record_id = ? OR other_id = ?) ORDER BY id",
+        (basis, record_id, record_id),
+    ):
+        active[other if one == record_id else one] = verb == "link"
+    return sorted(other for other, on in active.items() if on)
 
-    def rows_of(ids: list[int]) -> list[Any]:
-        stored = tx.read(
-            f"SELECT record_id, other_id, verb FROM link WHERE record_id IN ({marks(ids)}) OR other_id IN ({marks(ids)}) "
-            "ORDER BY id",
+
+def _person(tx: Tx, record_id: int) -> tuple[int, ...]:
+    def links_of(ids: Sequence[int]) -> list[Any]:
+        return tx.read(
+            "SELECT record_id, other_id, basis, verb FROM link "
+            f"WHERE record_id IN ({marks(ids)}) OR other_id IN ({marks(ids)}) ORDER BY id",
             (*ids, *ids),
         )
-        return stored + [row for row in pending if row[0] in ids or row[1] in ids]
 
-    return component(record_id, rows_of)
+    return component(record_id, links_of)
 
 
 def _holders(tx: Tx, identifier: Identifier) -> list[int]:
     """Records whose open Patient version carries this identifier."""
     digest = tx.vault.index("identifier", identifier.system, identifier.value)
-    stored = tx.read(
-        "SELECT DISTINCT i.record_id FROM record_identifier i LEFT JOIN resource_closing c ON c.resource_id = i.resource_id "
+    rows = tx.read(
+        "SELECT DISTINCT i.record_id FROM record_identifier i "
+        "LEFT JOIN resource_closing c ON c.resource_id = i.resource_id "
         "WHERE i.system = ? AND i.value_digest = ? AND c.id IS NULL",
         (identifier.system, digest),
     )
-    pending = [
-        row["record_id"]
-        for row in tx.pending("record_identifier")
-        if row["system"] == identifier.system and row["value_digest"] == digest
-    ]
-    return sorted({*(row[0] for row in stored), *(int(str(p)) for p in pending)})
+    return sorted(row[0] for row in rows)
 
 
 def _held(tx: Tx, records: Iterable[int], systems: frozenset[str]) -> dict[str, set[bytes]]:
     ids, names = sorted(records), sorted(systems)
     held: dict[str, set[bytes]] = {}
     for system, digest in tx.read(
-        "SELECT i.system, i.value_digest FROM record_identifier i LEFT JOIN resource_closing c ON c.resource_id = i.resource_id "
+        "SELECT i.system, i.value_digest FROM record_identifier i "
+        "LEFT JOIN resource_closing c ON c.resource_id = i.resource_id "
         f"WHERE i.record_id IN ({marks(ids)}) AND i.system IN ({marks(names)}) AND c.id IS NULL",
         (*ids, *names),
     ):

@@ -1,7 +1,7 @@
 """Background work: what may follow off the path of a hook call. Leased, so that of several processes one does it.
 
-Today: full R4 validation of what hook calls brought. Its verdict is a row of its own; where a resource fails, the inferences of
-the call that brought it are flagged.
+Today: full R4 validation of what hook calls brought. Its verdict is a row of its own; where a resource fails, the
+inferences of the call that brought it are flagged.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ class Validator:
         """Validate up to a batch; gives how many."""
         settled = instant(datetime.now(UTC) - timedelta(seconds=SETTLED))
         rows = self._store.reads.query(
-            "SELECT r.id, r.landing_id, r.part, r.pointer FROM resource r LEFT JOIN validation v ON v.resource_id = r.id "
+            "SELECT r.id, r.landing_id, r.part, r.pointer FROM resource r "
+            "LEFT JOIN validation v ON v.resource_id = r.id "
             "WHERE r.id > ? AND v.id IS NULL AND r.known_from < ? ORDER BY r.id LIMIT ?",
             (self._cursor, settled, BATCH),
         )

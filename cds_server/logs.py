@@ -1,7 +1,7 @@
 """Structured logs that PHI cannot slip into: an event names itself, and only fields on the list get through.
 
-A field that is not on the list is dropped and counted; a value that is not a short plain word or number is dropped too. What
-failed is told by the type of the error and our own words, never by a message from outside.
+A field that is not on the list is dropped and counted; a value that is not a short plain word or number is dropped too.
+What failed is told by the type of the error and our own words, never by a message from outside.
 """
 
 from __future__ import annotations
@@ -53,14 +53,19 @@ ALLOWED = frozenset(
     }
 )
 _PLAIN = re.compile(r"[\w .,:;/@+()'*={}\[\]<>-]{0,200}", re.ASCII)
+_EVENT = re.compile(r"[a-z][a-z ,-]{0,60}")
+"""An event is a name that we gave it: small letters, no digits, nothing put into it."""
 
 
 def _allow(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
     kept = {
         key: value
         for key, value in event.items()
-        if key in ALLOWED and (value is None or isinstance(value, (int, float)) or _PLAIN.fullmatch(str(value)))
+        if key in ALLOWED
+        and (value is None or isinstance(value, (int, float)) or (isinstance(value, str) and _PLAIN.fullmatch(value)))
     }
+    if not _EVENT.fullmatch(str(event.get("event"))):
+        kept["event"] = "unnamed"
     if len(kept) < len(event):
         kept["dropped"] = len(event) - len(kept)
     return kept

@@ -1,7 +1,8 @@
 """Runs the HTTP servers: the one file that knows uvicorn.
 
-One `cds serve` per instance: a lock on the data directory refuses a second and names the first. Several worker processes share one
-listening socket and one store. A child process of low priority does the background work, so that it never competes with a hook call.
+One `cds serve` per instance: a lock on the data directory refuses a second and names the first. Several worker
+processes share one listening socket and one store. A child process of low priority does the background work, so that it
+never competes with a hook call.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -72,21 +73,13 @@ class Settings:
         return (self.data_dir / "models",)
 
 
-_TOP = {
-    "data_dir",
-    "database_url",
-    "public_url",
-    "host",
-    "port",
-    "trust",
-    "ehr",
-    "source",
-    "identity",
-    "deadline_ms",
-    "max_body",
-    "log_level",
-    "actors",
-}
+_TOP = frozenset(
+    {"data_dir", "database_url", "public_url", "host", "port", "trust", "ehr", "source", "identity"}
+    | {"deadline_ms", "max_body", "log_level", "actors"}
+)
+_EHR = frozenset({"namespace", "issuer", "fhir_base", "client_id", "sees", "test"})
+_DATABASES = ("sqlite:///", "postgresql+psycopg://")
+_NAMESPACE = re.compile(r"[A-Za-z0-9._-]+")
 
 
 def load(environ: Mapping[str, str], **overrides: Any) -> Settings:
@@ -96,53 +89,88 @@ def load(environ: Mapping[str, str], **overrides: Any) -> Settings:
     """
     path, table = _file(environ)
     origin = path.name if path else "environment"
-    unknown = sorted(set(table) - _TOP)
-    if unknown:
-        raise Misconfigured(f"unknown key {unknown[0]!r} in {origin}")
-
-    def value(key: str, default: Any) -> Any:
-        if overrides.get(key) is not None:
-            return overrides[key]
-        return environ.get(f"CDS_{key.upper()}", table.get(key, default))
-
-    data_dir = Path(str(value("data_dir", "./var")))
-    host, port = str(value("host", "127.0.0.1")), _integer(value("port", 8000), "port", origin, 0, 65535)
-    public_url = str(value("public_url", f"http://{_bracketed(host)}:{port}")).rstrip("/")
+    _known_only(table, _TOP, "", origin)
+    asked = _Asked(environ, table, overrides, origin)
+    data_dir = Path(asked.text("data_dir", "./var"))
+    host, port = asked.text("host", "127.0.0.1"), asked.integer("port", 8000, 0, 65535)
     settings = Settings(
         origin=origin,
         data_dir=data_dir,
-        database_url=str(value("database_url", f"sqlite:///{data_dir / 'cds.db'}")),
-        public_url=_url(public_url, "public_url", origin),
+        database_url=asked.text("database_url", f"{_DATABASES[0]}{data_dir / 'cds.db'}"),
+        public_url=asked.text("public_url", f"http://{_bracketed(host)}:{port}").rstrip("/"),
         host=host,
         port=port,
-        trust=str(value("trust", "jwt")),
+        trust=asked.text("trust", "jwt"),
         ehrs=tuple(_ehr(entry, index, origin) for index, entry in enumerate(_tables(table, "ehr", origin))),
         sources=tuple(_source(entry, index, origin) for index, entry in enumerate(_tables(table, "source", origin))),
         joining_systems=frozenset(_joining(table, origin)),
-        deadline_ms=_integer(value("deadline_ms", 500), "deadline_ms", origin, 10, 60_000),
-        max_body=_integer(value("max_body", 4 << 20), "max_body", origin, 1024, 1 << 30),
-        log_level=str(value("log_level", "info")).lower(),
-        actors=frozenset(map(str, table.get("actors", ()))),
+        deadline_ms=asked.integer("deadline_ms", 500, 10, 60_000),
+        max_body=asked.integer("max_body", 4 << 20, 1024, 1 << 30),
+        log_level=asked.text("log_level", "info").lower(),
+        actors=frozenset(_texts(table.get("actors", []), "actors", origin)),
     )
-    _check(settings)
+    _check(settings, asked)
     return settings
 
 
-def _check(settings: Settings) -> None:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Where a value may come from: the command line, then the environment, then the file."""
+
+    environ: Mapping[str, str]
+    table: Mapping[str, Any]
+    overrides: Mapping[str, Any]
+    origin: str
+
+    def named(self, key: str) -> str:
+        """The key and where its value stands, for a complaint."""
+        if self.overrides.get(key) is not None:
+            return f"{key} on the command line"
+        variable = f"CDS_{key.upper()}"
+        return f"{variable} in the environment" if variable in self.environ else f"{key} in {self.origin}"
+
+    def text(self, key: str, default: str) -> str:
+        value = self._value(key, default)
+        if not isinstance(value, (str, Path)) or not str(value):
+            raise Misconfigured(f"{self.named(key)} is not text")
+        return str(value)
+
+    def integer(self, key: str, default: int, low: int, high: int) -> int:
+        value = self._value(key, default)
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not whole and not (isinstance(value, str) and re.fullmatch(r"[0-9]{1,12}", value)):
+            raise Misconfigured(f"{self.named(key)} is not a whole number")
+        if not low <= int(value) <= high:
+            raise Misconfigured(f"{self.named(key)} is not between {low} and {high}")
+        return int(value)
+
+    def _value(self, key: str, default: Any) -> Any:
+        if self.overrides.get(key) is not None:
+            return self.overrides[key]
+        return self.environ.get(f"CDS_{key.upper()}", self.table.get(key, default))
+
+
+def _check(settings: Settings, asked: _Asked) -> None:
     if settings.trust not in ("open", "jwt"):
-        raise Misconfigured(f"trust in {settings.origin} is neither 'open' nor 'jwt'")
-    public_host = urlsplit(settings.public_url).hostname or ""
+        raise Misconfigured(f"{asked.named('trust')} is neither 'open' nor 'jwt'")
+    public_host = _host_of(settings.public_url)
+    if public_host is None:
+        raise Misconfigured(f"{asked.named('public_url')} is not an http or https URL")
     if settings.trust == "open" and not (loopback(settings.host) and loopback(public_host)):
         raise Misconfigured(
-            f"trust = 'open' in {settings.origin} lets anybody in: it is refused unless both host and public_url are loopback"
+            f"{asked.named('trust')} lets anybody in: it is refused unless both host and public_url are loopback"
         )
     if settings.log_level not in ("debug", "info", "warning", "error"):
-        raise Misconfigured(f"log_level in {settings.origin} is none of debug, info, warning, error")
-    if not settings.database_url.startswith(("sqlite:///", "postgresql+psycopg://")):
-        raise Misconfigured(f"database_url in {settings.origin} is neither sqlite:/// nor postgresql+psycopg://")
-    names = [ehr.namespace for ehr in settings.ehrs]
-    if len(set(names)) != len(names):
-        raise Misconfigured(f"two [[ehr]] tables in {settings.origin} have the same namespace")
+        raise Misconfigured(f"{asked.named('log_level')} is none of debug, info, warning, error")
+    if not settings.database_url.startswith(_DATABASES):
+        raise Misconfigured(f"{asked.named('database_url')} is neither {' nor '.join(_DATABASES)}")
+    for key, names in (
+        ("[[ehr]] tables", [ehr.namespace for ehr in settings.ehrs]),
+        ("[[source]] tables", [source.name for source in settings.sources]),
+    ):
+        if len(set(names)) != len(names):
+            what = "namespace" if "ehr" in key else "name"
+            raise Misconfigured(f"two {key} in {settings.origin} have the same {what}")
 
 
 def loopback(host: str) -> bool:
@@ -158,9 +186,9 @@ def loopback(host: str) -> bool:
 def _file(environ: Mapping[str, str]) -> tuple[Path | None, dict[str, Any]]:
     named = environ.get("CDS_CONFIG")
     path = Path(named or "cds.toml")
-    if not path.exists():
+    if not path.is_file():
         if named:
-            raise Misconfigured(f"CDS_CONFIG names {path.name}, which does not exist")
+            raise Misconfigured(f"CDS_CONFIG names {path.name}, which is no file")
         return None, {}
     try:
         return path, tomllib.loads(path.read_text(encoding="utf-8"))
@@ -176,51 +204,73 @@ def _tables(table: Mapping[str, Any], key: str, origin: str) -> list[Mapping[str
 
 
 def _ehr(entry: Mapping[str, Any], index: int, origin: str) -> Ehr:
-    if not entry.get("namespace"):
-        raise Misconfigured(f"[[ehr]] number {index + 1} in {origin} has no namespace")
+    named = f"[[ehr]] number {index + 1}"
+    _known_only(entry, _EHR, f" of {named}", origin)
+    text = {key: _text(entry, key, named, origin) for key in ("issuer", "fhir_base", "client_id")}
+    test = entry.get("test", False)
+    if not isinstance(test, bool):
+        raise Misconfigured(f"test of {named} in {origin} is neither true nor false")
     return Ehr(
-        namespace=str(entry["namespace"]),
-        issuer=entry.get("issuer"),
-        fhir_base=str(entry["fhir_base"]).rstrip("/") if entry.get("fhir_base") else None,
-        client_id=entry.get("client_id"),
-        sees=tuple(entry.get("sees", ())),
-        test=bool(entry.get("test", False)),
+        namespace=_namespace(entry, named, origin),
+        issuer=text["issuer"],
+        fhir_base=text["fhir_base"].rstrip("/") if text["fhir_base"] else None,
+        client_id=text["client_id"],
+        sees=tuple(_texts(entry.get("sees", []), f"sees of {named}", origin)),
+        test=test,
     )
 
 
 def _source(entry: Mapping[str, Any], index: int, origin: str) -> SourceSetting:
-    for key in ("name", "kind", "namespace"):
-        if not entry.get(key):
-            raise Misconfigured(f"[[source]] number {index + 1} in {origin} has no {key}")
+    named = f"[[source]] number {index + 1}"
+    text = {key: _text(entry, key, named, origin) for key in ("name", "kind")}
+    for key, value in text.items():
+        if not value:
+            raise Misconfigured(f"{named} in {origin} has no {key}")
     rest = {key: value for key, value in entry.items() if key not in ("name", "kind", "namespace")}
-    return SourceSetting(
-        name=str(entry["name"]), kind=str(entry["kind"]), namespace=str(entry["namespace"]), options=rest
-    )
+    return SourceSetting(str(text["name"]), str(text["kind"]), _namespace(entry, named, origin), rest)
+
+
+def _namespace(entry: Mapping[str, Any], named: str, origin: str) -> str:
+    namespace = _text(entry, "namespace", named, origin)
+    if not namespace:
+        raise Misconfigured(f"{named} in {origin} has no namespace")
+    if not _NAMESPACE.fullmatch(namespace):  # NAMESPACE/ID names a patient on the command line
+        raise Misconfigured(f"namespace of {named} in {origin} has other signs than letters, digits, '.', '_' and '-'")
+    return namespace
 
 
 def _joining(table: Mapping[str, Any], origin: str) -> list[str]:
     identity = table.get("identity", {})
-    systems = identity.get("joining_systems", []) if isinstance(identity, dict) else None
-    if not isinstance(systems, list) or not all(isinstance(system, str) and system for system in systems):
-        raise Misconfigured(f"joining_systems of [identity] in {origin} is not a list of identifier systems")
-    return systems
+    if not isinstance(identity, dict):
+        raise Misconfigured(f"identity in {origin} is not a table: write [identity]")
+    _known_only(identity, frozenset({"joining_systems"}), " of [identity]", origin)
+    return _texts(identity.get("joining_systems", []), "joining_systems of [identity]", origin)
 
 
-def _integer(value: Any, key: str, origin: str, low: int, high: int) -> int:
-    try:
-        number = int(value)
-    except (TypeError, ValueError):
-        raise Misconfigured(f"{key} in {origin} is not a whole number") from None
-    if not low <= number <= high:
-        raise Misconfigured(f"{key} in {origin} is not between {low} and {high}")
-    return number
-
-
-def _url(value: str, key: str, origin: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise Misconfigured(f"{key} in {origin} is not an http or https URL")
+def _text(entry: Mapping[str, Any], key: str, named: str, origin: str) -> str | None:
+    value = entry.get(key)
+    if value is not None and not isinstance(value, str):
+        raise Misconfigured(f"{key} of {named} in {origin} is not text")
     return value
+
+
+def _texts(value: Any, named: str, origin: str) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(member, str) and member for member in value):
+        raise Misconfigured(f"{named} in {origin} is not a list of texts")
+    return value
+
+
+def _known_only(table: Mapping[str, Any], known: frozenset[str], of: str, origin: str) -> None:
+    if unknown := sorted(set(table) - known):
+        raise Misconfigured(f"unknown key {unknown[0]!r}{of} in {origin}")
+
+
+def _host_of(url: str) -> str | None:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    return parts.hostname if parts.scheme in ("http", "https") else None
 
 
 def _bracketed(host: str) -> str:

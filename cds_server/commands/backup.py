@@ -22,10 +22,7 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_of(args)
     existing(settings)
     made = backup(settings, Path(args.directory))
-    emit(
-        args,
-        made,
-        f"{made['entries']} entries, {made['blobs']} blobs copied. Keep {args.directory}/keys away from the rest: "
-        "whoever has both can read everything.",
-    )
+    what = "the database" if made["entries"] is None else f"{made['entries']} entries"
+    warning = f"Keep {args.directory}/keys away from the rest: whoever has both can read everything."
+    emit(args, made, f"{what} and {made['blobs']} blobs copied. {warning}")
     return 0

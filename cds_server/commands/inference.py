@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from cds_server.commands.opening import common, emit, existing, parts_of, settings_of, table
 
@@ -27,10 +28,7 @@ def run(args: argparse.Namespace) -> int:
     existing(settings)
     with parts_of(settings, "system") as parts:
         store = parts.store
-        if args.id == "all":
-            refs = all_refs(store.reads)
-        else:
-            refs = [load(store, args.id).ref]
+        refs = all_refs(store.reads) if args.id == "all" else [load(store, args.id).ref]
         if args.reproduce:
             results = {ref: reproduce(parts.registry, load(store, ref)) for ref in refs}
             differing = {ref: result.why for ref, result in results.items() if not result.equal}
@@ -52,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _text(inference: dict[str, object]) -> str:
+def _text(inference: dict[str, Any]) -> str:
     features = [
         [
             f["name"],
@@ -61,19 +59,20 @@ def _text(inference: dict[str, object]) -> str:
             ", ".join(f.get("facts", [])) or "-",
             f.get("note", ""),
         ]
-        for vector in inference["vectors"]  # type: ignore[attr-defined]
+        for vector in inference["vectors"]
         for f in vector["features"]
     ]
     cards = [
         f"card {shown['card']['uuid']}: {shown['card']['summary']}"
         + "".join(f"\n  {action['outcome']} at {action['at']} (entry {action['seq']})" for action in shown["actions"])
-        for shown in inference["cards"]  # type: ignore[attr-defined]
+        for shown in inference["cards"]
     ]
     score = inference["score"]
-    said = score.get("abstained") or f"probability {score['probability']:.6f}"  # type: ignore[attr-defined]
+    said = score.get("abstained") or f"probability {score['probability']:.6f}"
     return "\n".join(
         [
-            f"inference {inference['inference']} (entry {inference['seq']}) by {inference['model']} at {inference['at']}",
+            f"inference {inference['inference']} (entry {inference['seq']}) by {inference['model']} "
+            f"at {inference['at']}",
             f"score: {said}",
             table(["feature", "value", "effective", "facts", "note"], features) if features else "no features",
             *cards,

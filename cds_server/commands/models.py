@@ -7,8 +7,12 @@ import csv
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cds_server.commands.opening import actor_of, common, emit, existing, parts_of, settings_of, table
+
+if TYPE_CHECKING:
+    from models.nouns import ModelVersion
 
 NAME = "models"
 HELP = "model versions: list, show, verify, pin one for a service, run one on a table of features"
@@ -75,11 +79,9 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _run(args: argparse.Namespace, directory: Path, model: object) -> int:
-    from models.nouns import ModelVersion
+def _run(args: argparse.Namespace, directory: Path, model: ModelVersion) -> int:
     from models.table import run_table
 
-    assert isinstance(model, ModelVersion)
     with open(args.features, newline="", encoding="utf-8-sig") as features:
         results = run_table(model, directory, csv.DictReader(features))
         out = open(args.out, "w", newline="", encoding="utf-8") if args.out else sys.stdout  # noqa: SIM115

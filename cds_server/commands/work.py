@@ -43,7 +43,8 @@ _COLUMNS = ("id", "kind", "reason", "at", "landing_id", "part", "pointer", "reco
 
 def _flags(store: Any, kind: str | None, flag_id: int | None = None) -> list[dict[str, Any]]:
     rows = store.reads.query(
-        f"SELECT {', '.join('f.' + column for column in _COLUMNS)} FROM flag f LEFT JOIN flag_closing c ON c.flag_id = f.id "
+        f"SELECT {', '.join('f.' + column for column in _COLUMNS)} FROM flag f "
+        "LEFT JOIN flag_closing c ON c.flag_id = f.id "
         "WHERE (c.id IS NULL OR ? = 1) AND (? = '' OR f.kind = ?) AND (? = 0 OR f.id = ?) ORDER BY f.id",
         (int(flag_id is not None), kind or "", kind or "", flag_id or 0, flag_id or 0),
     )

@@ -65,8 +65,8 @@ def seal_entry(
 ) -> Entry:
     """Build entry `seq` over the rows of one act.
 
-    `rows` come grouped by table, each table in order of id. `mono_ns` and `boot` tell a clock that jumped from time that
-    passed; order is `seq`, never time.
+    `rows` come grouped by table, each table in order of id. `mono_ns` and `boot` tell a clock that jumped from time
+    that passed; order is `seq`, never time.
     """
     leaves = [row_leaf(table, row) for table, row in rows]
     counts: dict[str, int] = {}

@@ -19,6 +19,11 @@ from models.canonical import canonical
 RowsOf = Callable[[str, int], Sequence[Row]]
 """(table, seq) -> the rows that entry `seq` wrote into `table`, by id."""
 
+ROW_BITS = 20
+"""A row's id is `seq << ROW_BITS | n`, n counting the entry's rows from 1."""
+_NAMED = 10
+"""At most so many rows of one entry are named."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -32,8 +37,8 @@ class Finding:
 def verify(entries: Iterable[Entry], rows_of: RowsOf | None = None, *, deep: bool = False) -> Iterator[Finding]:
     """Walk the entries in order; with `rows_of`, hold each governed row against its leaf; `deep` checks canonical form.
 
-    Entries must come ordered by `seq`. Goes on after a finding, so that one edit does not hide another; a broken chain is
-    reported once, where it breaks.
+    Entries must come ordered by `seq`. Goes on after a finding, so that one edit does not hide another; a broken chain
+    is reported once, where it breaks.
     """
     previous, expected = GENESIS, 1
     for entry in entries:
@@ -74,28 +79,38 @@ def _body(entry: Entry, deep: bool) -> Iterator[Finding]:
 
 
 def _rows(entry: Entry, rows_of: RowsOf) -> Iterator[Finding]:
+    """Hold the rows of one entry against its leaves, and name each that was edited, added, deleted or moved.
+
+    Ids of an entry's rows count from 1 without a gap, over all its tables: what is missing can be named.
+    """
     try:
         tables: list[list[Any]] = orjson.loads(entry.body)["rows"]["tables"]
     except (ValueError, KeyError, TypeError):
         return
     leaves = split(entry.row_leaves)
-    start = 0
+    start, lost, present = 0, dict[str, int](), set[Any]()
     for table, count in tables:
         wanted = leaves[start : start + count]
         start += count
         rows = rows_of(table, entry.seq)
-        found = {row_leaf(table, row): row for row in rows}
-        surplus = [row["id"] for leaf, row in found.items() if leaf not in set(wanted)]
-        lost = [index for index, leaf in enumerate(wanted) if leaf not in found]
-        if surplus:
-            for row_id in surplus[:3]:
-                yield Finding(entry.seq, f"row {row_id} of table {table} was edited or added")
-        elif lost:
-            yield Finding(
-                entry.seq, f"{len(lost)} of {count} rows of table {table} were deleted (first: number {lost[0]})"
-            )
-        elif [row_leaf(table, row) for row in rows] != wanted:
+        found = [row_leaf(table, row) for row in rows]
+        present.update(row["id"] for row in rows)
+        if found == wanted:
+            continue
+        known = set(wanted)
+        wrong = [str(row["id"]) for row, leaf in zip(rows, found, strict=True) if leaf not in known]
+        yield from (Finding(entry.seq, f"row {row} of table {table} was edited or added") for row in wrong[:_NAMED])
+        if len(rows) < count:
+            lost[table] = count - len(rows)
+        elif not wrong:
             yield Finding(entry.seq, f"the rows of table {table} were reordered")
+    ids = (entry.seq << ROW_BITS | n for n in range(1, len(leaves) + 1))
+    missing = [str(row_id) for row_id in ids if row_id not in present][:_NAMED]
+    if len(lost) == 1:
+        for table in lost:
+            yield from (Finding(entry.seq, f"row {row} of table {table} was deleted") for row in missing)
+    elif lost:
+        yield Finding(entry.seq, f"rows of the tables {', '.join(lost)} were deleted (ids {', '.join(missing)})")
 
 
 def split(row_leaves: bytes) -> list[bytes]:

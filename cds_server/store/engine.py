@@ -1,10 +1,11 @@
-"""Opening the database: SQLite by default, PostgreSQL by URL; everything that differs between the two is in this file."""
+"""Opening the database: SQLite by default, PostgreSQL by URL; what differs between the two stands in this file."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -57,13 +58,12 @@ class Database:
         PostgreSQL: an advisory lock held to the end of the transaction.
         """
         try:
-            with self._alone(), self.engine.connect() as connection:
-                with connection.begin():
-                    if self.sqlite:
-                        self._begin_immediate(connection)
-                    else:
-                        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LEDGER_LOCK})")
-                    yield connection
+            with self._alone(), self.engine.connect() as connection, connection.begin():
+                if self.sqlite:
+                    self._begin_immediate(connection)
+                else:
+                    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LEDGER_LOCK})")
+                yield connection
         except DBAPIError as error:
             raise translated(error) from None
         except OSError as error:
@@ -127,6 +127,21 @@ def _sqlite_connect(connection: Any, _record: Any) -> None:
 
 def _sqlite_begin(_connection: Connection) -> None:
     """Nothing: `writing` says BEGIN IMMEDIATE itself, and reads need no transaction."""
+
+
+def copy_sqlite(source: Path, to: Path) -> None:
+    """A consistent copy through SQLite's own backup, which also takes what is still in the write-ahead log."""
+    try:
+        with (
+            contextlib.closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as original,
+            contextlib.closing(sqlite3.connect(to)) as copy,
+        ):
+            original.backup(copy)
+    except sqlite3.Error as error:
+        raise RecordUnavailable(
+            f"a database file cannot be copied ({type(error).__name__})", where=source.name
+        ) from None
+    os.chmod(to, 0o600)
 
 
 def translated(error: DBAPIError) -> CdsError:

@@ -7,6 +7,7 @@ from pathlib import Path
 from sqlalchemy import inspect
 
 from cds_server.store.engine import Database
+from cds_server.store.tables import GOVERNED
 from models.errors import Misconfigured
 
 HEAD = "0001"
@@ -39,3 +40,15 @@ def migrate(database: Database) -> None:
     with database.writing() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def withhold(database: Database) -> None:
+    """PostgreSQL: take the right to change rows from everybody, the owner too, as migration 0001 does.
+
+    For a database that came from a dump: grants name roles of the server it was taken from, so a dump carries none.
+    """
+    if database.sqlite:
+        return
+    with database.writing() as connection:
+        for table in ("instance", "ledger_entry", *GOVERNED):
+            connection.exec_driver_sql(f"REVOKE UPDATE, DELETE, TRUNCATE ON {table} FROM PUBLIC, CURRENT_USER")

@@ -21,7 +21,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from cds_server.store.vault import KEY_BYTES, Vault
-from models.errors import KeysUnavailable, TooLarge
+from models.errors import KeysUnavailable, RecordUnavailable, TooLarge
 
 FRAME = 1 << 20
 INLINE = 1 << 16
@@ -30,6 +30,7 @@ MANIFEST = 0xFFFFFFFF
 """The part number under which the key of a landing's manifest stands."""
 
 _HEAD = struct.Struct(">BI")
+_TAG = 16
 
 
 def part_ref(landing: str, ordinal: int) -> bytes:
@@ -65,26 +66,25 @@ class PackWriter:
         self.size += len(chunk)
         self._buffer += chunk
         while len(self._buffer) > FRAME:
-            self._emit(bytes(self._buffer[:FRAME]), last=False)
+            self._emit(self._cipher, bytes(self._buffer[:FRAME]), last=False)
             del self._buffer[:FRAME]
 
     def end_part(self) -> None:
         if self._cipher is None:
             return
-        self._emit(bytes(self._buffer), last=True)
+        self._emit(self._cipher, bytes(self._buffer), last=True)
         self._buffer.clear()
         self._content.update(b"\0part")
         self._cipher = None
         self.parts += 1
 
-    def _emit(self, payload: bytes, *, last: bool) -> None:
-        assert self._cipher is not None
-        cipher = self._cipher.encrypt(self._frame.to_bytes(12), payload, _bound(self.parts, last))
+    def _emit(self, cipher: AESGCM, payload: bytes, *, last: bool) -> None:
+        sealed = cipher.encrypt(self._frame.to_bytes(12), payload, _bound(self.parts, last))
         self._frame += 1
-        frame = _HEAD.pack(last, len(cipher)) + cipher
+        frame = _HEAD.pack(last, len(sealed)) + sealed
         self._digest.update(frame)
         if self._file is None and len(self._memory) + len(frame) > INLINE:
-            self._file = open(self._staging, "xb", buffering=1 << 20)
+            self._file = open(self._staging, "xb", buffering=1 << 20)  # noqa: SIM115 (settle or abandon closes it)
             self._file.write(self._memory)
             self._memory.clear()
         if self._file is None:
@@ -128,12 +128,17 @@ def read_parts(
 ) -> Iterator[tuple[int, bytes]]:
     """(ordinal, bytes) of the parts `[start, stop)`, in order; others are skipped without opening them.
 
-    Raises: KeysUnavailable naming the part when its key is gone or its bytes were changed.
+    Raises: KeysUnavailable naming the part when its key is gone or its bytes were changed; RecordUnavailable when the
+    pack ends inside a frame.
     """
     ordinal, frame, body = 0, 0, bytearray()
     key: bytes | None = None
     while head := pack.read(_HEAD.size):
+        if len(head) < _HEAD.size:
+            raise RecordUnavailable("the sealed bytes of a landing are cut off", where=f"part {ordinal}")
         last, length = _HEAD.unpack(head)
+        if last > 1 or length > FRAME + _TAG:
+            raise KeysUnavailable("the sealed bytes of a part were changed", where=f"part {ordinal}")
         if ordinal < start:
             pack.seek(length, os.SEEK_CUR)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,13 @@ from cds_server.store.engine import Database
 from cds_server.store.tables import COLUMNS
 from cds_server.store.vault import Vault, object_ref
 from cds_server.store.writer import head
+from models.errors import RecordUnavailable
 from models.nouns import Fact
 
 _LANDING = "id, ref, source, namespace, media_type, received_at, parts, size, pack, pack_file, pack_digest, manifest"
 FOREVER = "9999-12-31T00:00:00.000000Z"
+_ENDLESS = (1 << 43) - 1
+"""Above every sequence number that a row id can carry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ class Reads:
         rows = self.query(statement, parameters)
         return rows[0] if rows else None
 
-    # -- landings --------------------------------------------------------------------------------------------------------
+    # -- landings ------------------------------------------------------------------------------------------------------
 
     def landing(self, landing_id: int) -> LandingRow | None:
         row = self.one(f"SELECT {_LANDING} FROM landing WHERE id = ?", (landing_id,))
@@ -84,12 +87,13 @@ class Reads:
         return [
             (row[0], row[1])
             for row in self.query(
-                "SELECT l.id, COALESCE(MAX(d.part_to), 0) AS seen FROM landing l LEFT JOIN digestion d "
-                "ON d.landing_id = l.id GROUP BY l.id, l.parts HAVING COALESCE(MAX(d.part_to), 0) < l.parts ORDER BY l.id"
+                "SELECT l.id, COALESCE(MAX(d.part_to), 0) AS seen FROM landing l "
+                "LEFT JOIN digestion d ON d.landing_id = l.id "
+                "GROUP BY l.id, l.parts HAVING COALESCE(MAX(d.part_to), 0) < l.parts ORDER BY l.id"
             )
         ]
 
-    # -- persons -----------------------------------------------------------------------------------------------------------
+    # -- persons -------------------------------------------------------------------------------------------------------
 
     def record(self, namespace: str, local_id: str) -> RecordRow | None:
         row = self.one(
@@ -120,19 +124,23 @@ class Reads:
 
     def local_id(self, record: RecordRow) -> str:
         row = self.one("SELECT sealed FROM patient_record WHERE id = ?", (record.id,))
-        assert row is not None
+        if row is None:
+            raise RecordUnavailable("a patient record is gone", where=f"record {record.ref}")
         return self._vault.open_fact(record.ref, row[0]).decode()
 
     def person(self, record_id: int, at: str = FOREVER) -> tuple[int, ...]:
-        """Ids of the records that were one person at that instant, oldest first; the first one's ref names the person."""
-        rows_of = lambda ids: self.query(  # noqa: E731
-            f"SELECT record_id, other_id, verb FROM link WHERE (record_id IN ({marks(ids)}) OR other_id IN ({marks(ids)})) "
-            "AND at <= ? ORDER BY id",
-            (*ids, *ids, at),
-        )
-        return component(record_id, rows_of)
+        """Ids of the records that were one person at that instant, oldest first; the first's ref names the person."""
 
-    # -- facts ----------------------------------------------------------------------------------------------------------------
+        def links_of(ids: Sequence[int]) -> list[Any]:
+            return self.query(
+                "SELECT record_id, other_id, basis, verb FROM link "
+                f"WHERE (record_id IN ({marks(ids)}) OR other_id IN ({marks(ids)})) AND at <= ? ORDER BY id",
+                (*ids, *ids, at),
+            )
+
+        return component(record_id, links_of)
+
+    # -- facts ---------------------------------------------------------------------------------------------------------
 
     def facts(self, record_ids: Sequence[int], codes: frozenset[str] | None = None, at: str = FOREVER) -> list[Fact]:
         """Facts of these records with these codes (`system|code`; None: all) as known at that instant, unordered."""
@@ -157,7 +165,7 @@ class Reads:
             for row in self._fact_rows(record_ids, None, at)
         ]
 
-    # -- decisions ------------------------------------------------------------------------------------------------------------
+    # -- decisions -----------------------------------------------------------------------------------------------------
 
     def open_payload(self, kind: bytes, ref: str, cipher: bytes) -> Any:
         """A sealed JSON payload."""
@@ -166,9 +174,10 @@ class Reads:
     def open_flags(self) -> dict[str, int]:
         """Kind -> how many of that kind nobody has resolved."""
         rows = self.query(
-            "SELECT f.kind, COUNT(*) FROM flag f LEFT JOIN flag_closing c ON c.flag_id = f.id WHERE c.id IS NULL GROUP BY f.kind"
+            "SELECT f.kind, COUNT(*) FROM flag f LEFT JOIN flag_closing c ON c.flag_id = f.id "
+            "WHERE c.id IS NULL GROUP BY f.kind"
         )
-        return {kind: count for kind, count in rows}
+        return {row[0]: row[1] for row in rows}
 
     def unvalidated_count(self) -> int:
         row = self.one(
@@ -176,7 +185,7 @@ class Reads:
         )
         return int(row[0]) if row else 0
 
-    # -- the log ----------------------------------------------------------------------------------------------------------------
+    # -- the log -------------------------------------------------------------------------------------------------------
 
     def head(self) -> tuple[int, bytes]:
         """(sequence number, chain hash) of the last entry."""
@@ -191,13 +200,14 @@ class Reads:
     def entry(self, seq: int) -> Entry | None:
         return next(iter(self.entries(seq, 1)), None) if seq >= 1 and self.head()[0] >= seq else None
 
-    def entries(self, first: int = 1, batch: int = 2000) -> Iterator[Entry]:
-        """All entries from `first` on, in order, a batch at a time."""
+    def entries(self, first: int = 1, batch: int = 2000, *, upto: int = _ENDLESS) -> Iterator[Entry]:
+        """All entries from `first` to `upto`, in order, a batch at a time."""
         last = first - 1
         while True:
             rows = self.query(
-                "SELECT seq, body, leaf, chain, row_leaves FROM ledger_entry WHERE seq > ? ORDER BY seq LIMIT ?",
-                (last, batch),
+                "SELECT seq, body, leaf, chain, row_leaves FROM ledger_entry WHERE seq > ? AND seq <= ? "
+                "ORDER BY seq LIMIT ?",
+                (last, upto, batch),
             )
             if not rows:
                 return
@@ -205,15 +215,25 @@ class Reads:
                 yield Entry(int(row[0]), bytes(row[1]), bytes(row[2]), bytes(row[3]), bytes(row[4]))
             last = int(rows[-1][0])
 
-    def row_stream(self) -> RowStream:
-        return RowStream(self._database)
+    def row_stream(self, upto: int) -> RowStream:
+        """The rows of entries up to `upto`."""
+        return RowStream(self._database, upto)
+
+    def rows_beyond(self, seq: int) -> list[tuple[str, int, int]]:
+        """(table, row id, entry) of rows of entries after `seq`: at most ten a table."""
+        return [
+            (table, int(row[0]), int(row[0]) >> 20)
+            for table in COLUMNS
+            for row in self.query(f'SELECT id FROM "{table}" WHERE id >= ? ORDER BY id DESC LIMIT 10', (seq + 1 << 20,))
+        ]
 
 
 class RowStream:
     """Governed rows by entry, read once in order: what `verify` holds against the leaves."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, upto: int) -> None:
         self._database = database
+        self._end = upto + 1 << 20
         self._groups: dict[str, Iterator[tuple[int, list[Row]]]] = {}
         self._ahead: dict[str, tuple[int, list[Row]] | None] = {}
         self.strays: list[tuple[str, int, int]] = []
@@ -237,7 +257,7 @@ class RowStream:
     def finish(self) -> list[tuple[str, int, int]]:
         """Rows left over in any governed table."""
         for table in COLUMNS:
-            self(table, 1 << 43)
+            self(table, _ENDLESS + 1)
         return self.strays
 
     def _stray(self, table: str, group: tuple[int, list[Row]]) -> None:
@@ -254,9 +274,9 @@ class RowStream:
             with self._database.reading() as connection:
                 rows = connection.exec_driver_sql(
                     self._database.sql(
-                        f'SELECT {", ".join(columns)} FROM "{table}" WHERE id > ? ORDER BY id LIMIT 5000'
+                        f'SELECT {", ".join(columns)} FROM "{table}" WHERE id > ? AND id < ? ORDER BY id LIMIT 5000'
                     ),
-                    (last,),
+                    (last, self._end),
                 ).fetchall()
             if not rows:
                 break
@@ -266,7 +286,7 @@ class RowStream:
                     column: bool(cell) if column in booleans else bytes(cell) if isinstance(cell, memoryview) else cell
                     for column, cell in zip(columns, row, strict=True)
                 }
-                owner = int(str(cells["entry"]))
+                owner = row[place] >> 20  # the id says whose it is; an edited `entry` shows in the row's leaf
                 if owner != entry and group:
                     yield entry, group
                     group = []
@@ -280,15 +300,20 @@ def marks(values: Iterable[Any]) -> str:
     return ", ".join("?" for _ in values)
 
 
-def component(record_id: int, rows_of: Any) -> tuple[int, ...]:
-    """Records joined to this one, oldest first. `rows_of(ids)` gives (record, other, verb) of their links, in order."""
+def component(record_id: int, links_of: Callable[[Sequence[int]], Iterable[Any]]) -> tuple[int, ...]:
+    """Records joined to this one, oldest first.
+
+    `links_of(ids)` gives (record, other, basis, verb) of the links of these records, in the order they were made.
+
+    Two records may be joined on several grounds; they come apart when the last of them is undone.
+    """
     known: set[int] = {record_id}
     frontier = [record_id]
     while frontier:
-        active: dict[tuple[int, int], bool] = {}
-        for one, other, verb in rows_of(frontier):
-            active[min(one, other), max(one, other)] = verb == "link"
-        reached = {end for pair, on in active.items() if on for end in pair}
+        active: dict[tuple[int, int, str], bool] = {}
+        for one, other, basis, verb in links_of(frontier):
+            active[min(one, other), max(one, other), basis] = verb == "link"
+        reached = {end for (one, other, _), on in active.items() if on for end in (one, other)}
         frontier = sorted(reached - known)
         known |= reached
     return tuple(sorted(known))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -43,8 +42,9 @@ class Store:
             raise translated_os(error) from None
         database = Database(url, data_dir)
         migrate(database)
-        instance, new = _instance(database)
-        vault = Vault(KeyStore(data_dir / "keys.db", instance, create=new))
+        key_file = data_dir / "keys.db"
+        instance = _instance(database) or _new_instance(database, key_file)
+        vault = Vault(KeyStore(key_file, instance))
         return cls(data_dir, database, vault, Writer(database, vault), Reads(database, vault), instance)
 
     def close(self) -> None:
@@ -78,9 +78,15 @@ class Store:
             raise RecordUnavailable("the blob of a landing is missing", where=f"landing {landing.ref}") from None
 
     def parts(self, landing: LandingRow, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, bytes]]:
-        """(ordinal, bytes) of a landing's parts, in order."""
+        """(ordinal, bytes) of a landing's parts, in order. Raises RecordUnavailable when the last ones are missing."""
+        expected = landing.parts if stop is None else min(stop, landing.parts)
+        read = start
         with self.open_pack(landing) as pack:
-            yield from read_parts(self.vault, landing.ref, pack, start=start, stop=stop)
+            for ordinal, body in read_parts(self.vault, landing.ref, pack, start=start, stop=stop):
+                yield ordinal, body
+                read = ordinal + 1
+        if read < expected:
+            raise RecordUnavailable("the sealed bytes of a landing are cut off", where=f"landing {landing.ref}")
 
     def part(self, landing: LandingRow, ordinal: int) -> bytes:
         for _, body in self.parts(landing, ordinal, ordinal + 1):
@@ -91,17 +97,20 @@ class Store:
         return self.vault.open(part_ref(landing.ref, MANIFEST), landing.manifest) if landing.manifest else b"{}"
 
 
-def _instance(database: Database) -> tuple[str, bool]:
+def _instance(database: Database) -> str | None:
     with database.reading() as connection:
         row = connection.exec_driver_sql("SELECT id FROM instance").fetchone()
-    if row:
-        return str(row[0]), False
+    return str(row[0]) if row else None
+
+
+def _new_instance(database: Database, key_file: Path) -> str:
+    """Name a new instance: its key store first, then the row; a crash between the two leaves nothing half made."""
     with database.writing() as connection:
         row = connection.exec_driver_sql("SELECT id FROM instance").fetchone()
         if row:  # another process was first
-            return str(row[0]), False
-        instance = uuid.uuid4().hex
+            return str(row[0])
+        instance = KeyStore.create(key_file)
         connection.exec_driver_sql(
             database.sql("INSERT INTO instance (id, created_at) VALUES (?, ?)"), (instance, instant(datetime.now(UTC)))
         )
-    return instance, True
+        return instance

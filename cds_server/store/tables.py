@@ -1,9 +1,9 @@
 """The nouns as tables. Rows are written once: triggers refuse every update and delete (migration 0001).
 
 `id` is `entry << 20 | n`: the ledger entry that wrote the row and the row's number in it, so that ids never need a
-counter of their own, and each row names its entry. Digests marked *keyed* are HMAC-SHA-256 under the instance's index key: equality can be
-looked up, the value cannot be guessed by whoever holds only the database. Columns named `sealed` are AES-256-GCM under a
-key that stands in the key store, not here.
+counter of their own, and each row names its entry. Digests marked *keyed* are HMAC-SHA-256 under the instance's index
+key: equality can be looked up, the value cannot be guessed by whoever holds only the database. Columns named `sealed`
+are AES-256-GCM under a key that stands in the key store, not here.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Link(SQLModel, table=True):
 class Resource(SQLModel, table=True):
     __tablename__: ClassVar[str] = "resource"
     __table_args__ = (
-        Index("ix_resource_identity", "namespace", "type", "local_digest"),
+        Index("ix_resource_identity", "local_digest"),
         Index("ix_resource_place", "landing_id", "part"),
     )
     id: int = _id()
@@ -139,6 +139,7 @@ class Resource(SQLModel, table=True):
     namespace: str
     type: str
     local_digest: bytes = _bytes()
+    """Keyed digest of namespace, type and local id."""
     landing_id: int = _big()
     part: int
     pointer: str
@@ -327,7 +328,7 @@ class Lease(SQLModel, table=True):
 
 
 GOVERNED: dict[str, type[SQLModel]] = {
-    model.__tablename__: model  # type: ignore[misc]
+    model.__tablename__: model
     for model in (
         Landing,
         Digestion,

@@ -1,21 +1,23 @@
 """The one door that PHI goes through on its way to disk.
 
 Each payload (a part, a snapshot, a card, an action) is sealed by AES-256-GCM under a key of its own. Keys stand in a
-separate file, never in the database or its backups: destroy a key and the payload is gone from every copy, while the row,
-its digest and every proof over it stay whole. The commitment HMAC-SHA-256(key', payload) stands in the row and in the
-ledger; without the key it says nothing about the payload (NIST SP 800-38D for GCM: one key seals one payload, so the
-nonce may be constant; a part longer than a frame counts its frames in the nonce).
+separate file, never in the database or its backups: destroy a key and the payload is gone from every copy, while the
+row, its digest and every proof over it stay whole. The commitment HMAC-SHA-256(key', payload) stands in the row and in
+the ledger; without the key it says nothing about the payload (NIST SP 800-38D for GCM: one key seals one payload, so
+the nonce may be constant; a part longer than a frame counts its frames in the nonce).
 
 Facts are a projection, many and small: they are sealed under one key per patient record, each with a random nonce.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import os
 import sqlite3
 import threading
+import uuid
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -34,20 +36,14 @@ _CACHED_RECORDS = 8192
 class KeyStore:
     """Keys by reference in a SQLite file of their own; `put` returns when they are on disk."""
 
-    def __init__(self, path: Path, instance: str, *, create: bool = False) -> None:
-        if not path.exists() and not create:
+    def __init__(self, path: Path, instance: str) -> None:
+        if not path.exists():
             raise KeysUnavailable(
                 "the key store is missing; without it nothing that was sealed can be read", where=str(path.name)
             )
         self.path = path
         try:
-            self._connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-            os.chmod(path, 0o600)
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=FULL")
-            self._connection.execute("PRAGMA secure_delete=ON")
-            if create:
-                self._create(instance)
+            self._connection = _connected(path)
             named = self._connection.execute("SELECT value FROM secret WHERE name = 'instance'").fetchone()
         except sqlite3.Error as error:
             raise KeysUnavailable(f"the key store cannot be opened ({type(error).__name__})", where=path.name) from None
@@ -56,14 +52,31 @@ class KeyStore:
         self._lock = threading.Lock()
         self._columns = "INSERT OR IGNORE INTO object_key (ref, key) VALUES (?, ?)"
 
-    def _create(self, instance: str) -> None:
-        self._connection.executescript(
-            "BEGIN IMMEDIATE;"
-            "CREATE TABLE IF NOT EXISTS object_key (ref BLOB PRIMARY KEY, key BLOB NOT NULL) WITHOUT ROWID;"
-            "CREATE TABLE IF NOT EXISTS secret (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;"
-            "COMMIT;"
-        )
-        self._connection.execute("INSERT OR IGNORE INTO secret VALUES ('instance', ?)", (instance.encode(),))
+    @staticmethod
+    def create(path: Path) -> str:
+        """Make the key store of a new instance and name that instance; call it before the database names it.
+
+        A key store without a key, left by a start that was cut off, is taken over. Raises KeysUnavailable when there is
+        one with keys: its database was lost, and a new one must not take its place.
+        """
+        try:
+            with contextlib.closing(_connected(path)) as connection:
+                connection.executescript(
+                    "BEGIN IMMEDIATE;"
+                    "CREATE TABLE IF NOT EXISTS object_key (ref BLOB PRIMARY KEY, key BLOB NOT NULL) WITHOUT ROWID;"
+                    "CREATE TABLE IF NOT EXISTS secret (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;"
+                    "COMMIT;"
+                )
+                if connection.execute("SELECT 1 FROM object_key LIMIT 1").fetchone():
+                    raise KeysUnavailable(
+                        "the key store has keys, but the database holds no instance: was the database lost?",
+                        where=path.name,
+                    )
+                connection.execute("INSERT OR IGNORE INTO secret VALUES ('instance', ?)", (uuid.uuid4().hex.encode(),))
+                (named,) = connection.execute("SELECT value FROM secret WHERE name = 'instance'").fetchone()
+                return str(named.decode())
+        except sqlite3.Error as error:
+            raise KeysUnavailable(f"the key store cannot be made ({type(error).__name__})", where=path.name) from None
 
     def put(self, keys: Iterable[tuple[bytes, bytes]]) -> None:
         with self._lock:
@@ -74,23 +87,29 @@ class KeyStore:
             except sqlite3.Error as error:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
-                raise KeysUnavailable(f"keys cannot be written: {error}", where=self.path.name) from None
+                raise KeysUnavailable(f"keys cannot be written: {type(error).__name__}", where=self.path.name) from None
 
     def get(self, ref: bytes) -> bytes | None:
         with self._lock:
             try:
                 row = self._connection.execute("SELECT key FROM object_key WHERE ref = ?", (ref,)).fetchone()
             except sqlite3.Error as error:
-                raise KeysUnavailable(f"keys cannot be read: {error}", where=self.path.name) from None
+                raise KeysUnavailable(f"keys cannot be read: {type(error).__name__}", where=self.path.name) from None
         return bytes(row[0]) if row else None
 
     def secret(self, name: str) -> bytes:
         """A secret of this instance (index key, signing keys); made at its first use."""
+        asked = "SELECT value FROM secret WHERE name = ?"
         with self._lock:
-            self._connection.execute(
-                "INSERT OR IGNORE INTO secret (name, value) VALUES (?, ?)", (name, os.urandom(KEY_BYTES))
-            )
-            row = self._connection.execute("SELECT value FROM secret WHERE name = ?", (name,)).fetchone()
+            try:
+                row = self._connection.execute(asked, (name,)).fetchone()
+                if row is None:
+                    self._connection.execute(
+                        "INSERT OR IGNORE INTO secret (name, value) VALUES (?, ?)", (name, os.urandom(KEY_BYTES))
+                    )
+                    row = self._connection.execute(asked, (name,)).fetchone()
+            except sqlite3.Error as error:
+                raise KeysUnavailable(f"keys cannot be read: {type(error).__name__}", where=self.path.name) from None
         return bytes(row[0])
 
     def backup(self, to: Path) -> None:
@@ -102,6 +121,14 @@ class KeyStore:
     def close(self) -> None:
         with self._lock:
             self._connection.close()
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+    os.chmod(path, 0o600)
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+    return connection
 
 
 class ClosedKeys:
@@ -192,10 +219,10 @@ class Vault:
             if len(self._records) > _CACHED_RECORDS:
                 self._records.popitem(last=False)
 
-    # -- lookups ---------------------------------------------------------------------------------------------------------
+    # -- lookups -------------------------------------------------------------------------------------------------------
 
     def index(self, *parts: str | bytes) -> bytes:
-        """Keyed digest for equality look-ups (32 bytes); parts are length-framed, so `("ab", "c")` is not `("a", "bc")`."""
+        """Keyed digest for equality look-ups, 32 bytes; framed by length, so `("ab", "c")` is not `("a", "bc")`."""
         framed = b"".join(
             len(raw).to_bytes(4) + raw for raw in (part.encode() if isinstance(part, str) else part for part in parts)
         )
@@ -215,5 +242,5 @@ def record_key_ref(record: str) -> bytes:
 
 
 def object_ref(kind: bytes, ref: str) -> bytes:
-    """Key reference of a payload: one letter for its kind, then its random reference (32 hex digits, dashes allowed)."""
+    """Key reference of a payload: a letter for its kind, then its random reference (32 hex digits, dashes allowed)."""
     return kind + bytes.fromhex(ref.replace("-", ""))

@@ -1,8 +1,8 @@
 """The transaction. Every act writes its rows and its ledger entry together, or nothing.
 
 Acts queue up; whatever queued while the last group was being synced is the next group, in one durable transaction with
-one savepoint per act: an act that fails takes nothing else with it, and nobody waits for a timer. An act's future resolves only after
-COMMIT returned: returning means durable.
+one savepoint per act: an act that fails takes nothing else with it, and nobody waits for a timer. An act's future
+resolves only after COMMIT returned: returning means durable.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ _BOOT = uuid.uuid4().hex
 class Tx:
     """What one act sees: the connection for look-ups, and the rows and keys it wants to leave behind.
 
-    Rows are written when the act returns, so that an act reads what was there before it; `entry` closes the current
-    ledger entry and opens the next one, for an act that is two verbs (a hook's landing, then its digest).
+    Rows are written in bulk when the entry closes: until then an act reads what was there before it, unless it asks
+    for `flush`. `entry` closes the current ledger entry and opens the next one, for an act that is two verbs (a hook's
+    landing, then its digest).
     """
 
     def __init__(self, connection: Connection, database: Database, vault: Vault, seq: int, previous: bytes) -> None:
@@ -48,6 +49,7 @@ class Tx:
         self.seq = seq
         self._previous = previous
         self._rows: dict[str, list[dict[str, Cell]]] = {}
+        self._written: dict[str, int] = {}
         self._count = 0
         self.fresh_keys: dict[bytes, bytes] = {}
         self.entries: list[Entry] = []
@@ -63,9 +65,13 @@ class Tx:
         self._rows.setdefault(table, []).append(row)
         return row_id
 
-    def pending(self, table: str) -> list[dict[str, Cell]]:
-        """Rows of this entry that are not written yet."""
-        return self._rows.get(table, [])
+    def flush(self) -> None:
+        """Write the rows added so far, so that this act reads them; they stay part of the entry that is open."""
+        for table, members in self._rows.items():
+            columns, done = COLUMNS[table], self._written.get(table, 0)
+            if len(members) > done:
+                self._insert(table, columns, [tuple(row[column] for column in columns) for row in members[done:]])
+                self._written[table] = len(members)
 
     def read(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
         """Rows of a query written with `?`."""
@@ -89,9 +95,7 @@ class Tx:
             rows=rows,
             detail=detail,
         )
-        for table, members in self._rows.items():
-            columns = COLUMNS[table]
-            self._insert(table, columns, [tuple(row[column] for column in columns) for row in members])
+        self.flush()
         self._insert(
             "ledger_entry",
             ("seq", "body", "leaf", "chain", "row_leaves"),
@@ -99,7 +103,7 @@ class Tx:
         )
         self.entries.append(entry)
         self.seq, self._previous = self.seq + 1, entry.chain
-        self._rows, self._count = {}, 0
+        self._rows, self._written, self._count = {}, {}, 0
         return entry
 
     def _insert(self, table: str, columns: tuple[str, ...], rows: list[tuple[Cell, ...]]) -> None:
@@ -170,7 +174,12 @@ class Writer:
             if last:
                 return
 
-    def _commit(self, group: list[_Act[Any]]) -> None:
+    def _commit(self, queued: list[_Act[Any]]) -> None:
+        # From here on an act cannot be cancelled: a caller that goes away (a client that hangs up) must not find the
+        # writer setting a result on a future that is gone, which would end this thread and with it every later act.
+        group = [act for act in queued if act.future.set_running_or_notify_cancel()]
+        if not group:
+            return
         done: list[tuple[_Act[Any], Any]] = []
         failed: list[tuple[_Act[Any], BaseException]] = []
         keys: dict[bytes, bytes] = {}
@@ -196,16 +205,16 @@ class Writer:
                     done.append((act, result))
                 if keys:
                     self._vault.keys.put(keys.items())  # durable before the rows that need them
-        except Exception as error:
-            refused = _translated(error)
+        except Exception as cause:  # noqa: BLE001 (whatever it is, each waiting caller gets it)
+            refused = _translated(cause)
             for act in group:
-                own = next((e for failed_act, e in failed if failed_act is act), None)
-                act.future.set_exception(_translated(own) if own is not None else refused)
+                own = next((problem for failed_act, problem in failed if failed_act is act), None)
+                act.future.set_exception(refused if own is None else _translated(own))
             return
         self.groups += 1
         self.acts += len(done)
-        for act, error in failed:
-            act.future.set_exception(_translated(error))
+        for act, problem in failed:
+            act.future.set_exception(_translated(problem))
         for act, result in done:
             act.future.set_result(result)
 

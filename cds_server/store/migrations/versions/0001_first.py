@@ -1,5 +1,7 @@
 """The first schema: every governed table, and the triggers that keep it insert-only."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -7,31 +9,31 @@ revision = "0001"
 down_revision = None
 
 
-def _id() -> sa.Column:
+def _id() -> sa.Column[Any]:
     return sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False)
 
 
-def _entry() -> sa.Column:
+def _entry() -> sa.Column[Any]:
     return sa.Column("entry", sa.BigInteger, nullable=False, index=True)
 
 
-def _text(name: str, **options: object) -> sa.Column:
-    return sa.Column(name, sa.String, nullable=bool(options.pop("nullable", False)), **options)
+def _text(name: str, *, nullable: bool = False, index: bool = False, unique: bool = False) -> sa.Column[Any]:
+    return sa.Column(name, sa.String, nullable=nullable, index=index or None, unique=unique or None)
 
 
-def _big(name: str, *, nullable: bool = False, index: bool = False) -> sa.Column:
+def _big(name: str, *, nullable: bool = False, index: bool = False) -> sa.Column[Any]:
     return sa.Column(name, sa.BigInteger, nullable=nullable, index=index)
 
 
-def _int(name: str, *, nullable: bool = False) -> sa.Column:
+def _int(name: str, *, nullable: bool = False) -> sa.Column[Any]:
     return sa.Column(name, sa.Integer, nullable=nullable)
 
 
-def _bytes(name: str, *, nullable: bool = False, unique: bool = False) -> sa.Column:
+def _bytes(name: str, *, nullable: bool = False, unique: bool = False) -> sa.Column[Any]:
     return sa.Column(name, sa.LargeBinary, nullable=nullable, unique=unique)
 
 
-def _flag(name: str) -> sa.Column:
+def _flag(name: str) -> sa.Column[Any]:
     return sa.Column(name, sa.Boolean, nullable=False)
 
 
@@ -124,7 +126,7 @@ def upgrade() -> None:
         _flag("voided"),
         _flag("test"),
         _text("labels"),
-        sa.Index("ix_resource_identity", "namespace", "type", "local_digest"),
+        sa.Index("ix_resource_identity", "local_digest"),
         sa.Index("ix_resource_place", "landing_id", "part"),
     )
     op.create_table(
