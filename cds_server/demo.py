@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -30,6 +31,7 @@ NAMESPACE = "sandbox"
 
 
 def demo(*, port: int, once: bool) -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # however it is stopped, its processes go with it
     folder = fixtures()
     settings = _settings(port, once)
     print(f"instance   {settings.data_dir}")
