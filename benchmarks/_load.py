@@ -1,0 +1,161 @@
+"""A load client in a process of its own: HTTP/1.1, kept-alive connections, one thread, no library between.
+
+    closed loop   each connection sends its next request when its last answer is complete: the top rate
+    open loop     requests start by the clock at a fixed rate, and wait for a free connection where there is none; latency
+                  counts from the time at which the clock said so, so that a slow server cannot hide its queue
+
+    python -m benchmarks._load --port N --seconds S [--rate R] [--connections 16]      prints one JSON line
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import select
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from dataclasses import asdict, dataclass
+
+from benchmarks._bodies import SERVICE, Bodies, survival
+
+CONNECTIONS = 16
+WARM_UP = 0.5
+"""Seconds that are not counted."""
+_SAMPLE = 50
+"""One answer in so many is looked into: it must be a score."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a client saw. Latencies in milliseconds."""
+
+    answered: int
+    seconds: float
+    rate: float
+    p50: float
+    p99: float
+    worst: float
+    failed: int
+    scored: int
+    looked_at: int
+    answer_bytes: int
+
+
+class _Connection:
+    def __init__(self, port: int, poll: select.epoll) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.began = 0.0
+        self._buffer = bytearray()
+        poll.register(self.socket, select.EPOLLIN)
+
+    def send(self, request: bytes, began: float) -> None:
+        self.began = began
+        self.socket.sendall(request)
+
+    def receive(self) -> tuple[int, bytes] | None:
+        """Status and body once the answer is complete."""
+        chunk = self.socket.recv(1 << 16)
+        if not chunk:
+            raise ConnectionError("the server closed a connection")
+        self._buffer += chunk
+        head = self._buffer.find(b"\r\n\r\n")
+        if head < 0:
+            return None
+        header = bytes(self._buffer[:head]).lower()
+        length = int(header.split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])
+        if len(self._buffer) < head + 4 + length:
+            return None
+        status, body = int(header[9:12]), bytes(self._buffer[head + 4 : head + 4 + length])
+        self._buffer.clear()
+        return status, body
+
+
+def run(port: int, seconds: float, *, rate: float | None = None, connections: int = CONNECTIONS, check: bool = True) -> Load:
+    """Drive the server for `seconds`; at `rate` requests a second, or as fast as it answers."""
+    bodies = Bodies(time.time_ns())
+    prefix = _head(len(bodies.one()), port)
+    poll = select.epoll()
+    by_number = {(each := _Connection(port, poll)).socket.fileno(): each for _ in range(connections)}
+    free = deque(by_number.values())
+    began = time.perf_counter()
+    counted_from, until = began + WARM_UP, began + WARM_UP + seconds
+    latencies: list[float] = []
+    failed = scored = looked_at = size = 0
+    due, step = began, 1 / rate if rate else 0.0
+    while (moment := time.perf_counter()) < until or len(free) < connections:
+        while free and moment < until and (rate is None or due <= moment):
+            free.popleft().send(prefix + bodies.one(), due if rate else moment)
+            due += step
+            moment = time.perf_counter()
+        wait = 0.5 if rate is None or not free else max(0.0, min(due, until) - moment)
+        for number, _ in poll.poll(wait):
+            connection = by_number[number]
+            answer = connection.receive()
+            if answer is None:
+                continue
+            ended = time.perf_counter()
+            free.append(connection)
+            if connection.began < counted_from or (rate is None and ended > until):
+                continue
+            status, body = answer
+            failed += status != 200
+            latencies.append((ended - connection.began) * 1000)
+            if check and status == 200 and len(latencies) % _SAMPLE == 1:
+                looked_at += 1
+                scored += survival(body)
+                size = len(body)
+    latencies.sort()
+    return Load(
+        answered=len(latencies) - failed,
+        seconds=seconds,
+        rate=(len(latencies) - failed) / seconds,
+        p50=_percentile(latencies, 0.50),
+        p99=_percentile(latencies, 0.99),
+        worst=latencies[-1] if latencies else 0.0,
+        failed=failed,
+        scored=scored,
+        looked_at=looked_at,
+        answer_bytes=size,
+    )
+
+
+def _head(length: int, port: int) -> bytes:
+    return (
+        f"POST {SERVICE} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    ).encode()
+
+
+def _percentile(ordered: list[float], share: float) -> float:
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0.0
+
+
+def drive(port: int, seconds: float, *, rate: float | None = None, check: bool = True) -> Load:
+    """`run` in a process of its own. Raises AssertionError where the answers are not what is measured."""
+    command = [sys.executable, "-m", "benchmarks._load", "--port", str(port), "--seconds", str(seconds)]
+    command += ["--rate", str(rate)] if rate else []
+    command += [] if check else ["--no-check"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=seconds * 3 + 60)
+    load = Load(**json.loads(done.stdout))
+    assert load.failed == 0, f"{load.failed} requests failed"
+    assert load.scored == load.looked_at, f"{load.looked_at - load.scored} of {load.looked_at} answers were no score"
+    return load
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="drive a hook server on this machine")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--rate", type=float)
+    parser.add_argument("--connections", type=int, default=CONNECTIONS)
+    parser.add_argument("--no-check", action="store_true", help="answers need not be cards")
+    args = parser.parse_args()
+    found = run(args.port, args.seconds, rate=args.rate, connections=args.connections, check=not args.no_check)
+    print(json.dumps(asdict(found)))
+
+
+if __name__ == "__main__":
+    main()

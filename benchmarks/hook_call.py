@@ -1,0 +1,117 @@
+"""A hook call, scored and durably recorded, beside a bare FastAPI route that parses the same bodies.
+
+Both run one process under the same uvicorn settings, in turns (A, B, A, B, ...), and are driven by the same client over 16
+kept-alive connections; every request is another patient with other values. The store is SQLite with full sync, preloaded
+with the Synthea set; the background validation of `cds serve` runs as it ships. Then p99 at half of its own top rate, alone
+and while `cds digest` reads the whole set once more in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import sys
+from pathlib import Path
+
+from benchmarks import _bench
+from benchmarks._load import Load, drive
+
+FLOOR, AIM = 0.15, 0.30
+"""Of the bare route's rate. 0.29 is where the nearest neighbour stands, with one fixed card and no record."""
+P99_ALONE, P99_DIGESTING = 40.0, 100.0
+"""Milliseconds."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--latency-seconds", type=float, default=20.0, help="of each measurement at half rate")
+    parser.add_argument("--types", nargs="*", default=[], help="preload only these resource types (default: all)")
+    parser.add_argument("--instance", type=Path, help="copy this preloaded data directory instead of preloading")
+    args = parser.parse_args()
+    with _bench.scratch() as scratch:
+        instance = scratch / "var"
+        _preload(instance, args)
+        return 0 if _measure(instance, args) else 1
+
+
+def _preload(instance: Path, args: argparse.Namespace) -> None:
+    files = _bench.files_of(args.types)
+    if args.instance:
+        shutil.copytree(args.instance, instance)
+    else:
+        with _bench.Waiting("preloading"):
+            _bench.cds(instance, "land", "--source", "synthea", *files)
+            _bench.cds(instance, "digest")
+    _bench.cds(instance, "land", "--source", "synthea-again", *files)  # to be digested while calls come in
+
+
+def _measure(instance: Path, args: argparse.Namespace) -> bool:
+    ours: list[float] = []
+    bares: list[float] = []
+    with _bench.serving(instance) as (port, _):
+        size = drive(port, 1.0).answer_bytes
+        with _bench.bare(size) as (bare_port, _):
+            for _ in range(args.rounds):
+                ours.append(drive(port, args.seconds).rate)
+                bares.append(drive(bare_port, args.seconds, check=False).rate)
+        top, bare = statistics.median(ours), statistics.median(bares)
+        print(f"rounds     ours {_listed(ours)}   bare {_listed(bares)}   answers of {size} bytes   {_bench.machine()}")
+        alone = drive(port, args.latency_seconds, rate=top / 2)
+        print(f"half rate  {_told(alone)}")
+        beside, digested = _while_digesting(instance, port, top / 2, args.latency_seconds)
+        print(f"digesting  {_told(beside)}   cds digest {'ended' if digested else 'ran'} when the load ended")
+    return all(
+        [
+            _bench.figure(
+                "hook call, scored and recorded: rate",
+                top,
+                "requests/s",
+                against=f"bare FastAPI route, same bodies, same answer size: {bare:.0f} requests/s",
+                ratio=top / bare,
+                goal=f">= {FLOOR} (aim {AIM})",
+                ok=top / bare >= FLOOR,
+            ),
+            _bench.figure(
+                "hook call: p99 at half of its top rate",
+                alone.p99,
+                "ms",
+                against=f"open loop at {top / 2:.0f} requests/s",
+                goal=f"< {P99_ALONE:.0f} ms",
+                ok=alone.p99 < P99_ALONE,
+            ),
+            _bench.figure(
+                "hook call: p99 at half of its top rate, while cds digest runs",
+                beside.p99,
+                "ms",
+                against=f"open loop at {top / 2:.0f} requests/s",
+                goal=f"< {P99_DIGESTING:.0f} ms",
+                ok=beside.p99 < P99_DIGESTING,
+            ),
+        ]
+    )
+
+
+def _while_digesting(instance: Path, port: int, rate: float, seconds: float) -> tuple[Load, bool]:
+    """The load at a rate beside a running digest, and whether the digest ended first."""
+    digest = _bench.start(instance, "digest")
+    try:
+        load = drive(port, seconds, rate=rate)
+        return load, digest.poll() is not None
+    finally:
+        digest.terminate()
+        digest.wait()
+
+
+def _listed(rates: list[float]) -> str:
+    return " ".join(f"{rate:.0f}" for rate in rates)
+
+
+def _told(load: Load) -> str:
+    return f"{load.rate:.0f}/s  p50 {load.p50:.1f} ms  p99 {load.p99:.1f} ms  worst {load.worst:.0f} ms  ({load.answered} answers)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
