@@ -11,7 +11,6 @@ An error is never an empty success. If the record cannot be written there is no 
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,13 +27,14 @@ from cds_server.hooks.service import CardGuide, ServiceSpec
 from cds_server.intake import add_landing
 from cds_server.registry import Registry, runtime_id
 from cds_server.settings import Settings
-from cds_server.store.reads import FOREVER, RecordRow
+from cds_server.store.entropy import new_ref, new_uuid
+from cds_server.store.reads import ActReads, Reads, RecordRow
 from cds_server.store.store import Store
 from cds_server.store.vault import object_ref
 from cds_server.store.writer import Tx
 from models.canonical import canonical
 from models.errors import BadInput, CdsError, WrongPatient
-from models.nouns import JSON, ClinicianAction, Judgement, LandingMeta, Snapshot, instant
+from models.nouns import JSON, ClinicianAction, Fact, Judgement, LandingMeta, Snapshot, instant
 from models.scoring import Scorer
 
 CALL, SNAPSHOT, INFERENCE, CARD, ACTION = b"k", b"s", b"i", b"c", b"a"
@@ -44,12 +44,22 @@ _EHR_SOURCE = "cds-hooks"
 
 
 @dataclass(frozen=True, slots=True)
+class Known:
+    """What is known about the person behind a record at one instant, as far as a caller may see it."""
+
+    person: str
+    records: tuple[RecordRow, ...]
+    facts: tuple[Fact, ...]
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
 class Landed:
     """The request is durable, and what it states is known."""
 
     landing_id: int
     record: RecordRow
-    at: str
+    known: Known
 
 
 class Decisions:
@@ -68,9 +78,8 @@ class Decisions:
             return Answer(cards=())
         scorer = self._registry.scorer(spec.id)
         reads = await self._read(spec, request, caller, received)
-        landed = await self._land(request, reads, caller, received)
-        snapshot = self.snapshot(scorer, landed.record, caller.namespace, spec.context(request.context))
-        judgement = scorer.judge(snapshot)
+        landed = await self._land(scorer, request, reads, caller, received)
+        judgement = scorer.judge(snapshot(scorer, landed.known, spec.context(request.context)))
         return await self.infer(spec, request, caller, received, landed, judgement)
 
     async def refuse(self, service: str, request: HookRequest | None, caller: Caller, error: CdsError) -> None:
@@ -92,19 +101,24 @@ class Decisions:
             raise Recorded(error) from None
         return reads
 
-    async def _land(self, request: HookRequest, reads: tuple[Read, ...], caller: Caller, received: str) -> Landed:
+    async def _land(
+        self, scorer: Scorer, request: HookRequest, reads: tuple[Read, ...], caller: Caller, received: str
+    ) -> Landed:
+        """Land and digest in one act, and look up what is known then: the facts just read need no second reading."""
+
         def act(tx: Tx) -> Landed:
             landing_id, where = self._add_landing(tx, request, caller, received)
             reducer = Reducer(tx, where, self._settings.joining_systems)
             reducer.run([PartRead(0, reads)])
-            record_id, ref = reducer.record(request.patient_id)
+            record = RecordRow(*reducer.record(request.patient_id), caller.namespace)
+            opened = tx.seq
             close_digest(tx, reducer, (0, 1), len(reads), actor(caller))
-            return Landed(landing_id, RecordRow(record_id, ref, caller.namespace), tx.now)
+            return Landed(landing_id, record, self._known(ActReads(tx), scorer, record, tx.now, opened, reducer.opened))
 
         return await self._store.writer.write(act)
 
     def _add_landing(self, tx: Tx, request: HookRequest, caller: Caller, received: str) -> tuple[int, Where]:
-        ref = uuid.uuid4().hex
+        ref = new_ref()
         meta = LandingMeta(_EHR_SOURCE, caller.namespace, cds_hooks.REQUEST, received)
         pack = self._store.pack_writer(ref)
         pack.write(request.without_token())
@@ -155,30 +169,36 @@ class Decisions:
 
         await self._store.writer.write(act)
 
-    # -- snapshot --------------------------------------------------------------------------------------------------------------
+    # -- what is known -------------------------------------------------------------------------------------------------
 
-    def snapshot(
-        self, scorer: Scorer, record: RecordRow, namespace: str, context: JSON, *, at: str | None = None
-    ) -> Snapshot:
-        """The facts this model asks for about the person behind a record, as known at `at` (None: now).
+    def known(self, scorer: Scorer, record: RecordRow, at: str | None = None) -> Known:
+        """What is, or was, known about the person behind a record (for commands: a hook call asks inside its act)."""
+        return self._known(self._store.reads, scorer, record, at or now(), None, ())
 
-        Only records of namespaces that the caller's EHR may see are in it; facts marked as test data only where the EHR is
-        one for tests.
+    def _known(
+        self, reads: Reads, scorer: Scorer, record: RecordRow, at: str, entry: int | None, opened: Sequence[Fact]
+    ) -> Known:
+        """Only records of namespaces that the caller's EHR may see are in it; facts marked as test data only where that
+        EHR is one for tests.
+
+        `opened` are the facts that entry `entry` wrote, at hand already; all others are read.
         """
-        as_of = at or now()
-        ehr = self._settings.ehr(namespace)
-        ids = self._store.reads.person(record.id, as_of)
-        records = [record] if ids == (record.id,) else self._store.reads.records(ids)
-        seen = [r for r in records if r.namespace == namespace or r.namespace in ehr.sees]
-        facts = self._store.reads.facts([r.id for r in seen], scorer.facts_wanted(), FOREVER if at is None else at)
-        return Snapshot(
+        ehr = self._settings.ehr(record.namespace)
+        wanted = scorer.facts_wanted()
+        ids = reads.person(record.id, at)
+        records = [record] if ids == (record.id,) else reads.records(ids)
+        seen = [r for r in records if r.namespace == record.namespace or r.namespace in ehr.sees]
+        if entry is None:
+            facts = reads.facts([r.id for r in seen], wanted, at)
+        else:
+            facts = reads.facts([r.id for r in seen], wanted, at, before=entry)
+            refs = {r.ref for r in seen}
+            facts += [fact for fact in opened if fact.record in refs and fact.code.token in wanted]
+        return Known(
             person=records[0].ref,
-            records=tuple(r.ref for r in seen),
-            as_of=max([as_of, *(fact.known_from for fact in facts)]),
-            clinical_time=as_of,
-            model=scorer.model.id,
+            records=tuple(seen),
             facts=Snapshot.ordered([fact for fact in facts if ehr.test or not fact.test]),
-            context=context,
+            at=at,
         )
 
     # -- infer -----------------------------------------------------------------------------------------------------------------
@@ -193,12 +213,12 @@ class Decisions:
         judgement: Judgement,
     ) -> Answer:
         """Render the cards, then write everything in one transaction with its entry."""
-        inference = str(uuid.uuid4())
+        inference = new_uuid()
         guide = CardGuide(
             inference=inference,
-            data_as_of=landed.at,
+            data_as_of=landed.known.at,
             public_url=self._settings.public_url,
-            new_uuid=lambda: str(uuid.uuid4()),
+            new_uuid=new_uuid,
         )
         cards = [render(card) for card in spec.cards(judgement, guide)]
         abstained = judgement.score.abstained is not None
@@ -247,7 +267,7 @@ class Decisions:
         judgement: Judgement,
         cards: Sequence[JSON],
     ) -> dict[str, Any]:
-        snapshot_ref = uuid.uuid4().hex
+        snapshot_ref = new_ref()
         sealed = tx.vault.seal(object_ref(SNAPSHOT, snapshot_ref), judgement.snapshot.bytes, tx.fresh_keys)
         snapshot_id = tx.add(
             "snapshot",
@@ -318,7 +338,7 @@ class Decisions:
         reason: str | None,
         landing_id: int | None,
     ) -> int:
-        ref = uuid.uuid4().hex
+        ref = new_ref()
         user = None
         if request is not None and request.user_id is not None:
             user = tx.vault.seal(object_ref(CALL, ref), request.user_id.encode(), tx.fresh_keys).cipher
@@ -350,6 +370,19 @@ class Decisions:
             return record_actions(tx, service, actions, caller)
 
         return await self._store.writer.write(act)
+
+
+def snapshot(scorer: Scorer, known: Known, context: JSON) -> Snapshot:
+    """Freeze what is known, with the request's own context."""
+    return Snapshot(
+        person=known.person,
+        records=tuple(record.ref for record in known.records),
+        as_of=known.at,
+        clinical_time=known.at,
+        model=scorer.model.id,
+        facts=known.facts,
+        context=context,
+    )
 
 
 class Recorded(CdsError):
@@ -386,7 +419,7 @@ def _add_action(tx: Tx, service: str, action: ClinicianAction, caller: Caller, d
         (action.card, service, caller.namespace),
     )
     card_id, inference_id = (cards[0][0], cards[0][1]) if cards else (None, None)
-    ref = uuid.uuid4().hex
+    ref = new_ref()
     sealed = tx.vault.seal(object_ref(ACTION, ref), canonical(action.plain()), tx.fresh_keys)
     tx.add(
         "action",

@@ -7,7 +7,6 @@ that names its place; what belongs to nobody we know becomes one of kind `unmatc
 from __future__ import annotations
 
 import functools
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,9 +17,10 @@ from adapters import readers
 from adapters.readers import facts as projection
 from adapters.readers.subjects import identifiers_of, marks_of, subject_of
 from cds_server.identity import Identifier, join, value_text, withdraw
+from cds_server.store.entropy import new_ref
 from cds_server.store.reads import marks
 from cds_server.store.writer import Tx
-from models.canonical import canonical
+from models.canonical import canonical, canonical_text
 from models.errors import BadInput
 from models.nouns import JSON, Fact, Marks, Part, Provenance, Statement, Subject, Verb
 from models.plugins import discover
@@ -142,6 +142,9 @@ class Reducer:
     tally: Tally = field(default_factory=Tally)
     records: dict[bytes, tuple[int, str]] = field(default_factory=dict)
     versions: dict[bytes, _Open | None] = field(default_factory=dict)
+    locals: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    fresh: dict[int, tuple[Fact, ...]] = field(default_factory=dict)
+    """Facts of the versions that this act opened, by resource row."""
 
     @property
     def changed(self) -> bool:
@@ -159,7 +162,7 @@ class Reducer:
 
     def _look_up(self, parts: Sequence[PartRead]) -> None:
         """All records and open versions that these statements name, in two queries."""
-        local = functools.partial(self.tx.vault.index, "local", self.where.namespace)
+        local = self.local
         resources: dict[bytes, None] = {}
         patients: dict[bytes, None] = {}
         for part in parts:
@@ -177,17 +180,27 @@ class Reducer:
             for row_id, digest, content, record_id in self.tx.read(
                 "SELECT r.id, r.local_digest, r.content, r.record_id FROM resource r "
                 "LEFT JOIN resource_closing c ON c.resource_id = r.id "
-                f"WHERE r.namespace = ? AND r.local_digest IN ({marks(chunk)}) AND c.id IS NULL",
-                (self.where.namespace, *chunk),
+                f"WHERE r.local_digest IN ({marks(chunk)}) AND c.id IS NULL",
+                tuple(chunk),
             ):
                 self.versions[bytes(digest)] = _Open(row_id, bytes(content), record_id)
 
+    def local(self, resource_type: str, local_id: str) -> bytes:
+        """Keyed digest of a local id in this landing's namespace."""
+        known = self.locals.get((resource_type, local_id))
+        if known is None:
+            known = self.tx.vault.index("local", self.where.namespace, resource_type, local_id)
+            self.locals[resource_type, local_id] = known
+        return known
+
     def apply(self, part: int, read: Read) -> None:
         statement = read.statement
-        local = self.tx.vault.index("local", self.where.namespace, statement.resource_type, statement.local_id)
+        local = self.local(statement.resource_type, statement.local_id)
         known = self.versions.get(local)
         if statement.verb is Verb.VOID:
             if known is not None:
+                if statement.resource_type == "Patient" and known.record_id is not None:
+                    withdraw(self.tx, known.record_id, self._withdrawn(known.id, ()))
                 self.close(known.id, "voided")
                 self.versions[local] = None
                 self.tally.voided += 1
@@ -246,11 +259,11 @@ class Reducer:
             "WHERE r.landing_id = ? AND r.part = ? AND r.pointer = ? ORDER BY r.id DESC LIMIT 1",
             (self.where.landing_id, part, statement.pointer),
         )
-        local = self.tx.vault.index("local", self.where.namespace, statement.resource_type, statement.local_id)
+        local = self.local(statement.resource_type, statement.local_id)
         if not made:
             later = self.tx.read(
-                "SELECT 1 FROM resource WHERE namespace = ? AND local_digest = ? AND landing_id >= ? LIMIT 1",
-                (self.where.namespace, local, self.where.landing_id),
+                "SELECT 1 FROM resource WHERE local_digest = ? AND landing_id >= ? LIMIT 1",
+                (local, self.where.landing_id),
             )
             flagged = self.tx.read(
                 "SELECT f.id FROM flag f LEFT JOIN flag_closing c ON c.flag_id = f.id WHERE f.kind = 'quarantine' "
@@ -302,6 +315,7 @@ class Reducer:
         if subject.local_id is not None:
             return self.record(subject.local_id)
         if subject.system is not None and subject.value is not None:
+            self.tx.flush()  # the patient may have come in this very act
             holders = self.tx.read(
                 "SELECT DISTINCT i.record_id, p.ref FROM record_identifier i JOIN patient_record p ON p.id = i.record_id "
                 "LEFT JOIN resource_closing c ON c.resource_id = i.resource_id "
@@ -326,10 +340,10 @@ class Reducer:
         return None
 
     def record(self, local_id: str) -> tuple[int, str]:
-        digest = self.tx.vault.index("local", self.where.namespace, "Patient", local_id)
+        digest = self.local("Patient", local_id)
         known = self.records.get(digest)
         if known is None:
-            ref = uuid.uuid4().hex
+            ref = new_ref()
             self.tx.vault.new_record_key(ref, self.tx.fresh_keys)
             row_id = self.tx.add(
                 "patient_record",
@@ -365,6 +379,7 @@ class Reducer:
 
     def _withdrawn(self, before: int, held: Iterable[Identifier]) -> list[str]:
         """Joining systems whose value of the version before this one no longer stands."""
+        self.tx.flush()
         now = {(i.system, self.tx.vault.index("identifier", i.system, i.value)) for i in held}
         rows = self.tx.read("SELECT system, value_digest FROM record_identifier WHERE resource_id = ?", (before,))
         return sorted(
@@ -420,7 +435,7 @@ class Reducer:
                     record_id=record[0],
                     code=fact.code.token,
                     known_from=self.tx.now,
-                    sealed=seal(record[1], canonical(fact.plain())),
+                    sealed=seal(record[1], canonical_text(fact.plain())),
                 )
         if read.invalid is not None:
             self.tx.add(
@@ -432,9 +447,16 @@ class Reducer:
             )
         self.tally.asserted += 1
         self.tally.facts += len(facts)
+        self.fresh[resource_id] = facts
         return resource_id
 
+    @property
+    def opened(self) -> list[Fact]:
+        """Facts that became known by this act, and still are."""
+        return [fact for facts in self.fresh.values() for fact in facts]
+
     def close(self, resource_id: int, cause: str) -> None:
+        self.fresh.pop(resource_id, None)
         self.tx.add("resource_closing", resource_id=resource_id, known_to=self.tx.now, cause=cause)
 
     def flag(

@@ -24,6 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from uuid import uuid4
 
+    from cds_server.decisions import snapshot
     from cds_server.hooks.cards import render
     from cds_server.hooks.service import CardGuide
     from models.errors import NotFound
@@ -36,16 +37,10 @@ def run(args: argparse.Namespace) -> int:
             raise NotFound("there is no such service")
         record = record_of(parts.store, args.patient)
         scorer = parts.registry.scorer(spec.id)
-        snapshot = parts.decisions.snapshot(
-            scorer,
-            record,
-            record.namespace,
-            {"focus": args.focus} if args.focus else {},
-            at=as_of(args.as_of) if args.as_of else None,
-        )
-        judgement = scorer.judge(snapshot)
+        known = parts.decisions.known(scorer, record, as_of(args.as_of) if args.as_of else None)
+        judgement = scorer.judge(snapshot(scorer, known, {"focus": args.focus} if args.focus else {}))
         guide = CardGuide(
-            inference="", data_as_of=snapshot.as_of, public_url=settings.public_url, new_uuid=lambda: str(uuid4())
+            inference="", data_as_of=known.at, public_url=settings.public_url, new_uuid=lambda: str(uuid4())
         )
         cards = [render(card) for card in spec.cards(judgement, guide)]
     result = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import sqlite3
 import threading
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import DBAPIError
 
 from models.errors import CdsError, DiskFull, ReadOnlyStore, RecordUnavailable
@@ -48,7 +50,7 @@ class Database:
             with self.engine.connect() as connection:
                 yield connection
         except DBAPIError as error:
-            raise translated(error) from None
+            raise translated(error.orig) from None
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -65,7 +67,7 @@ class Database:
                     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LEDGER_LOCK})")
                 yield connection
         except DBAPIError as error:
-            raise translated(error) from None
+            raise translated(error.orig) from None
         except OSError as error:
             raise translated_os(error) from None
 
@@ -97,6 +99,19 @@ class Database:
             finally:
                 fcntl.flock(self._gate_fd, fcntl.LOCK_UN)
 
+    def cursor(self, connection: Connection) -> DBAPICursor:
+        """The driver's own cursor of a connection: for the statements that every hook call runs."""
+        return connection.connection.cursor()
+
+    def translated(self, error: BaseException) -> BaseException:
+        """Errors of the driver and of the disk as ours; any other as it is."""
+        if isinstance(error, DBAPIError):
+            return translated(error.orig)
+        if isinstance(error, self.engine.dialect.loaded_dbapi.Error):
+            return translated(error)
+        return translated_os(error) if isinstance(error, OSError) else error
+
+    @functools.lru_cache(maxsize=512)  # noqa: B019 (one database lives as long as its process)
     def sql(self, statement: str) -> str:
         """A statement written with `?` in the driver's own parameter style."""
         return statement if self.sqlite else statement.replace("%", "%%").replace("?", "%s")
@@ -144,16 +159,16 @@ def copy_sqlite(source: Path, to: Path) -> None:
     os.chmod(to, 0o600)
 
 
-def translated(error: DBAPIError) -> CdsError:
+def translated(error: BaseException | None) -> CdsError:
     """The driver's error as one of ours: the kind and the place, never the statement or its values."""
-    text = str(error.orig).lower()
+    text = str(error).lower()
     if "full" in text or "no space" in text or "disk i/o" in text:
         return DiskFull("the record cannot be written: the disk is full or failing", where="database")
     if "readonly" in text or "read-only" in text or "read only" in text:
         return ReadOnlyStore("the record cannot be written: the store is read-only", where="database")
     if "locked" in text or "busy" in text:
         return RecordUnavailable("the record is busy: another process holds the write lock", where="database")
-    return RecordUnavailable(f"the database refused ({type(error.orig).__name__})", where="database")
+    return RecordUnavailable(f"the database refused ({type(error).__name__})", where="database")
 
 
 def translated_os(error: OSError) -> CdsError:

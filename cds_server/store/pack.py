@@ -20,6 +20,7 @@ from typing import BinaryIO
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from cds_server.store.entropy import random_bytes
 from cds_server.store.vault import KEY_BYTES, Vault
 from models.errors import KeysUnavailable, RecordUnavailable, TooLarge
 
@@ -56,10 +57,12 @@ class PackWriter:
         self.size = 0
 
     def write(self, chunk: bytes) -> None:
+        if not chunk:  # a part without bytes is not a part
+            return
         if self._cipher is None:
             if self.parts >= MANIFEST:
                 raise TooLarge("a landing has at most 4,294,967,294 parts")
-            key = os.urandom(KEY_BYTES)
+            key = random_bytes(KEY_BYTES)
             self.keys[part_ref(self._landing, self.parts)] = key
             self._cipher, self._frame = AESGCM(key), 0
         self._content.update(chunk)

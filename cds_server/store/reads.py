@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
 from sqlalchemy import Boolean
 from sqlmodel import SQLModel
 
@@ -14,7 +16,7 @@ from cds_server.ledger.entry import Entry, Row
 from cds_server.store.engine import Database
 from cds_server.store.tables import COLUMNS
 from cds_server.store.vault import Vault, object_ref
-from cds_server.store.writer import head
+from cds_server.store.writer import Tx, head
 from models.errors import RecordUnavailable
 from models.nouns import Fact
 
@@ -50,7 +52,6 @@ class RecordRow:
 @dataclass(frozen=True, slots=True)
 class StoredFact:
     fact: Fact
-    known_to: str | None
     valid: bool | None
     """What fhir.resources said of its resource; None while it was not asked yet."""
 
@@ -142,27 +143,38 @@ class Reads:
 
     # -- facts ---------------------------------------------------------------------------------------------------------
 
-    def facts(self, record_ids: Sequence[int], codes: frozenset[str] | None = None, at: str = FOREVER) -> list[Fact]:
-        """Facts of these records with these codes (`system|code`; None: all) as known at that instant, unordered."""
-        sealed = self._fact_rows(record_ids, codes, at)
-        return [Fact.from_plain(json.loads(self._vault.open_fact(row[0], row[1]))) for row in sealed]
+    def facts(
+        self, record_ids: Sequence[int], codes: frozenset[str], at: str = FOREVER, *, before: int = 1 << 62
+    ) -> list[Fact]:
+        """Facts of these records with these codes (`system|code`) as known at that instant, unordered.
 
-    def _fact_rows(self, record_ids: Sequence[int], codes: frozenset[str] | None, at: str) -> list[Any]:
-        if not record_ids:
-            return []
-        narrowed = f"AND f.code IN ({marks(codes)}) " if codes else ""
-        return self.query(
-            "SELECT p.ref, f.sealed, c.known_to, v.valid FROM fact f JOIN patient_record p ON p.id = f.record_id "
+        `before`: only those that entries before this one wrote.
+        """
+        wanted = _sorted(codes)
+        rows = self.query(
+            "SELECT p.ref, f.sealed FROM fact f JOIN patient_record p ON p.id = f.record_id "
             "LEFT JOIN resource_closing c ON c.resource_id = f.resource_id AND c.known_to <= ? "
-            "LEFT JOIN validation v ON v.resource_id = f.resource_id "
-            f"WHERE f.record_id IN ({marks(record_ids)}) {narrowed}AND f.known_from <= ? AND c.id IS NULL",
-            (at, *record_ids, *(sorted(codes) if codes else ()), at),
+            f"WHERE f.record_id IN ({marks(record_ids)}) AND f.code IN ({marks(wanted)}) AND f.known_from <= ? "
+            "AND f.id < ? AND c.id IS NULL",
+            (at, *record_ids, *wanted, at, min(before << 20, (1 << 62))),
         )
+        return [Fact.from_plain(orjson.loads(self._vault.open_fact(ref, sealed))) for ref, sealed in rows]
 
     def stored_facts(self, record_ids: Sequence[int], at: str = FOREVER) -> list[StoredFact]:
+        """All facts of these records as known at that instant, with the verdict on their resources."""
+        rows = self.query(
+            "SELECT p.ref, f.sealed, v.valid FROM fact f JOIN patient_record p ON p.id = f.record_id "
+            "LEFT JOIN resource_closing c ON c.resource_id = f.resource_id AND c.known_to <= ? "
+            "LEFT JOIN validation v ON v.resource_id = f.resource_id "
+            f"WHERE f.record_id IN ({marks(record_ids)}) AND f.known_from <= ? AND c.id IS NULL",
+            (at, *record_ids, at),
+        )
         return [
-            StoredFact(Fact.from_plain(json.loads(self._vault.open_fact(row[0], row[1]))), row[2], row[3])
-            for row in self._fact_rows(record_ids, None, at)
+            StoredFact(
+                Fact.from_plain(orjson.loads(self._vault.open_fact(ref, sealed))),
+                None if valid is None else bool(valid),
+            )
+            for ref, sealed, valid in rows
         ]
 
     # -- decisions -----------------------------------------------------------------------------------------------------
@@ -226,6 +238,17 @@ class Reads:
             for table in COLUMNS
             for row in self.query(f'SELECT id FROM "{table}" WHERE id >= ? ORDER BY id DESC LIMIT 10', (seq + 1 << 20,))
         ]
+
+
+class ActReads(Reads):
+    """The same look-ups from inside an act: they see what the act has written so far."""
+
+    def __init__(self, tx: Tx) -> None:
+        self._tx = tx
+        self._vault = tx.vault
+
+    def query(self, statement: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        return self._tx.read(statement, tuple(parameters))
 
 
 class RowStream:
@@ -294,6 +317,11 @@ class RowStream:
                 group.append(cells)
         if group:
             yield entry, group
+
+
+@functools.lru_cache(maxsize=64)
+def _sorted(codes: frozenset[str]) -> tuple[str, ...]:
+    return tuple(sorted(codes))
 
 
 def marks(values: Iterable[Any]) -> str:

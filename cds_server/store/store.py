@@ -41,10 +41,14 @@ class Store:
         except OSError as error:
             raise translated_os(error) from None
         database = Database(url, data_dir)
-        migrate(database)
-        key_file = data_dir / "keys.db"
-        instance = _instance(database) or _new_instance(database, key_file)
-        vault = Vault(KeyStore(key_file, instance))
+        try:
+            migrate(database)
+            key_file = data_dir / "keys.db"
+            instance = _instance(database) or _new_instance(database, key_file)
+            vault = Vault(KeyStore(key_file, instance))
+        except BaseException:
+            database.close()
+            raise
         return cls(data_dir, database, vault, Writer(database, vault), Reads(database, vault), instance)
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """The nouns as tables. Rows are written once: triggers refuse every update and delete (migration 0001).
 
 `id` is `entry << 20 | n`: the ledger entry that wrote the row and the row's number in it, so that ids never need a
-counter of their own, and each row names its entry. Digests marked *keyed* are HMAC-SHA-256 under the instance's index
+counter of their own, and each row names its entry. Digests marked *keyed* are keyed BLAKE2b (RFC 7693) under the instance's index
 key: equality can be looked up, the value cannot be guessed by whoever holds only the database. Columns named `sealed`
 are AES-256-GCM under a key that stands in the key store, not here.
 """
@@ -48,7 +48,7 @@ class Landing(SQLModel, table=True):
 
     __tablename__: ClassVar[str] = "landing"
     id: int = _id()
-    entry: int = _big(index=True)
+    entry: int = _big()
     ref: str = Field(unique=True)
     source: str
     namespace: str
@@ -72,9 +72,9 @@ class Digestion(SQLModel, table=True):
     """Parts `[part_from, part_to)` of a landing were read by this reader."""
 
     __tablename__: ClassVar[str] = "digestion"
-    __table_args__ = (Index("ix_digestion_landing_reader", "landing_id", "reader"),)
+    __table_args__ = (Index("ix_digestion_landing", "landing_id", "part_to"),)
     id: int = _id()
-    entry: int = _big(index=True)
+    entry: int = _big()
     landing_id: int = _big()
     reader: str
     part_from: int
@@ -87,7 +87,7 @@ class PatientRecord(SQLModel, table=True):
     __tablename__: ClassVar[str] = "patient_record"
     __table_args__ = (UniqueConstraint("namespace", "local_digest"),)
     id: int = _id()
-    entry: int = _big(index=True)
+    entry: int = _big()
     ref: str = Field(unique=True)
     """Random. The key of this record's facts stands under it in the key store."""
     namespace: str
@@ -104,7 +104,7 @@ class RecordIdentifier(SQLModel, table=True):
     __tablename__: ClassVar[str] = "record_identifier"
     __table_args__ = (Index("ix_record_identifier_value", "system", "value_digest"),)
     id: int = _id()
-    entry: int = _big(index=True)
+    entry: int = _big()
     record_id: int = _big(index=True)
     resource_id: int = _big()
     system: str
@@ -118,7 +118,7 @@ class Link(SQLModel, table=True):
 
     __tablename__: ClassVar[str] = "link"
     id: int = _id()
-    entry: int = _big(index=True)
+    entry: int = _big()
     verb: str
     record_id: int = _big(index=True)
     other_id: int = _big(index=True)
@@ -134,7 +134,7 @@ class Resource(SQLModel, table=True):
         Index("ix_resource_place", "landing_id", "part"),
     )
     id: int = _id()
-    entry: int = _big(index=True)
+    entry: int = _big()
     record_id: int | None = _big(index=True, nullable=True)
     namespace: str
     type: str
@@ -158,7 +158,7 @@ class ResourceClosing(SQLModel, table=True):
 
     __tablename__: ClassVar[str] = "resource_closing"
     id: int = _id()
-    entry: int = _big(index=True)
+    entry: int = _big()
     resource_id: int = Field(sa_column=Column(BigInteger, nullable=False, unique=True))
     known_to: str
     cause: str
@@ -169,7 +169,7 @@ class Validation(SQLModel, table=True):
 
     __tablename__: ClassVar[str] = "validation"
     id: int = _id()
-    entry: int = _big(index=True)
+    entry: int = _big()
     resource_id: int = _big(index=True)
     valid: bool
     validator: str
@@ -181,7 +181,7 @@ class Fact(SQLModel, table=True):
     __tablename__: ClassVar[str] = "fact"
     __table_args__ = (Index("ix_fact_record_code", "record_id", "code"),)
     id: int = _id()
-    entry: int = _big(index=True)
+    entry: int = _big()
     resource_id: int = _big(index=True)
     record_id: int = _big()
     code: str
@@ -193,7 +193,7 @@ class Fact(SQLModel, table=True):
 class Flag(SQLModel, table=True):
     __tablename__: ClassVar[str] = "flag"
     id: int = _id()
-    entry: int = _big(index=True)
+    entry: int = _big()
     kind: str = Field(index=True)
     """quarantine, unmatched, dead-letter, flag."""
     reason: str
@@ -210,7 +210,7 @@ class Flag(SQLModel, table=True):
 class FlagClosing(SQLModel, table=True):
     __tablename__: ClassVar[str] = "flag_closing"
     id: int = _id()
-    entry: int = _big(index=True)
+    entry: int = _big()
     flag_id: int = _big(index=True)
     resolution: str
     at: str
@@ -219,7 +219,7 @@ class FlagClosing(SQLModel, table=True):
 class Call(SQLModel, table=True):
     __tablename__: ClassVar[str] = "call"
     id: int = _id()
-    entry: int = _big(index=True)
+    entry: int = _big()
     ref: str
     service: str
     hook: str | None
@@ -229,7 +229,7 @@ class Call(SQLModel, table=True):
     """answered, abstained, refused, safety, failed, stopped."""
     status: int
     reason: str | None
-    landing_id: int | None = _big(nullable=True)
+    landing_id: int | None = _big(index=True, nullable=True)
     sealed: bytes | None = _bytes(nullable=True)
     """The user, as the EHR named them."""
     received_at: str
@@ -238,7 +238,7 @@ class Call(SQLModel, table=True):
 class Snapshot(SQLModel, table=True):
     __tablename__: ClassVar[str] = "snapshot"
     id: int = _id()
-    entry: int = _big(index=True)
+    entry: int = _big()
     ref: str
     model: str
     as_of: str
@@ -249,9 +249,9 @@ class Snapshot(SQLModel, table=True):
 class Inference(SQLModel, table=True):
     __tablename__: ClassVar[str] = "inference"
     id: int = _id()
-    entry: int = _big(index=True)
+    entry: int = _big()
     ref: str = Field(unique=True)
-    call_id: int = _big()
+    call_id: int = _big(index=True)
     snapshot_id: int = _big()
     record_id: int = _big(index=True)
     service: str
@@ -268,7 +268,7 @@ class Inference(SQLModel, table=True):
 class Card(SQLModel, table=True):
     __tablename__: ClassVar[str] = "card"
     id: int = _id()
-    entry: int = _big(index=True)
+    entry: int = _big()
     uuid: str = Field(unique=True)
     inference_id: int = _big(index=True)
     service: str
@@ -280,7 +280,7 @@ class Card(SQLModel, table=True):
 class Action(SQLModel, table=True):
     __tablename__: ClassVar[str] = "action"
     id: int = _id()
-    entry: int = _big(index=True)
+    entry: int = _big()
     ref: str
     card_id: int | None = _big(index=True, nullable=True)
     inference_id: int | None = _big(nullable=True)
@@ -298,7 +298,7 @@ class Pin(SQLModel, table=True):
 
     __tablename__: ClassVar[str] = "pin"
     id: int = _id()
-    entry: int = _big(index=True)
+    entry: int = _big()
     service: str
     model: str
     version: str
@@ -311,7 +311,7 @@ class ServiceState(SQLModel, table=True):
 
     __tablename__: ClassVar[str] = "service_state"
     id: int = _id()
-    entry: int = _big(index=True)
+    entry: int = _big()
     service: str
     state: str
     reason: str | None

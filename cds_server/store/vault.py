@@ -26,6 +26,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from cds_server.store.entropy import random_bytes
 from models.errors import KeysUnavailable
 
 KEY_BYTES = 32
@@ -48,6 +49,7 @@ class KeyStore:
         except sqlite3.Error as error:
             raise KeysUnavailable(f"the key store cannot be opened ({type(error).__name__})", where=path.name) from None
         if named is None or named[0].decode() != instance:
+            self._connection.close()
             raise KeysUnavailable("the key store belongs to another instance than the database", where=path.name)
         self._lock = threading.Lock()
         self._columns = "INSERT OR IGNORE INTO object_key (ref, key) VALUES (?, ?)"
@@ -105,7 +107,7 @@ class KeyStore:
                 row = self._connection.execute(asked, (name,)).fetchone()
                 if row is None:
                     self._connection.execute(
-                        "INSERT OR IGNORE INTO secret (name, value) VALUES (?, ?)", (name, os.urandom(KEY_BYTES))
+                        "INSERT OR IGNORE INTO secret (name, value) VALUES (?, ?)", (name, random_bytes(KEY_BYTES))
                     )
                     row = self._connection.execute(asked, (name,)).fetchone()
             except sqlite3.Error as error:
@@ -171,7 +173,7 @@ class Vault:
 
     def seal(self, ref: bytes, payload: bytes, fresh: dict[bytes, bytes]) -> Sealed:
         """Seal under a new key; the caller stores `fresh` (ref -> key) before the row that holds the cipher."""
-        key = os.urandom(KEY_BYTES)
+        key = random_bytes(KEY_BYTES)
         fresh[ref] = key
         return Sealed(AESGCM(key).encrypt(_NONCE, payload, ref), commitment(key, payload))
 
@@ -188,12 +190,12 @@ class Vault:
     # -- facts: one key per patient record -----------------------------------------------------------------------------
 
     def new_record_key(self, ref: str, fresh: dict[bytes, bytes]) -> None:
-        key = os.urandom(KEY_BYTES)
+        key = random_bytes(KEY_BYTES)
         fresh[record_key_ref(ref)] = key
         self._remember(ref, AESGCM(key))
 
     def seal_fact(self, record: str, payload: bytes) -> bytes:
-        nonce = os.urandom(12)
+        nonce = random_bytes(12)
         return nonce + self._record(record).encrypt(nonce, payload, None)
 
     def open_fact(self, record: str, cipher: bytes) -> bytes:
@@ -223,13 +225,16 @@ class Vault:
 
     def index(self, *parts: str | bytes) -> bytes:
         """Keyed digest for equality look-ups, 32 bytes; framed by length, so `("ab", "c")` is not `("a", "bc")`."""
-        framed = b"".join(
-            len(raw).to_bytes(4) + raw for raw in (part.encode() if isinstance(part, str) else part for part in parts)
-        )
-        return hmac.digest(self._index, framed, "sha256")
+        keyed = hashlib.blake2b(key=self._index, digest_size=32)
+        for part in parts:
+            raw = part.encode() if isinstance(part, str) else part
+            keyed.update(len(raw).to_bytes(4))
+            keyed.update(raw)
+        return keyed.digest()
 
-    def index_stream(self) -> hmac.HMAC:
-        return hmac.new(self._index, digestmod="sha256")
+    def index_stream(self) -> hashlib.blake2b:
+        """The same for bytes that come in pieces: `update`, `digest`."""
+        return hashlib.blake2b(key=self._index, digest_size=32)
 
 
 def commitment(key: bytes, payload: bytes) -> bytes:

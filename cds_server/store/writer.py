@@ -8,30 +8,38 @@ resolves only after COMMIT returned: returning means durable.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.engine.interfaces import DBAPICursor
 
 from cds_server.ledger.entry import GENESIS, Cell, Entry, seal_entry
-from cds_server.store.engine import Database, translated
+from cds_server.store.engine import Database
 from cds_server.store.tables import COLUMNS
 from cds_server.store.vault import Vault
-from models.errors import RecordUnavailable
 from models.nouns import instant
 
 T = TypeVar("T")
 
 _GROUP = 64
 _BOOT = uuid.uuid4().hex
+
+
+def _insert(table: str, columns: tuple[str, ...]) -> str:
+    return f'INSERT INTO "{table}" ({", ".join(columns)}) VALUES ({", ".join("?" * len(columns))})'
+
+
+_INSERT = {table: _insert(table, columns) for table, columns in COLUMNS.items()}
 
 
 class Tx:
@@ -42,8 +50,8 @@ class Tx:
     landing, then its digest).
     """
 
-    def __init__(self, connection: Connection, database: Database, vault: Vault, seq: int, previous: bytes) -> None:
-        self._connection = connection
+    def __init__(self, cursor: DBAPICursor, database: Database, vault: Vault, seq: int, previous: bytes) -> None:
+        self._cursor = cursor
         self._database = database
         self.vault = vault
         self.seq = seq
@@ -75,11 +83,13 @@ class Tx:
 
     def read(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
         """Rows of a query written with `?`."""
-        return list(self._connection.exec_driver_sql(self._database.sql(statement), parameters).fetchall())
+        self._cursor.execute(self._database.sql(statement), parameters)
+        return list(self._cursor.fetchall())
 
     def execute(self, statement: str, parameters: tuple[Any, ...] = ()) -> int:
         """For the one table that is not governed (`lease`): rows changed."""
-        return self._connection.exec_driver_sql(self._database.sql(statement), parameters).rowcount
+        self._cursor.execute(self._database.sql(statement), parameters)
+        return int(self._cursor.rowcount)
 
     def entry(self, kind: str, actor: str, detail: Mapping[str, Any]) -> Entry:
         """Write the rows added so far, and the ledger entry over them."""
@@ -107,11 +117,11 @@ class Tx:
         return entry
 
     def _insert(self, table: str, columns: tuple[str, ...], rows: list[tuple[Cell, ...]]) -> None:
-        statement = f'INSERT INTO "{table}" ({", ".join(columns)}) VALUES ({", ".join("?" * len(columns))})'
+        statement = self._database.sql(_INSERT[table] if table in _INSERT else _insert(table, columns))
         if len(rows) == 1:
-            self._connection.exec_driver_sql(self._database.sql(statement), rows[0])
+            self._cursor.execute(statement, rows[0])
         else:
-            self._connection.exec_driver_sql(self._database.sql(statement), rows)
+            self._cursor.executemany(statement, rows)
 
     def finish(self) -> None:
         if self._rows:
@@ -128,15 +138,65 @@ class _Act(Generic[T]):
     future: Future[T] = field(default_factory=Future)
 
 
+class _Group:
+    """One durable transaction over several acts: opened, filled act by act, closed; each step may be another thread's."""
+
+    def __init__(self, database: Database, vault: Vault) -> None:
+        self._database = database
+        self._vault = vault
+        self._transaction = database.writing()
+        self._keys: dict[bytes, bytes] = {}
+        self.outcomes: list[tuple[_Act[Any], Any, BaseException | None]] = []
+
+    def open(self) -> None:
+        self._connection = self._transaction.__enter__()
+        self._cursor = self._database.cursor(self._connection)
+        self._seq, self._chain = head(self._connection)
+
+    def run(self, act: _Act[Any]) -> None:
+        """One act under its savepoint. What it raises is its own; what breaks the transaction itself is raised here."""
+        tx = Tx(self._cursor, self._database, self._vault, self._seq + 1, self._chain)
+        self._cursor.execute("SAVEPOINT act")
+        try:
+            result = act.run(tx)
+            tx.finish()
+        except Exception as error:  # noqa: BLE001 (whatever it is, it belongs to this act's caller)
+            self.outcomes.append((act, None, self._database.translated(error)))
+            self._cursor.execute("ROLLBACK TO SAVEPOINT act")
+        else:
+            self.outcomes.append((act, result, None))
+            self._keys.update(tx.fresh_keys)
+            self._seq, self._chain = tx.head
+        self._cursor.execute("RELEASE SAVEPOINT act")
+
+    def close(self) -> None:
+        """Make it durable: first the keys, then the rows that need them."""
+        if self._keys:
+            self._vault.keys.put(self._keys.items())
+        self._transaction.__exit__(None, None, None)
+
+    def give_up(self, error: BaseException) -> None:
+        """Roll back; the lock is free again."""
+        with contextlib.suppress(Exception):
+            self._transaction.__exit__(type(error), error, error.__traceback__)
+
+
 class Writer:
-    """The only thread that writes."""
+    """The only one that writes, for callers in threads (`submit`) and on an event loop (`write`).
+
+    On the event loop the acts themselves run on the loop and only waiting for locks and disks happens elsewhere: two threads that
+    both want the interpreter would spend more time on handing it over than on the acts.
+    """
 
     def __init__(self, database: Database, vault: Vault) -> None:
         self._database = database
         self._vault = vault
         self._queue: queue.SimpleQueue[_Act[Any] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._loop, name="cds-writer", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        self._waiting: deque[_Act[Any]] = deque()
+        self._draining: asyncio.Task[None] | None = None
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="cds-disk")
         self.groups = 0
         self.acts = 0
 
@@ -144,24 +204,58 @@ class Writer:
         """Queue an act. Its future holds the result once it is durable, or the error that refused it."""
         act = _Act(run)
         self._queue.put(act)
+        with self._starting:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._loop, name="cds-writer", daemon=True)
+                self._thread.start()
         return act.future
 
     async def write(self, run: Callable[[Tx], T]) -> T:
-        """`submit`, awaited."""
-        return await asyncio.wrap_future(self.submit(run))
+        """The result of an act, once it is durable."""
+        act = _Act(run)
+        self._waiting.append(act)
+        if self._draining is None or self._draining.done():
+            self._draining = asyncio.get_running_loop().create_task(self._drain())
+        return await asyncio.wrap_future(act.future)
 
     def close(self) -> None:
         """Finish what is queued, then stop."""
-        self._queue.put(None)
-        self._thread.join(timeout=30)
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join(timeout=30)
+        self._disk.shutdown(wait=True)
+
+    # -- on the event loop ---------------------------------------------------------------------------------------------
+
+    async def _drain(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            group = _Group(self._database, self._vault)
+            acts: list[_Act[Any]] = []
+            try:
+                await loop.run_in_executor(self._disk, group.open)
+                while self._waiting and len(acts) < _GROUP:
+                    acts.append(self._waiting.popleft())
+                    if acts[-1].future.set_running_or_notify_cancel():
+                        group.run(acts[-1])
+                await loop.run_in_executor(self._disk, group.close)
+            except BaseException as cause:
+                group.give_up(cause)
+                self._refuse(acts or [self._waiting.popleft()], cause)
+                if not isinstance(cause, Exception):
+                    raise
+            else:
+                self._answer(group)
+
+    # -- in a thread -----------------------------------------------------------------------------------------------------
 
     def _loop(self) -> None:
         while True:
             first = self._queue.get()
             if first is None:
                 return
-            group, last = [first], False
-            while len(group) < _GROUP:
+            acts, last = [first], False
+            while len(acts) < _GROUP:
                 try:
                     act = self._queue.get_nowait()
                 except queue.Empty:
@@ -169,62 +263,42 @@ class Writer:
                 if act is None:
                     last = True
                     break
-                group.append(act)
-            self._commit(group)
+                acts.append(act)
+            self._commit(acts)
             if last:
                 return
 
     def _commit(self, queued: list[_Act[Any]]) -> None:
         # From here on an act cannot be cancelled: a caller that goes away (a client that hangs up) must not find the
         # writer setting a result on a future that is gone, which would end this thread and with it every later act.
-        group = [act for act in queued if act.future.set_running_or_notify_cancel()]
-        if not group:
-            return
-        done: list[tuple[_Act[Any], Any]] = []
-        failed: list[tuple[_Act[Any], BaseException]] = []
-        keys: dict[bytes, bytes] = {}
+        acts = [act for act in queued if act.future.set_running_or_notify_cancel()]
+        group = _Group(self._database, self._vault)
         try:
-            with self._database.writing() as connection:
-                seq, chain = head(connection)
-                for act in group:
-                    tx = Tx(connection, self._database, self._vault, seq + 1, chain)
-                    savepoint = connection.begin_nested() if len(group) > 1 else None
-                    try:
-                        result = act.run(tx)
-                        tx.finish()
-                    except Exception as error:
-                        failed.append((act, error))
-                        if savepoint is None:
-                            raise
-                        savepoint.rollback()
-                        continue
-                    if savepoint is not None:
-                        savepoint.commit()
-                    keys.update(tx.fresh_keys)
-                    seq, chain = tx.head
-                    done.append((act, result))
-                if keys:
-                    self._vault.keys.put(keys.items())  # durable before the rows that need them
+            group.open()
+            for act in acts:
+                group.run(act)
+            group.close()
         except Exception as cause:  # noqa: BLE001 (whatever it is, each waiting caller gets it)
-            refused = _translated(cause)
-            for act in group:
-                own = next((problem for failed_act, problem in failed if failed_act is act), None)
-                act.future.set_exception(refused if own is None else _translated(own))
-            return
+            group.give_up(cause)
+            self._refuse(acts, cause)
+        else:
+            self._answer(group)
+
+    def _answer(self, group: _Group) -> None:
         self.groups += 1
-        self.acts += len(done)
-        for act, problem in failed:
-            act.future.set_exception(_translated(problem))
-        for act, result in done:
-            act.future.set_result(result)
+        self.acts += len(group.outcomes)
+        for act, result, error in group.outcomes:
+            if error is not None:
+                act.future.set_exception(error)
+            else:
+                act.future.set_result(result)
 
-
-def _translated(error: BaseException) -> BaseException:
-    if isinstance(error, DBAPIError):
-        return translated(error)
-    if isinstance(error, OSError):
-        return RecordUnavailable(f"the record cannot be written ({error.strerror})")
-    return error
+    def _refuse(self, acts: Iterable[_Act[Any]], cause: BaseException) -> None:
+        """The transaction itself failed: nobody's act is durable, and each caller hears why."""
+        error = self._database.translated(cause)
+        for act in acts:
+            if not act.future.done():
+                act.future.set_exception(error)
 
 
 def head(connection: Connection) -> tuple[int, bytes]:

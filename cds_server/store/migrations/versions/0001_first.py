@@ -14,7 +14,7 @@ def _id() -> sa.Column[Any]:
 
 
 def _entry() -> sa.Column[Any]:
-    return sa.Column("entry", sa.BigInteger, nullable=False, index=True)
+    return sa.Column("entry", sa.BigInteger, nullable=False)
 
 
 def _text(name: str, *, nullable: bool = False, index: bool = False, unique: bool = False) -> sa.Column[Any]:
@@ -75,7 +75,7 @@ def upgrade() -> None:
         _int("part_to"),
         _int("statements"),
         _int("quarantined"),
-        sa.Index("ix_digestion_landing_reader", "landing_id", "reader"),
+        sa.Index("ix_digestion_landing", "landing_id", "part_to"),
     )
     op.create_table(
         "patient_record",
@@ -184,7 +184,7 @@ def upgrade() -> None:
         _text("outcome"),
         _int("status"),
         _text("reason", nullable=True),
-        _big("landing_id", nullable=True),
+        _big("landing_id", nullable=True, index=True),
         _bytes("sealed", nullable=True),
         _text("received_at"),
     )
@@ -203,7 +203,7 @@ def upgrade() -> None:
         _id(),
         _entry(),
         _text("ref", unique=True),
-        _big("call_id"),
+        _big("call_id", index=True),
         _big("snapshot_id"),
         _big("record_id", index=True),
         _text("service"),
