@@ -151,8 +151,11 @@ def read_parts(
                 raise KeysUnavailable(
                     "the key of a part is gone: erased, or the key store was lost", where=f"part {ordinal}"
                 )
+            sealed = pack.read(length)
+            if len(sealed) < length:
+                raise RecordUnavailable("the sealed bytes of a landing are cut off", where=f"part {ordinal}")
             try:
-                body += AESGCM(key).decrypt(frame.to_bytes(12), pack.read(length), _bound(ordinal, bool(last)))
+                body += AESGCM(key).decrypt(frame.to_bytes(12), sealed, _bound(ordinal, bool(last)))
             except InvalidTag:
                 raise KeysUnavailable("the sealed bytes of a part were changed", where=f"part {ordinal}") from None
         frame += 1
