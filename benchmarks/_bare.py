@@ -1,4 +1,7 @@
-"""The least that a server can do with a hook request: parse the body, answer as many bytes. By uvicorn as `cds serve` runs it."""
+"""The least that a server can do with a hook request: parse the body, answer as many bytes.
+
+FastAPI, run by uvicorn with the very settings of `cds serve`.
+"""
 
 from __future__ import annotations
 

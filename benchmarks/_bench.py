@@ -22,7 +22,9 @@ from cds_server.serve import program, wait_ready
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def figure(claim: str, value: float, unit: str, *, against: str, goal: str, ok: bool, ratio: float | None = None) -> bool:
+def figure(
+    claim: str, value: float, unit: str, *, against: str, goal: str, ok: bool, ratio: float | None = None
+) -> bool:
     """Print one figure as its line of JSON; `ratio` where the claim is one."""
     line = {"claim": claim, "value": _short(value), "unit": unit, "against": against, "ratio": _short(ratio)}
     print(json.dumps({**line, "goal": goal, "ok": bool(ok)}), flush=True)

@@ -1,7 +1,7 @@
 """Hook requests: a patient, a tumour and twelve observations, mCODE-shaped; each another patient with other values.
 
-Made from a fixture, so that the bodies have the shape of the tests' own. Every value has a fixed width: a request is its
-literals and its values joined, which costs a client microseconds, and all requests have the same length.
+Made from a fixture, so that the bodies have the shape of the tests' own. Every value has a fixed width, so that all
+requests have the same length, and a request is its literals and its values joined: tens of microseconds of a client.
 """
 
 from __future__ import annotations

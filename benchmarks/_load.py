@@ -1,10 +1,10 @@
 """A load client in a process of its own: HTTP/1.1, kept-alive connections, one thread, no library between.
 
-    closed loop   each connection sends its next request when its last answer is complete: the top rate
-    open loop     requests start by the clock at a fixed rate, and wait for a free connection where there is none; latency
-                  counts from the time at which the clock said so, so that a slow server cannot hide its queue
+closed loop   each connection sends its next request when its last answer is complete: the top rate
+open loop     requests start by the clock at a fixed rate, and wait for a free connection where there is none; latency
+              counts from the time at which the clock said so, so that a slow server cannot hide its queue
 
-    python -m benchmarks._load --port N --seconds S [--rate R] [--connections 16]      prints one JSON line
+python -m benchmarks._load --port N --seconds S [--rate R] [--connections 16]      prints one JSON line
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ class _Connection:
         return status, body
 
 
-def run(port: int, seconds: float, *, rate: float | None = None, connections: int = CONNECTIONS, check: bool = True) -> Load:
+def run(
+    port: int, seconds: float, *, rate: float | None = None, connections: int = CONNECTIONS, check: bool = True
+) -> Load:
     """Drive the server for `seconds`; at `rate` requests a second, or as fast as it answers."""
     bodies = Bodies(time.time_ns())
     prefix = _head(len(bodies.one()), port)
@@ -125,7 +127,8 @@ def run(port: int, seconds: float, *, rate: float | None = None, connections: in
 
 def _head(length: int, port: int) -> bytes:
     return (
-        f"POST {SERVICE} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+        f"POST {SERVICE} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
     ).encode()
 
 

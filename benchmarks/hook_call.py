@@ -1,9 +1,9 @@
 """A hook call, scored and durably recorded, beside a bare FastAPI route that parses the same bodies.
 
-Both run one process under the same uvicorn settings, in turns (A, B, A, B, ...), and are driven by the same client over 16
-kept-alive connections; every request is another patient with other values. The store is SQLite with full sync, preloaded
-with the Synthea set; the background validation of `cds serve` runs as it ships. Then p99 at half of its own top rate, alone
-and while `cds digest` reads the whole set once more in a process of its own.
+Both run one process under the same uvicorn settings, in turns (A, B, A, B, ...), and are driven by the same client
+over 16 kept-alive connections; every request is another patient with other values. The store is SQLite with full sync,
+preloaded with the Synthea set; the background validation of `cds serve` runs as it ships. Then p99 at half of its own
+top rate, alone and while `cds digest` reads the whole set once more in a process of its own.
 """
 
 from __future__ import annotations
@@ -110,7 +110,8 @@ def _listed(rates: list[float]) -> str:
 
 
 def _told(load: Load) -> str:
-    return f"{load.rate:.0f}/s  p50 {load.p50:.1f} ms  p99 {load.p99:.1f} ms  worst {load.worst:.0f} ms  ({load.answered} answers)"
+    times = f"p50 {load.p50:.1f} ms  p99 {load.p99:.1f} ms  worst {load.worst:.0f} ms"
+    return f"{load.rate:.0f}/s  {times}  ({load.answered} answers)"
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Where the time of a hook call goes: one call at a time through the whole application, in this process, stage by stage.
+"""Where the time of a hook call goes: one call at a time through the whole application in this process, stage by stage.
 
-Each stage is charged only with what no stage inside it is charged with, so that the lines add up to the whole call. CPU is of
-all threads of the process; wall less CPU is waiting, for the disk above all (four durable commits a call here: keys and rows of two acts;
-under load, concurrent calls share them). The HTTP server itself is outside: one request of the bare route is its cost.
+Each stage is charged only with what no stage inside it is charged with, so that the lines add up to the whole call. CPU
+is of all threads of the process; wall less CPU is waiting, for the disk above all (each act makes its keys and its rows
+durable; under load, concurrent calls share that). The HTTP server is outside: a request of the bare route is its cost.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import _bench
-from benchmarks._bodies import SERVICE, Bodies, survival
+from benchmarks._bodies import Bodies, survival
+from benchmarks._inside import call
 from cds_server import decisions, digest, logs, wire
 from cds_server.app import build, create_app
 from cds_server.hooks import routes
@@ -133,39 +134,17 @@ async def _profile(instance: Path, count: int) -> Watch:
     app, bodies = create_app(parts), Bodies(time.time_ns())
     try:
         for _ in range(min(50, count)):  # caches fill, SQLite's statements are prepared
-            assert survival(await _call(app, bodies.one())), "the answer is no score"
+            assert survival(await call(app, bodies.one())), "the answer is no score"
         for spent in watch.spent.values():
             spent.calls, spent.wall, spent.cpu = 0, 0.0, 0.0
         for _ in range(count):
             body = bodies.one()
             watch.enter(REST)
-            await _call(app, body)
+            await call(app, body)
             watch.leave()
     finally:
         parts.close()
     return watch
-
-
-async def _call(app: Any, body: bytes) -> bytes:
-    """One request through the ASGI application, as uvicorn would bring it."""
-    received = [{"type": "http.request", "body": body, "more_body": False}]
-    sent: list[dict[str, Any]] = []
-
-    async def receive() -> dict[str, Any]:
-        return received.pop(0) if received else {"type": "http.disconnect"}
-
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message)
-
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    scope = {
-        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
-        "path": SERVICE, "raw_path": SERVICE.encode(), "query_string": b"", "root_path": "", "headers": headers,
-        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 8000),
-    }  # fmt: skip
-    await app(scope, receive, send)
-    assert sent[0]["status"] == 200, f"answered with {sent[0]['status']}"
-    return b"".join(message.get("body", b"") for message in sent[1:])
 
 
 def _print(watch: Watch, count: int) -> bool:
