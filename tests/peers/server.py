@@ -1,0 +1,251 @@
+"""Our own server as its users meet it: `cds serve` as a process on a free port, `cds` commands on the same instance.
+
+`servers(...)` starts as many as a test wants; `server` is one with the defaults. Both end as every test that opens a
+store ends: the server is stopped, and `cds ledger verify --deep` walks the log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.peers import ROOT
+
+FIXTURES = ROOT / "fixtures"
+PATIENT_VIEW, ORDER_SIGN = "breast-cancer-prognosis", "breast-cancer-prognosis-order-sign"
+INFERENCES = "org.cds-server.inferences"
+NAMESPACE = "sandbox"
+SIZE = "33728-7"
+"""LOINC: greatest dimension of the tumour, a component of 21889-1."""
+START_SECONDS = 60
+CDS = (sys.executable, "-m", "cds_server")
+
+
+@dataclass(slots=True)
+class Server:
+    """One instance in `data_dir`, and the `cds serve` on it while it runs."""
+
+    home: Path
+    """Folder of the test's own, for what the processes print."""
+    data_dir: Path
+    database_url: str | None = None
+    workers: int = 1
+    environment: Mapping[str, str] = field(default_factory=dict)
+    prefix: Sequence[str] = ()
+    """Words before the command: another account, another limit."""
+    sound: bool = True
+    """The log must verify at the end. False where a test broke the instance on purpose."""
+    port: int = 0
+    process: subprocess.Popen[bytes] | None = None
+    _client: httpx.Client | None = None
+
+    # -- the process ---------------------------------------------------------------------------------------------------
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def http(self) -> httpx.Client:
+        if self._client is None:
+            self._client = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
+        return self._client
+
+    @property
+    def errors(self) -> Path:
+        """What `cds serve` wrote to its standard error, over all its lives."""
+        return self.home / "serve.err"
+
+    def env(self, **changes: str) -> dict[str, str]:
+        """The environment of every process of this instance."""
+        plain = {name: value for name, value in os.environ.items() if not name.startswith("CDS_")}
+        plain |= {"CDS_DATA_DIR": str(self.data_dir), "CDS_TRUST": "open", "PYTHONPATH": str(ROOT)}
+        if self.database_url:
+            plain["CDS_DATABASE_URL"] = self.database_url
+        return {**plain, **self.environment, **changes}
+
+    def launch(self) -> subprocess.Popen[bytes]:
+        """Start the process; says nothing about whether it gets ready."""
+        self.port = self.port or free_port()
+        command = [*self.prefix, *CDS, "serve", "--port", str(self.port), "--workers", str(self.workers)]
+        with self.errors.open("ab") as errors:
+            self.process = subprocess.Popen(
+                command, env=self.env(), cwd=self.home, stdout=errors, stderr=errors, start_new_session=True
+            )
+        return self.process
+
+    def start(self) -> Server:
+        """Start, and wait until `/readyz` answers 200."""
+        process = self.launch()
+        give_up = time.monotonic() + START_SECONDS
+        while self.readiness() != 200:
+            assert process.poll() is None, f"cds serve ended with {process.returncode}: {self.told()[-2000:]}"
+            assert time.monotonic() < give_up, f"cds serve did not get ready: {self.told()[-2000:]}"
+            time.sleep(0.03)
+        return self
+
+    def readiness(self) -> int:
+        """The status of `/readyz`; 0 where nothing listens."""
+        try:
+            return self.http.get("/readyz").status_code
+        except httpx.TransportError:
+            return 0
+
+    def stop(self) -> int:
+        """SIGTERM, then wait; gives the exit code."""
+        if self.process is None:
+            return 0
+        self.process.terminate()
+        code = self.process.wait(timeout=30)
+        self._gone()
+        return code
+
+    def kill(self) -> None:
+        """kill -9, all processes of it at once: a power cut as far as a process can feel one."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait(timeout=30)
+            self._gone()
+
+    def _gone(self) -> None:
+        self.process = None
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def told(self) -> str:
+        return self.errors.read_text(errors="replace") if self.errors.exists() else ""
+
+    # -- commands ------------------------------------------------------------------------------------------------------
+
+    def cds(self, *arguments: str | Path, code: int | None = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command on this instance; `code` is the exit code it must have (None: any)."""
+        done = subprocess.run(
+            [*self.prefix, *CDS, *map(str, arguments)],
+            env=self.env(**environment),
+            cwd=self.home,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert code is None or done.returncode == code, f"cds {arguments[0]} gave {done.returncode}: {done.stderr}"
+        return done
+
+    def ask(self, *arguments: str | Path, code: int = 0) -> Any:
+        """The JSON that a command prints."""
+        return json.loads(self.cds(*arguments, "--json", code=code).stdout)
+
+    def land_fixtures(self) -> None:
+        """Land and digest the six fixture patients, as the demo does."""
+        self.cds("land", FIXTURES / "patients", "--namespace", NAMESPACE)
+        self.cds("digest")
+
+    def verify(self) -> dict[str, Any]:
+        """`cds ledger verify --deep`; fails the test where the log does not verify."""
+        report: dict[str, Any] = self.ask("ledger", "verify", "--deep")
+        assert report["ok"], report["findings"]
+        return report
+
+    # -- calls ---------------------------------------------------------------------------------------------------------
+
+    def call(self, body: Any, service: str = PATIENT_VIEW) -> httpx.Response:
+        return self.http.post(f"/cds-services/{service}", json=body)
+
+    def feedback(self, item: Mapping[str, Any], service: str = PATIENT_VIEW) -> httpx.Response:
+        return self.http.post(f"/cds-services/{service}/feedback", json={"feedback": [item]})
+
+
+def size_of(body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The tumour size in a hook's prefetch, to be changed in place: the Observation and its component."""
+    for entry in body["prefetch"]["observations"]["entry"]:
+        for component in entry["resource"].get("component", []):
+            if any(coding.get("code") == SIZE for coding in component["code"]["coding"]):
+                return entry["resource"], component
+    raise LookupError(SIZE)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def hook(name: str, **members: Any) -> dict[str, Any]:
+    """A fixture's hook request with an instance id of its own; `members` stand over what the file has."""
+    body = json.loads((FIXTURES / "hooks" / f"{name}.json").read_bytes())
+    return {**body, "hookInstance": str(uuid.uuid4()), **members}
+
+
+def of_inference(answer: httpx.Response) -> dict[str, Any]:
+    """`{service, id, seq, leaf}` of the one inference that an answer names."""
+    assert answer.status_code == 200, answer.text
+    (item,) = answer.json()["extension"][INFERENCES]["items"]
+    return dict(item)
+
+
+def override(card: Mapping[str, Any], comment: str | None = None, at: str | None = None) -> dict[str, Any]:
+    """A feedback item that overrides a card for the first reason it offers."""
+    reason = {name: card["overrideReasons"][0][name] for name in ("code", "system")}
+    given = {"reason": reason} | ({"userComment": comment} if comment else {})
+    moment = at or datetime.now(UTC).isoformat()
+    return {"card": card["uuid"], "outcome": "overridden", "outcomeTimestamp": moment, "overrideReason": given}
+
+
+def outcome_of(answer: httpx.Response, status: int) -> str:
+    """What an OperationOutcome says; fails where the answer is something else."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/fhir+json"
+    body = answer.json()
+    assert body["resourceType"] == "OperationOutcome"
+    (issue,) = body["issue"]
+    assert issue["severity"] == "error"
+    return str(issue["diagnostics"])
+
+
+def finish(server: Server) -> None:
+    """Stop it, and walk the log of what it left."""
+    if not server.sound:
+        server.kill()
+        return
+    server.stop()
+    server.verify()
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Gives `make(start=True, **members of Server)`: instances, each with a data directory of its own."""
+    made: list[Server] = []
+
+    def make(*, start: bool = True, **members: Any) -> Server:
+        home = tmp_path / f"instance{len(made)}"
+        home.mkdir()
+        server = Server(home=home, **{"data_dir": home / "var", **members})
+        made.append(server)
+        return server.start() if start else server
+
+    yield make
+    for server in made:
+        finish(server)
+
+
+@pytest.fixture
+def server(servers: Callable[..., Server]) -> Server:
+    """One running server on SQLite that knows nobody yet."""
+    return servers()
