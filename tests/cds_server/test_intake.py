@@ -27,7 +27,8 @@ def dump(store: Store) -> list[Any]:
     """Every resource and fact, opened, without times, random references and nonces: what a digest decided."""
     resources = store.reads.query(
         "SELECT r.namespace, r.type, r.part, r.pointer, r.test, r.labels, c.cause, v.valid, v.problems FROM resource r "
-        "LEFT JOIN resource_closing c ON c.resource_id = r.id LEFT JOIN validation v ON v.resource_id = r.id ORDER BY r.id"
+        "LEFT JOIN resource_closing c ON c.resource_id = r.id LEFT JOIN validation v ON v.resource_id = r.id "
+        "ORDER BY r.id"
     )
     records = [row[0] for row in store.reads.query("SELECT id FROM patient_record ORDER BY id")]
     facts = [stored.fact.plain() for stored in store.reads.stored_facts(records)]
@@ -40,7 +41,7 @@ def dump(store: Store) -> list[Any]:
     return [[tuple(row) for row in resources], sorted(json.dumps([a, b], sort_keys=True) for a, b in together)]
 
 
-# ---- land --------------------------------------------------------------------------------------------------------------
+# ---- land ------------------------------------------------------------------------------------------------------------
 
 
 def test_the_same_bytes_twice_are_one_landing(store: Store) -> None:
@@ -84,7 +85,7 @@ def test_what_is_abandoned_leaves_nothing(store: Store) -> None:
     assert store.reads.head()[0] == 0
 
 
-# ---- digest ------------------------------------------------------------------------------------------------------------
+# ---- digest ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_newer_version_supersedes_and_a_repetition_does_nothing(store: Store) -> None:
@@ -146,10 +147,8 @@ def test_what_cannot_be_read_is_quarantined_with_its_place(store: Store) -> None
 
 def test_readable_but_invalid_is_marked_not_dropped(store: Store) -> None:
     learn(store, patient("1"), weight("w", "1", 60, performer="not a list"))
-    valid = store.reads.query(
-        "SELECT r.type, v.valid, v.problems FROM resource r JOIN validation v ON v.resource_id = r.id"
-    )
-    marked = {row[0]: (bool(row[1]), row[2]) for row in valid}
+    verdicts = "SELECT r.type, v.valid, v.problems FROM resource r JOIN validation v ON v.resource_id = r.id"
+    marked = {row[0]: (bool(row[1]), row[2]) for row in store.reads.query(verdicts)}
     assert marked["Patient"] == (True, None)
     assert marked["Observation"][0] is False
     assert "performer" in marked["Observation"][1]
@@ -176,7 +175,7 @@ def test_a_digest_comes_out_the_same_on_another_instance(store: Store, tmp_path:
 ROOT_LINES = (Path(__file__).resolve().parents[2] / "fixtures/patients/ingrid-s.ndjson").read_bytes().splitlines()
 
 
-# ---- again -------------------------------------------------------------------------------------------------------------
+# ---- again -----------------------------------------------------------------------------------------------------------
 
 
 def test_redo_with_the_same_reader_changes_nothing(store: Store) -> None:
@@ -241,7 +240,7 @@ def test_retry_reads_what_a_newer_reader_understands(store: Store, monkeypatch: 
     assert weights(store, "a", "1", at=before) == ["61 kg"]
 
 
-# ---- real data -----------------------------------------------------------------------------------------------------------
+# ---- real data -------------------------------------------------------------------------------------------------------
 
 
 def sliced(peer_data: Path, folder: str, name: str, count: int | None) -> list[bytes]:
@@ -281,7 +280,7 @@ def test_real_sets_land_and_digest(open_store: OpenStore, peer_data: Path) -> No
     records = store.reads.query("SELECT namespace, COUNT(*) FROM patient_record GROUP BY namespace ORDER BY namespace")
     assert dict(map(tuple, records))["clinosim"] == 200
     assert tally.facts > 1000
-    with pytest.raises(RecordUnavailable, match="no such part"):
-        landing = store.reads.landing(store.reads.landing_ids()[0])
-        assert landing is not None
+    landing = store.reads.landing(store.reads.landing_ids()[0])
+    assert landing is not None
+    with pytest.raises(RecordUnavailable):
         store.part(landing, 100_000)
