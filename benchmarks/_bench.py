@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -105,17 +106,28 @@ def bare(answer_bytes: int) -> Iterator[tuple[int, int]]:
 
 
 def _running(command: list[str], port: int, env: Mapping[str, str], ready: str) -> Iterator[tuple[int, int]]:
-    process = subprocess.Popen(command, env=env)
+    process = subprocess.Popen(command, env=env, start_new_session=True)
     try:
         wait_ready(f"http://127.0.0.1:{port}/{ready}")
         yield port, process.pid
     finally:
-        process.terminate()
+        stop(process)
+
+
+def stop(process: subprocess.Popen[bytes], seconds: float = 20.0) -> None:
+    """End a server that leads a session of its own, and wait until its background process is gone, too."""
+    process.terminate()
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        process.poll()
         try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.02)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def peak_of_this_process() -> int:

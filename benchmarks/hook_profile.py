@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adapters.readers import facts
 from benchmarks import _bench
 from benchmarks._bodies import Bodies, survival
 from benchmarks._inside import call
@@ -34,7 +35,7 @@ STAGES: dict[str, tuple[tuple[Any, str], ...]] = {
     "read statements": ((decisions.Decisions, "_read"),),
     "land: keep the bytes": ((decisions.Decisions, "_add_landing"),),
     "digest: reduce": ((digest.Reducer, "run"), (decisions, "close_digest")),
-    "digest: facts": ((digest.projection, "project"),),
+    "digest: facts": ((facts, "project"),),
     "snapshot": ((decisions.Decisions, "_known"), (decisions, "snapshot")),
     "judge: encode, ONNX, fuse": ((Scorer, "judge"),),
     "cards": ((decisions, "render"),),  # and the service's own function, below

@@ -1,4 +1,4 @@
-"""Ten thousand inferences, each of another patient, then each encoded and scored again from its snapshot: the same bits.
+"""Ten thousand inferences, each of another patient, then each encoded and scored again from its snapshot: same bits.
 
 The inferences are made through the whole application, sixteen calls at a time; they are reproduced as `cds inference
 all --reproduce` does, by a store that is opened anew.

@@ -43,7 +43,9 @@ def _ready(instance: Path) -> float:
     """Seconds until /readyz answers 200. The instance is made where it is not there."""
     port = _bench.free_port()
     began = time.perf_counter()
-    process = subprocess.Popen([*program(), "serve", "--port", str(port)], env=_bench.environment(instance))
+    process = subprocess.Popen(
+        [*program(), "serve", "--port", str(port)], env=_bench.environment(instance), start_new_session=True
+    )
     try:
         while not _is_ready(port):
             assert process.poll() is None, "the server ended"
@@ -51,8 +53,7 @@ def _ready(instance: Path) -> float:
             time.sleep(0.005)
         return time.perf_counter() - began
     finally:
-        process.terminate()
-        process.wait()
+        _bench.stop(process)
 
 
 def _is_ready(port: int) -> bool:
