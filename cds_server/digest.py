@@ -158,6 +158,9 @@ class Reducer:
                 self.tally.quarantined += 1
             for read in part.reads:
                 self.apply(part.ordinal, read)
+            asked = {read.statement.pointer: read.invalid for read in part.reads if read.invalid is not None}
+            if asked:
+                add_validation(self.tx, self.where.landing_id, part.ordinal, asked)
         return self.tally
 
     def _look_up(self, parts: Sequence[PartRead]) -> None:
@@ -220,6 +223,9 @@ class Reducer:
         except BadInput as error:
             self.flag("quarantine", "unreadable", part, error.where or statement.pointer, error.what)
             self.tally.quarantined += 1
+            if known is not None:  # its latest version cannot be read: what the one before said is no longer known
+                self.close(known.id, "unreadable")
+                self.versions[local] = None
             return
         if known is not None:
             if known.record_id is not None and record is not None and known.record_id != record[0]:
@@ -437,14 +443,6 @@ class Reducer:
                     known_from=self.tx.now,
                     sealed=seal(record[1], canonical_text(fact.plain())),
                 )
-        if read.invalid is not None:
-            self.tx.add(
-                "validation",
-                resource_id=resource_id,
-                valid=not read.invalid,
-                validator=VALIDATOR,
-                problems="; ".join(read.invalid[:20]) or None,
-            )
         self.tally.asserted += 1
         self.tally.facts += len(facts)
         self.fresh[resource_id] = facts
@@ -474,6 +472,20 @@ class Reducer:
             at=self.tx.now,
         )
         self.tally.flagged += 1
+
+
+def add_validation(tx: Tx, landing_id: int, part: int, asked: Mapping[str, Sequence[str]]) -> None:
+    """Record the verdict of fhir.resources on the resources of one part (pointer -> problems)."""
+    problems = {pointer: list(found[:20]) for pointer, found in asked.items() if found}
+    tx.add(
+        "validation",
+        landing_id=landing_id,
+        part=part,
+        checked=len(asked),
+        invalid=len(problems),
+        validator=VALIDATOR,
+        problems=canonical_text(problems).decode() if problems else None,
+    )
 
 
 def close_digest(

@@ -7,17 +7,20 @@ inferences of the call that brought it are flagged.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import multiprocessing
 import os
 import signal
-import time
+import threading
 import uuid
 from collections.abc import Mapping
+from concurrent.futures import Executor, ProcessPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from adapters.readers import validation
 from cds_server import logs
-from cds_server.digest import VALIDATOR
+from cds_server.digest import VALIDATOR, add_validation
 from cds_server.logs import log
 from cds_server.settings import Settings
 from cds_server.store.store import Store
@@ -32,28 +35,40 @@ SETTLED = 2.0
 """Seconds after which a call's inference is on record, or never will be."""
 LEASE = 30.0
 BATCH = 64
+_PR_SET_PDEATHSIG = 1
+"""prctl(2), Linux: the kernel ends this process when its parent is gone."""
 
 
 def run(settings: Settings, parent: int) -> None:
-    """Work until the parent process is gone, at the lowest priority."""
+    """Work until the parent process is gone.
+
+    What computes runs in a process of the lowest priority; what holds the write lock runs in this one, at the server's: a holder that
+    is not given the processor would make every hook call wait.
+    """
     logs.configure(settings.log_level)
-    os.nice(19)
+    stopping = threading.Event()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     store = Store.open(settings.data_dir, settings.database_url)
     holder = uuid.uuid4().hex
-    validator = Validator(store)
-    try:
-        while os.getppid() == parent:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_idle) as idle:
+        validator = Validator(store, idle)
+        while os.getppid() == parent and not stopping.is_set():
             try:
                 worked = lease(store, "validate", holder) and validator.some()
             except CdsError as error:
                 log().error("background work failed", job="validate", what=error.what)
-                worked = False
+                worked = 0
             if not worked:
-                time.sleep(IDLE)
-    finally:
-        with contextlib.suppress(CdsError):
-            store.close()
+                stopping.wait(IDLE)
+    with contextlib.suppress(CdsError):
+        store.close()
+
+
+def _idle() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.nice(19)
 
 
 def lease(store: Store, name: str, holder: str) -> bool:
@@ -78,54 +93,69 @@ def lease(store: Store, name: str, holder: str) -> bool:
 
 
 class Validator:
-    """Asks fhir.resources about readable resources, oldest first, and records what it says."""
+    """Asks fhir.resources about the readable resources of parts, oldest first, and records what it says."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, idle: Executor) -> None:
         self._store = store
+        self._idle = idle
         self._cursor = 0
 
     def some(self) -> int:
-        """Validate up to a batch; gives how many."""
+        """Validate up to a batch of resources; gives how many."""
         settled = instant(datetime.now(UTC) - timedelta(seconds=SETTLED))
         rows = self._store.reads.query(
             "SELECT r.id, r.landing_id, r.part, r.pointer FROM resource r "
-            "LEFT JOIN validation v ON v.resource_id = r.id "
+            "LEFT JOIN validation v ON v.landing_id = r.landing_id AND v.part = r.part "
             "WHERE r.id > ? AND v.id IS NULL AND r.known_from < ? ORDER BY r.id LIMIT ?",
             (self._cursor, settled, BATCH),
         )
         if not rows:
             return 0
-        verdicts = [
-            (resource_id, landing_id, pointer, self._ask(landing_id, part, pointer))
-            for resource_id, landing_id, part, pointer in rows
-        ]
+        places: dict[tuple[int, int], list[str]] = {}
+        for _, landing_id, part, pointer in rows:
+            places.setdefault((landing_id, part), []).append(pointer)
+        if len(rows) == BATCH and len(places) > 1:
+            places.popitem()  # its other resources may stand in the next batch: one part, one verdict
+        verdicts = list(
+            self._idle.map(
+                verdict, *zip(*(self._asked(*place, pointers) for place, pointers in places.items()), strict=True)
+            )
+        )
 
         def act(tx: Tx) -> None:
-            for resource_id, landing_id, pointer, problems in verdicts:
-                tx.add(
-                    "validation",
-                    resource_id=resource_id,
-                    valid=not problems,
-                    validator=VALIDATOR,
-                    problems="; ".join(problems[:20]) or None,
-                )
-                if problems:
+            for (landing_id, part), asked in zip(places, verdicts, strict=True):
+                add_validation(tx, landing_id, part, asked)
+                for pointer in (pointer for pointer, problems in asked.items() if problems):
                     _flag(tx, landing_id, pointer)
-            invalid = sum(bool(problems) for *_, problems in verdicts)
-            tx.entry("validate", "system", {"resources": len(verdicts), "invalid": invalid, "validator": VALIDATOR})
+            invalid = sum(bool(problems) for asked in verdicts for problems in asked.values())
+            tx.entry("validate", "system", {"parts": len(places), "invalid": invalid, "validator": VALIDATOR})
 
         self._store.writer.submit(act).result()
-        self._cursor = rows[-1][0]
+        last = next(reversed(places))
+        self._cursor = max(row[0] for row in rows if (row[1], row[2]) == last)
         return len(rows)
 
-    def _ask(self, landing_id: int, part: int, pointer: str) -> list[str]:
+    def _asked(self, landing_id: int, part: int, pointers: list[str]) -> tuple[bytes, list[str]]:
         landing = self._store.reads.landing(landing_id)
-        if landing is None:
-            return ["the landing is gone"]
         try:
-            return validation.validate(resource_at(strict.loads(self._store.part(landing, part)), pointer))
+            return (self._store.part(landing, part) if landing else b"null"), pointers
+        except CdsError:
+            return b"null", pointers
+
+
+def verdict(body: bytes, pointers: list[str]) -> dict[str, list[str]]:
+    """Pointer -> what fhir.resources says against the resource there; a part that cannot be read is invalid as such."""
+    try:
+        parsed = strict.loads(body)
+    except CdsError as error:
+        return {pointer: [error.what] for pointer in pointers}
+    found: dict[str, list[str]] = {}
+    for pointer in pointers:
+        try:
+            found[pointer] = validation.validate(resource_at(parsed, pointer))
         except CdsError as error:
-            return [error.what]
+            found[pointer] = [error.what]
+    return found
 
 
 def resource_at(body: Any, pointer: str) -> Mapping[str, Any]:

@@ -30,6 +30,9 @@ from cds_server.logs import log
 from cds_server.settings import Settings
 from models.errors import Conflict, Misconfigured
 
+HANDOVER = 0.001
+"""Seconds after which a thread that waits for the interpreter gets it: the thread that synced the disk must not wait for
+Python's default of five milliseconds."""
 STOP_WITHIN = 10
 """Seconds that open requests are given at the end."""
 
@@ -95,6 +98,7 @@ def bind(host: str, port: int) -> socket.socket:
 def worker(settings: Settings, listening: socket.socket) -> None:
     """One process's worth of server, on a socket that is already listening."""
     logs.configure(settings.log_level)
+    sys.setswitchinterval(HANDOVER)
     _run(create_app(build(settings)), listening)
 
 
@@ -147,7 +151,7 @@ def _several(settings: Settings, listening: socket.socket, workers: int) -> None
 
 
 def _background(settings: Settings) -> SpawnProcess:
-    process = multiprocessing.get_context("spawn").Process(target=jobs.run, args=(settings, os.getpid()), daemon=True)
+    process = multiprocessing.get_context("spawn").Process(target=jobs.run, args=(settings, os.getpid()))
     process.start()
     return process
 

@@ -53,14 +53,17 @@ class Database:
             raise translated(error.orig) from None
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[Connection]:
+    def writing(self, *, wait: bool = True) -> Iterator[Connection]:
         """The one write transaction of this instance at a time, across threads and processes; commits at the end.
+
+        Without `wait`: BlockingIOError at once where somebody else is writing, and always on PostgreSQL, where asking is
+        waiting for another machine.
 
         SQLite: a file lock (waiters are woken at once and in turn, unlike SQLite's own polling), then BEGIN IMMEDIATE.
         PostgreSQL: an advisory lock held to the end of the transaction.
         """
         try:
-            with self._alone(), self.engine.connect() as connection, connection.begin():
+            with self._alone(wait), self.engine.connect() as connection, connection.begin():
                 if self.sqlite:
                     self._begin_immediate(connection)
                 else:
@@ -68,6 +71,8 @@ class Database:
                 yield connection
         except DBAPIError as error:
             raise translated(error.orig) from None
+        except BlockingIOError:
+            raise
         except OSError as error:
             raise translated_os(error) from None
 
@@ -83,8 +88,10 @@ class Database:
                 time.sleep(0.001)
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _alone(self, wait: bool) -> Iterator[None]:
         if not self.sqlite:
+            if not wait:
+                raise BlockingIOError
             yield
             return
         if self._gate_fd is None:
@@ -92,12 +99,16 @@ class Database:
                 self._gate_fd = os.open(self._gate, os.O_RDWR | os.O_CREAT, 0o600)
             except OSError:
                 self._gate_fd = os.open(self._gate, os.O_RDONLY)
-        with self._thread_gate:  # flock does not tell two threads of one process apart
-            fcntl.flock(self._gate_fd, fcntl.LOCK_EX)
+        if not self._thread_gate.acquire(blocking=wait):  # flock does not tell two threads of one process apart
+            raise BlockingIOError
+        try:
+            fcntl.flock(self._gate_fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             try:
                 yield
             finally:
                 fcntl.flock(self._gate_fd, fcntl.LOCK_UN)
+        finally:
+            self._thread_gate.release()
 
     def cursor(self, connection: Connection) -> DBAPICursor:
         """The driver's own cursor of a connection: for the statements that every hook call runs."""

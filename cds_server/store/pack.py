@@ -10,6 +10,7 @@ A pack can be digested and copied without any key, and concatenating the opened 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import struct
@@ -20,6 +21,7 @@ from typing import BinaryIO
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from cds_server.store.engine import translated_os
 from cds_server.store.entropy import random_bytes
 from cds_server.store.vault import KEY_BYTES, Vault
 from models.errors import KeysUnavailable, RecordUnavailable, TooLarge
@@ -86,14 +88,17 @@ class PackWriter:
         self._frame += 1
         frame = _HEAD.pack(last, len(sealed)) + sealed
         self._digest.update(frame)
-        if self._file is None and len(self._memory) + len(frame) > INLINE:
-            self._file = open(self._staging, "xb", buffering=1 << 20)  # noqa: SIM115 (settle or abandon closes it)
-            self._file.write(self._memory)
-            self._memory.clear()
-        if self._file is None:
+        if self._file is None and len(self._memory) + len(frame) <= INLINE:
             self._memory += frame
-        else:
+            return
+        try:
+            if self._file is None:
+                self._file = open(self._staging, "xb", buffering=1 << 20)  # noqa: SIM115 (settle or abandon closes it)
+                self._file.write(self._memory)
+                self._memory.clear()
             self._file.write(frame)
+        except OSError as error:
+            raise translated_os(error) from None
 
     @property
     def content(self) -> bytes:
@@ -105,24 +110,31 @@ class PackWriter:
         return self._digest.digest()
 
     def settle(self, blobs: Path) -> tuple[bytes | None, str | None]:
-        """Make it durable: (bytes for the row, None), or (None, file name) after fsync and rename."""
+        """Make it durable: (bytes for the row, None), or (None, file name) after fsync and rename.
+
+        Raises: RecordUnavailable and its kinds, as `write` does.
+        """
         if self._file is None:
             return bytes(self._memory), None
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        folder = blobs / self._landing[:2]
-        folder.mkdir(exist_ok=True)
-        os.rename(self._staging, folder / self._landing)
-        for directory in (folder, blobs):
-            handle = os.open(directory, os.O_RDONLY)
-            os.fsync(handle)
-            os.close(handle)
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            folder = blobs / self._landing[:2]
+            folder.mkdir(exist_ok=True)
+            os.rename(self._staging, folder / self._landing)
+            for directory in (folder, blobs):
+                handle = os.open(directory, os.O_RDONLY)
+                os.fsync(handle)
+                os.close(handle)
+        except OSError as error:
+            raise translated_os(error) from None
         return None, f"{self._landing[:2]}/{self._landing}"
 
     def abandon(self) -> None:
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # a full disk refuses what is still buffered, too
+                self._file.close()
             self._staging.unlink(missing_ok=True)
 
 

@@ -163,18 +163,19 @@ class Reads:
     def stored_facts(self, record_ids: Sequence[int], at: str = FOREVER) -> list[StoredFact]:
         """All facts of these records as known at that instant, with the verdict on their resources."""
         rows = self.query(
-            "SELECT p.ref, f.sealed, v.valid FROM fact f JOIN patient_record p ON p.id = f.record_id "
+            "SELECT p.ref, f.sealed, r.pointer, v.id, v.problems FROM fact f JOIN patient_record p ON p.id = f.record_id "
+            "JOIN resource r ON r.id = f.resource_id "
             "LEFT JOIN resource_closing c ON c.resource_id = f.resource_id AND c.known_to <= ? "
-            "LEFT JOIN validation v ON v.resource_id = f.resource_id "
+            "LEFT JOIN validation v ON v.landing_id = r.landing_id AND v.part = r.part "
             f"WHERE f.record_id IN ({marks(record_ids)}) AND f.known_from <= ? AND c.id IS NULL",
             (at, *record_ids, at),
         )
         return [
             StoredFact(
                 Fact.from_plain(orjson.loads(self._vault.open_fact(ref, sealed))),
-                None if valid is None else bool(valid),
+                None if verdict is None else pointer not in orjson.loads(problems or "{}"),
             )
-            for ref, sealed, valid in rows
+            for ref, sealed, pointer, verdict, problems in rows
         ]
 
     # -- decisions -----------------------------------------------------------------------------------------------------
@@ -192,8 +193,10 @@ class Reads:
         return {row[0]: row[1] for row in rows}
 
     def unvalidated_count(self) -> int:
+        """Resources whose part nobody has asked fhir.resources about."""
         row = self.one(
-            "SELECT COUNT(*) FROM resource r LEFT JOIN validation v ON v.resource_id = r.id WHERE v.id IS NULL"
+            "SELECT COUNT(*) FROM resource r LEFT JOIN validation v ON v.landing_id = r.landing_id AND v.part = r.part "
+            "WHERE v.id IS NULL"
         )
         return int(row[0]) if row else 0
 

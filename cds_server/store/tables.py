@@ -165,16 +165,20 @@ class ResourceClosing(SQLModel, table=True):
 
 
 class Validation(SQLModel, table=True):
-    """Whether fhir.resources accepts a readable resource."""
+    """What fhir.resources said of the readable resources of one part."""
 
     __tablename__: ClassVar[str] = "validation"
+    __table_args__ = (Index("ix_validation_place", "landing_id", "part"),)
     id: int = _id()
     entry: int = _big()
-    resource_id: int = _big(index=True)
-    valid: bool
+    landing_id: int = _big()
+    part: int
+    checked: int
+    """Resources asked about."""
+    invalid: int
     validator: str
     problems: str | None
-    """Paths and rules, never values."""
+    """JSON: pointer of an invalid resource -> its problems, as paths and rules, never values."""
 
 
 class Fact(SQLModel, table=True):

@@ -27,7 +27,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from cds_server.store.entropy import random_bytes
-from models.errors import KeysUnavailable
+from models.errors import DiskFull, KeysUnavailable, ReadOnlyStore, RecordUnavailable
 
 KEY_BYTES = 32
 _NONCE = bytes(12)
@@ -52,6 +52,7 @@ class KeyStore:
             self._connection.close()
             raise KeysUnavailable("the key store belongs to another instance than the database", where=path.name)
         self._lock = threading.Lock()
+        self._place = _place(path)
         self._columns = "INSERT OR IGNORE INTO object_key (ref, key) VALUES (?, ?)"
 
     @staticmethod
@@ -81,15 +82,26 @@ class KeyStore:
             raise KeysUnavailable(f"the key store cannot be made ({type(error).__name__})", where=path.name) from None
 
     def put(self, keys: Iterable[tuple[bytes, bytes]]) -> None:
+        """Raises KeysUnavailable, also when the file was taken away or replaced: keys would go with this process."""
         with self._lock:
             try:
+                self._check_place()
                 self._connection.execute("BEGIN IMMEDIATE")
                 self._connection.executemany(self._columns, keys)
                 self._connection.execute("COMMIT")
             except sqlite3.Error as error:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
-                raise KeysUnavailable(f"keys cannot be written: {type(error).__name__}", where=self.path.name) from None
+                raise _refused(error, self.path.name) from None
+
+    def check(self) -> None:
+        """Raises KeysUnavailable when the store is not where it was, or cannot be read."""
+        self._check_place()
+        self.get(b"\0")
+
+    def _check_place(self) -> None:
+        if _place(self.path) != self._place:
+            raise KeysUnavailable("the key store was taken away or replaced while in use", where=self.path.name)
 
     def get(self, ref: bytes) -> bytes | None:
         with self._lock:
@@ -133,6 +145,25 @@ def _connected(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def _place(path: Path) -> tuple[int, int] | None:
+    """Which file it is: device and inode."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _refused(error: sqlite3.Error, where: str) -> RecordUnavailable:
+    """SQLite's refusal of a write, by its primary result code (sqlite.org/rescode.html)."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+        return DiskFull("keys cannot be written: the disk is full or failing", where=where)
+    if code == sqlite3.SQLITE_READONLY:
+        return ReadOnlyStore("keys cannot be written: the store is read-only", where=where)
+    return KeysUnavailable(f"keys cannot be written: {type(error).__name__}", where=where)
+
+
 class ClosedKeys:
     """A key store that holds no key: for checks that must work when the real one is lost."""
 
@@ -143,6 +174,9 @@ class ClosedKeys:
         return None
 
     def put(self, keys: Iterable[tuple[bytes, bytes]]) -> None:
+        raise KeysUnavailable("this check runs without keys")
+
+    def check(self) -> None:
         raise KeysUnavailable("this check runs without keys")
 
     def close(self) -> None:

@@ -144,11 +144,12 @@ class _Group:
     def __init__(self, database: Database, vault: Vault) -> None:
         self._database = database
         self._vault = vault
-        self._transaction = database.writing()
         self._keys: dict[bytes, bytes] = {}
         self.outcomes: list[tuple[_Act[Any], Any, BaseException | None]] = []
 
-    def open(self) -> None:
+    def open(self, *, wait: bool = True) -> None:
+        """Begin. Without `wait`: BlockingIOError where it cannot be had at once; then it may be opened again."""
+        self._transaction = self._database.writing(wait=wait)
         self._connection = self._transaction.__enter__()
         self._cursor = self._database.cursor(self._connection)
         self._seq, self._chain = head(self._connection)
@@ -233,7 +234,10 @@ class Writer:
             group = _Group(self._database, self._vault)
             acts: list[_Act[Any]] = []
             try:
-                await loop.run_in_executor(self._disk, group.open)
+                try:
+                    group.open(wait=False)
+                except BlockingIOError:
+                    await loop.run_in_executor(self._disk, group.open)
                 while self._waiting and len(acts) < _GROUP:
                     acts.append(self._waiting.popleft())
                     if acts[-1].future.set_running_or_notify_cancel():

@@ -141,10 +141,13 @@ def upgrade() -> None:
         "validation",
         _id(),
         _entry(),
-        _big("resource_id", index=True),
-        _flag("valid"),
+        _big("landing_id"),
+        _int("part"),
+        _int("checked"),
+        _int("invalid"),
         _text("validator"),
         _text("problems", nullable=True),
+        sa.Index("ix_validation_place", "landing_id", "part"),
     )
     op.create_table(
         "fact",
