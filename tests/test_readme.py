@@ -31,7 +31,7 @@ import adapters.readers
 import adapters.sources
 import cds_server.services
 import models.modalities
-from cds_server import __main__, settings
+from cds_server import __main__, ops, settings
 from cds_server.app import build, create_app
 from cds_server.store import tables
 from models import nouns
@@ -186,6 +186,36 @@ def test_every_internal_link_leads_somewhere(page: Path) -> None:
     anchors = {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-")
                for heading in re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)}  # fmt: skip
     assert [link for link in inside if link.startswith("#") and link[1:] not in anchors] == []
+
+
+def named_files(page: Path) -> Iterator[str]:
+    """Paths in backticks below our own folders, `{a,b}` written out."""
+    ours = re.compile(r"(?:adapters|benchmarks|cds_server|docs|fixtures|models|smart_app|tests)/[^\s`]*")
+    for path in re.findall(r"`([^`]+)`", page.read_text(encoding="utf-8")):
+        if ours.fullmatch(path):
+            choice = re.search(r"\{(.+?)\}", path)
+            for each in choice[1].split(",") if choice else [""]:
+                yield path.replace(choice[0], each) if choice else path
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda page: page.name
+)
+def test_every_file_that_is_named_is_there(page: Path) -> None:
+    assert [path for path in named_files(page) if not any(ROOT.glob(path.rstrip("/")))] == []
+
+
+def test_the_metrics_are_those_of_the_server() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    described = {row[0].strip("`"): row[1] for row in rows(page) if row[0].startswith("`cds_")}
+    exposed = {
+        kind.describe()[0].name + ("_total" if kind.describe()[0].type == "counter" else ""): ", ".join(
+            kind._labelnames
+        )
+        for kind in vars(ops.Metrics()).values()
+        if hasattr(kind, "_labelnames")
+    }
+    assert described == exposed
 
 
 # ---- its tables ------------------------------------------------------------------------------------------------------
