@@ -54,13 +54,13 @@ def _text(inference: dict[str, Any]) -> str:
     features = [
         [
             f["name"],
-            f["label"],
+            f.get("label", ""),
             (f.get("effective") or "")[:10],
             ", ".join(f.get("facts", [])) or "-",
             f.get("note", ""),
         ]
         for vector in inference["vectors"]
-        for f in vector["features"]
+        for f in vector.get("features", [])
     ]
     cards = [
         f"card {shown['card']['uuid']}: {shown['card']['summary']}"
