@@ -222,8 +222,8 @@ def escape(text: str) -> str:
 
     Every ASCII punctuation character that could begin or end a tag, an entity, emphasis, code, a link, a list, a
     heading or a table cell becomes a numeric character reference, which GitHub Flavored Markdown (6.2) takes as literal
-    text, and HTML too. What stays as it is, because nothing can come of it: `, ; / % (`, and `. - + : )` inside a
-    number, a date or after a letter ("2.5 mm", "2018-03-16", "HER2+"). Autolink extensions look at text after
+    text, and HTML too. What stays as it is, because nothing can come of it: `, ; / % (`, and `. - + : )` where they
+    belong to a number, a date or a sentence ("2.5 mm", "2018-03-16", "+6.0", "HER2+", "(pN0)."). Autolink extensions look at text after
     references are resolved, so an invisible word joiner stands inside what they would find (`www.`, `://`, `@`).
     """
     line = clean(text)
@@ -232,16 +232,23 @@ def escape(text: str) -> str:
 
 def _escaped(line: str, at: int) -> str:
     mark, before, after = line[at], line[at - 1 : at], line[at + 1 : at + 2]
-    if mark in "+-" and before.isalnum():
+    if mark in "+-" and (before.isalnum() or after.isdigit()):
         return mark
-    if mark == ")" and not before.isdigit():
+    if mark == ")" and not _numbers_a_list(line, at):
         return mark
-    if mark == "." and ((before.isdigit() and after.isdigit()) or (before.isalpha() and after in ("", " "))):
+    if mark == "." and (
+        (before.isdigit() and after.isdigit()) or (after in ("", " ") and not _numbers_a_list(line, at))
+    ):
         return mark
     if mark == ":" and before.isalnum() and (not after or after in " 0123456789"):
         return mark
     joiner = _WORD_JOINER if mark in ".:@" and after not in ("", " ") else ""
     return f"{joiner if mark != ':' else ''}&#{ord(mark)};{joiner}"
+
+
+def _numbers_a_list(line: str, at: int) -> bool:
+    """`1.` and `1)` begin an ordered list, at the start of a line only (GitHub Flavored Markdown 5.2)."""
+    return not line[:at].strip("0123456789")
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, numeric: bool = False) -> str:

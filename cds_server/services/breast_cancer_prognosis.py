@@ -194,7 +194,7 @@ def _basis(judgement: Judgement, guide: CardGuide) -> list[str]:
     as_of = guide.data_as_of[:16].replace("T", " ")
     model = judgement.model
     population = str(model.manifest.get("population", {}).get("text", ""))
-    told = (f"Model {model.id}", f"data as of {as_of} UTC", f"record {guide.inference}")
+    told = (f"Model {model.name} {model.version}", f"data as of {as_of} UTC", f"record {guide.inference}")
     blocks = [
         _inputs([each for each in described if _is_read(each)], judgement.snapshot),
         _missing([each for each in described if each.missing]),
