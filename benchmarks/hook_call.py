@@ -62,7 +62,7 @@ def _measure(instance: Path, args: argparse.Namespace) -> bool:
         alone = drive(port, args.latency_seconds, rate=top / 2)
         print(f"half rate  {_told(alone)}")
         beside, digested = _while_digesting(instance, port, top / 2, args.latency_seconds)
-        print(f"digesting  {_told(beside)}   cds digest {'ended' if digested else 'ran'} when the load ended")
+        print(f"digesting  {_told(beside)}   cds digest {'ended before' if digested else 'outlasted'} the load")
     return all(
         [
             _bench.figure(
@@ -99,6 +99,7 @@ def _while_digesting(instance: Path, port: int, rate: float, seconds: float) -> 
     digest = _bench.start(instance, "digest")
     try:
         load = drive(port, seconds, rate=rate)
+        assert digest.poll() in (None, 0), "cds digest failed"
         return load, digest.poll() is not None
     finally:
         digest.terminate()
