@@ -39,6 +39,8 @@ class Load:
     p99: float
     worst: float
     failed: int
+    failed_with: str
+    """Status and body of the first failure."""
     scored: int
     looked_at: int
     answer_bytes: int
@@ -87,6 +89,7 @@ def run(
     counted_from, until = began + WARM_UP, began + WARM_UP + seconds
     latencies: list[float] = []
     failed = scored = looked_at = size = 0
+    failed_with = ""
     due, step = began, 1 / rate if rate else 0.0
     while (moment := time.perf_counter()) < until or len(free) < connections:
         while free and moment < until and (rate is None or due <= moment):
@@ -104,7 +107,9 @@ def run(
             if connection.began < counted_from or (rate is None and ended > until):
                 continue
             status, body = answer
-            failed += status != 200
+            if status != 200:
+                failed += 1
+                failed_with = failed_with or f"{status} {body[:300]!r}"
             latencies.append((ended - connection.began) * 1000)
             if check and status == 200 and len(latencies) % _SAMPLE == 1:
                 looked_at += 1
@@ -119,6 +124,7 @@ def run(
         p99=_percentile(latencies, 0.99),
         worst=latencies[-1] if latencies else 0.0,
         failed=failed,
+        failed_with=failed_with,
         scored=scored,
         looked_at=looked_at,
         answer_bytes=size,
@@ -143,7 +149,7 @@ def drive(port: int, seconds: float, *, rate: float | None = None, check: bool =
     command += [] if check else ["--no-check"]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=seconds * 3 + 60)
     load = Load(**json.loads(done.stdout))
-    assert load.failed == 0, f"{load.failed} requests failed"
+    assert load.failed == 0, f"{load.failed} requests failed: {load.failed_with}"
     assert load.scored == load.looked_at, f"{load.looked_at - load.scored} of {load.looked_at} answers were no score"
     return load
 

@@ -40,7 +40,7 @@ STAGES: dict[str, tuple[tuple[Any, str], ...]] = {
     "judge: encode, ONNX, fuse": ((Scorer, "judge"),),
     "cards": ((decisions, "render"),),  # and the service's own function, below
     "infer: rows": ((decisions.Decisions, "_add_inference"), (decisions.Decisions, "_add_call")),
-    "seal (AES-GCM, keyed digests)": ((vault.Vault, "seal"), (vault.Vault, "seal_fact"), (vault.Vault, "index")),
+    "seal (AES-GCM, keyed digests)": ((vault.Vault, "seal"), (vault.Vault, "seal_facts"), (vault.Vault, "index")),
     "queries": ((writer.Tx, "read"),),
     "inserts": ((writer.Tx, "_insert"),),
     "ledger entry": ((writer, "seal_entry"), (writer.Tx, "entry")),
