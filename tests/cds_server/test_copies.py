@@ -59,7 +59,10 @@ def test_a_backup_taken_while_others_write_is_whole(
     assert restored["entries"] >= 3
     other = Store.open(elsewhere.data_dir, elsewhere.database_url)
     assert "60 kg" in weights(other, "a", "1")
-    assert len(weights(other, "a", "1")) == other.reads.query("SELECT COUNT(*) FROM fact")[0][0]
+    assert (
+        len(weights(other, "a", "1"))
+        == other.reads.query("SELECT COUNT(*) FROM resource WHERE type = 'Observation'")[0][0]
+    )
     landing = other.reads.landing_by_ref(receipt.landing)
     assert landing is not None
     assert [body for _, body in other.parts(landing)] == large

@@ -26,10 +26,10 @@ WEIGHT = frozenset({"http://loinc.org|29463-7"})
 def dump(store: Store) -> list[Any]:
     """Every resource and fact, opened, without times, random references and nonces: what a digest decided."""
     resources = store.reads.query(
-        "SELECT r.namespace, r.type, r.part, r.pointer, r.test, r.labels, c.cause, v.valid, v.problems FROM resource r "
-        "LEFT JOIN resource_closing c ON c.resource_id = r.id LEFT JOIN validation v ON v.resource_id = r.id "
-        "ORDER BY r.id"
+        "SELECT r.namespace, r.type, r.part, r.pointer, r.test, r.labels, c.cause FROM resource r "
+        "LEFT JOIN resource_closing c ON c.resource_id = r.id ORDER BY r.id"
     )
+    verdicts = store.reads.query("SELECT part, checked, invalid, problems FROM validation ORDER BY id")
     records = [row[0] for row in store.reads.query("SELECT id FROM patient_record ORDER BY id")]
     facts = [stored.fact.plain() for stored in store.reads.stored_facts(records)]
     kept = [
@@ -38,7 +38,8 @@ def dump(store: Store) -> list[Any]:
     ]
     pointers = [[fact["source"]["resource"], fact["source"]["part"], fact["source"]["pointer"]] for fact in facts]
     together = zip(pointers, kept, strict=True)
-    return [[tuple(row) for row in resources], sorted(json.dumps([a, b], sort_keys=True) for a, b in together)]
+    kept_rows = [tuple(row) for row in (*resources, *verdicts)]
+    return [kept_rows, sorted(json.dumps([a, b], sort_keys=True) for a, b in together)]
 
 
 # ---- land ------------------------------------------------------------------------------------------------------------
@@ -147,12 +148,10 @@ def test_what_cannot_be_read_is_quarantined_with_its_place(store: Store) -> None
 
 def test_readable_but_invalid_is_marked_not_dropped(store: Store) -> None:
     learn(store, patient("1"), weight("w", "1", 60, performer="not a list"))
-    verdicts = "SELECT r.type, v.valid, v.problems FROM resource r JOIN validation v ON v.resource_id = r.id"
-    marked = {row[0]: (bool(row[1]), row[2]) for row in store.reads.query(verdicts)}
-    assert marked["Patient"] == (True, None)
-    assert marked["Observation"][0] is False
-    assert "performer" in marked["Observation"][1]
-    assert "not a list" not in marked["Observation"][1]
+    rows = store.reads.query("SELECT part, checked, invalid, problems FROM validation ORDER BY part")
+    assert [tuple(row[:3]) for row in rows] == [(0, 1, 0), (1, 1, 1)]
+    assert "performer" in rows[1][3]
+    assert "not a list" not in rows[1][3]
     record = store.reads.record("a", "1")
     assert record is not None
     assert {stored.fact.kind: stored.valid for stored in store.reads.stored_facts([record.id])} == {
@@ -267,16 +266,18 @@ def test_real_sets_land_and_digest(open_store: OpenStore, peer_data: Path) -> No
     tally = digest_backlog(store, JOINING, ACTOR)
     assert tally.asserted + tally.unchanged + tally.quarantined == landed
     assert (tally.quarantined, tally.unmatched) == (0, 0)
-    by_type = store.reads.query(
-        "SELECT r.namespace, r.type, COUNT(*), SUM(CASE WHEN v.valid THEN 0 ELSE 1 END) FROM resource r "
-        "JOIN validation v ON v.resource_id = r.id GROUP BY r.namespace, r.type ORDER BY r.namespace, r.type"
+    by_type = store.reads.query("SELECT namespace, type, COUNT(*) FROM resource GROUP BY namespace, type")
+    counts = {(row[0], row[1]): row[2] for row in by_type}
+    assert (counts["clinosim", "Patient"], counts["synthea", "Observation"]) == (200, 400)
+    assert sum(counts.values()) == tally.asserted
+    invalid = store.reads.query(
+        "SELECT l.namespace, SUM(v.checked), SUM(v.invalid) FROM validation v JOIN landing l ON l.id = v.landing_id "
+        "GROUP BY l.namespace ORDER BY l.namespace"
     )
-    counts = {(row[0], row[1]): (row[2], row[3]) for row in by_type}
-    assert counts["clinosim", "Patient"] == (200, 0)
-    assert counts["clinosim", "MedicationAdministration"][0] == 150
-    assert counts["clinosim", "MedicationAdministration"][1] > 0
-    assert counts["synthea", "Observation"] == (400, 0)
-    assert sum(count for count, _ in counts.values()) == tally.asserted
+    verdicts = {row[0]: (row[1], row[2]) for row in invalid}
+    assert sum(checked for checked, _ in verdicts.values()) == landed
+    assert verdicts["clinosim"][1] > 0
+    assert verdicts["synthea"][1] == 0
     records = store.reads.query("SELECT namespace, COUNT(*) FROM patient_record GROUP BY namespace ORDER BY namespace")
     assert dict(map(tuple, records))["clinosim"] == 200
     assert tally.facts > 1000

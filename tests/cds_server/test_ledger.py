@@ -175,18 +175,18 @@ E2 = 2 << 20
 """Rows of entry 2, the first digest, are E2 | n."""
 
 
-def first_fact(data_dir: Path, url: str) -> int:
+def second_resource(data_dir: Path, url: str) -> int:
     store = Store.open(data_dir, url)
     try:
-        return int(store.reads.query("SELECT id FROM fact ORDER BY id")[1][0])
+        return int(store.reads.query("SELECT id FROM resource ORDER BY id")[1][0])
     finally:
         store.close()
 
 
 def test_an_edited_row_is_named(tampered: Callable[..., list[str]], data_dir: Path, url: str) -> None:
-    fact = first_fact(data_dir, url)
-    assert tampered(f"UPDATE fact SET code = 'http://loinc.org|1' WHERE id = {fact}") == [
-        f"entry 2: row {fact} of table fact was edited or added"
+    row = second_resource(data_dir, url)
+    assert tampered(f"UPDATE resource SET type = 'http://loinc.org|1' WHERE id = {row}") == [
+        f"entry 2: row {row} of table resource was edited or added"
     ]
 
 
@@ -195,31 +195,31 @@ def test_an_edited_cell_of_each_kind_is_found(tampered: Callable[..., list[str]]
         "UPDATE landing SET size = size + 1 WHERE entry = 1",
         "UPDATE resource SET test = true WHERE type = 'Patient'",
         "UPDATE validation SET problems = 'x' WHERE entry = 4",
-        "UPDATE fact SET sealed = (SELECT row_leaves FROM ledger_entry WHERE seq = 1) "
-        f"WHERE id = {first_fact(data_dir, url)}",
+        "UPDATE resource SET content = (SELECT row_leaves FROM ledger_entry WHERE seq = 1) "
+        f"WHERE id = {second_resource(data_dir, url)}",
     )
     assert [re.sub(r"\d{5,}", "N", finding) for finding in found] == [
         "entry 1: row N of table landing was edited or added",
         "entry 2: row N of table resource was edited or added",
-        "entry 2: row N of table fact was edited or added",
+        "entry 2: row N of table resource was edited or added",
         "entry 4: row N of table validation was edited or added",
     ]
 
 
 def test_a_deleted_row_is_named(tampered: Callable[..., list[str]], data_dir: Path, url: str) -> None:
-    fact = first_fact(data_dir, url)
-    assert tampered(f"DELETE FROM fact WHERE id = {fact}") == [f"entry 2: row {fact} of table fact was deleted"]
+    row = second_resource(data_dir, url)
+    assert tampered(f"DELETE FROM resource WHERE id = {row}") == [f"entry 2: row {row} of table resource was deleted"]
 
 
 def test_rows_deleted_from_several_tables_are_named(tampered: Callable[..., list[str]]) -> None:
-    (found,) = tampered("DELETE FROM fact WHERE entry = 4 AND id >> 20 = 4", "DELETE FROM resource WHERE entry = 4")
-    assert re.fullmatch(r"entry 4: rows of the tables resource, fact were deleted \(ids \d+(, \d+)+\)", found)
+    (found,) = tampered("DELETE FROM validation WHERE entry = 4", "DELETE FROM resource WHERE entry = 4")
+    assert re.fullmatch(r"entry 4: rows of the tables resource, validation were deleted \(ids \d+(, \d+)+\)", found)
 
 
 def test_an_edit_does_not_hide_a_deletion(tampered: Callable[..., list[str]], data_dir: Path, url: str) -> None:
-    fact = first_fact(data_dir, url)
-    found = tampered(f"DELETE FROM fact WHERE id = {fact}", "UPDATE fact SET code = 'x' WHERE entry = 2")
-    assert f"entry 2: row {fact} of table fact was deleted" in found
+    row = second_resource(data_dir, url)
+    found = tampered(f"DELETE FROM resource WHERE id = {row}", "UPDATE resource SET type = 'x' WHERE entry = 2")
+    assert f"entry 2: row {row} of table resource was deleted" in found
     assert sum("was edited or added" in finding for finding in found) > 1
 
 
@@ -247,13 +247,13 @@ def test_a_row_added_to_an_entrys_own_table_is_named(tampered: Callable[..., lis
 
 
 def test_rows_that_changed_places_are_named(tampered: Callable[..., list[str]], data_dir: Path, url: str) -> None:
-    fact = first_fact(data_dir, url)
+    row = second_resource(data_dir, url)
     found = tampered(
-        f"UPDATE fact SET id = 7 WHERE id = {fact}",
-        f"UPDATE fact SET id = {fact} WHERE id = (SELECT MAX(id) FROM fact WHERE id >> 20 = 2)",
+        f"UPDATE resource SET id = 7 WHERE id = {row}",
+        f"UPDATE resource SET id = {row} WHERE id = (SELECT MAX(id) FROM resource WHERE id >> 20 = 2)",
     )
-    assert f"entry 2: row {fact} of table fact was edited or added" in found
-    assert any("row 7 of table fact stands in no entry" in finding for finding in found)
+    assert f"entry 2: row {row} of table resource was edited or added" in found
+    assert any("row 7 of table resource stands in no entry" in finding for finding in found)
 
 
 def test_an_edited_entry_is_named(tampered: Callable[..., list[str]]) -> None:

@@ -1,0 +1,85 @@
+"""What a hook call knows: what it brought itself, over what was known before, and nothing that it replaced."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from cds_server.app import Parts, build, create_app
+from cds_server.audit import audit
+from cds_server.decisions import now
+from cds_server.reproduce import all_refs, load
+from cds_server.settings import Settings
+from tests.cds_server.stores import learn
+from tests.peers import ROOT
+
+SERVICE = "/cds-services/breast-cancer-prognosis"
+SIZE = "33728-7"
+
+
+def hook(size_cm: float) -> dict[str, Any]:
+    call: dict[str, Any] = json.loads((ROOT / "fixtures/hooks/jenny-m.patient-view.json").read_bytes())
+    for component in _components(call):
+        component["valueQuantity"]["value"] = size_cm
+    return call
+
+
+def _components(call: dict[str, Any]) -> list[dict[str, Any]]:
+    entries = call["prefetch"]["observations"]["entry"]
+    members = [part for entry in entries for part in (entry["resource"], *entry["resource"].get("component", []))]
+    return [part for part in members if part["code"]["coding"][0]["code"] == SIZE and "valueQuantity" in part]
+
+
+def sizes(parts: Parts, ref: str) -> list[str]:
+    facts = load(parts.store, ref).snapshot.facts
+    return [f"{fact.number} {fact.unit}" for fact in facts if fact.code.code == SIZE]
+
+
+def test_a_call_sees_its_own_values_and_not_those_it_replaced(settings: Settings) -> None:
+    """Another size, the same again, and a size that landed in between by file: the newest arrival counts, once."""
+    parts = build(settings)
+    with TestClient(create_app(parts), client=("127.0.0.1", 5000)) as client:
+        for size in (2.5, 3.5, 3.5):
+            assert client.post(SERVICE, json=hook(size)).status_code == 200
+        entries = hook(4.5)["prefetch"]["observations"]["entry"]
+        landed = [entry["resource"] for entry in entries if entry["resource"]["id"].startswith("tumor-size")]
+        learn(parts.store, *landed, namespace="sandbox")
+        bare = copy.deepcopy(hook(4.5))
+        bare["prefetch"]["observations"]["entry"] = []
+        assert client.post(SERVICE, json=bare).status_code == 200
+        assert client.post(SERVICE, json=hook(2.5)).status_code == 200
+        refs = all_refs(parts.store.reads)
+        assert [sizes(parts, ref) for ref in refs] == [["25 mm"], ["35 mm"], ["35 mm"], ["45 mm"], ["25 mm"]]
+    assert audit(settings.data_dir, settings.database_url, deep=True).findings == ()
+
+
+def test_what_a_hook_knew_is_what_the_store_says_was_known(settings: Settings) -> None:
+    """A call asks inside its own act; asked again afterwards, as of then, the facts are the same."""
+    parts = build(settings)
+    with TestClient(create_app(parts), client=("127.0.0.1", 5000)) as client:
+        for size in (2.5, 3.5):
+            assert client.post(SERVICE, json=hook(size)).status_code == 200
+        scorer = parts.registry.scorer("breast-cancer-prognosis")
+        record = parts.store.reads.record("sandbox", "jenny-m")
+        assert record is not None
+        for ref in all_refs(parts.store.reads):
+            snapshot = load(parts.store, ref).snapshot
+            assert snapshot.facts
+            assert parts.decisions.known(scorer, record, snapshot.as_of).facts == snapshot.facts
+        assert parts.decisions.known(scorer, record, now()).facts == snapshot.facts
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_a_call_of_a_stranger_to_the_store_leaves_one_record(settings: Settings) -> None:
+    parts = build(settings)
+    with TestClient(create_app(parts), client=("127.0.0.1", 5000)) as client:
+        for _ in range(3):
+            assert client.post(SERVICE, json=hook(2.5)).status_code == 200
+        assert parts.store.reads.query("SELECT COUNT(*) FROM patient_record")[0][0] == 1
+        assert parts.store.reads.query("SELECT COUNT(*) FROM inference")[0][0] == 3
+        closed = parts.store.reads.query("SELECT COUNT(*) FROM resource_closing")[0][0]
+        assert closed == 0  # the same bytes again are the same version
