@@ -52,7 +52,8 @@ def _measure(instance: Path, args: argparse.Namespace) -> bool:
     ours: list[float] = []
     bares: list[float] = []
     with _bench.serving(instance) as (port, _):
-        size = drive(port, 1.0).answer_bytes
+        size = drive(port, 2.0).answer_bytes
+        assert size, "no answer came while the server warmed up"
         with _bench.bare(size) as (bare_port, _):
             for _ in range(args.rounds):
                 ours.append(drive(port, args.seconds).rate)
