@@ -19,6 +19,7 @@ from adapters.readers.subjects import identifiers_of, marks_of, subject_of
 from cds_server.identity import Identifier, join, value_text, withdraw
 from cds_server.store.entropy import new_ref
 from cds_server.store.reads import marks
+from cds_server.store.tables import MANY
 from cds_server.store.writer import Tx
 from models.canonical import canonical, canonical_text
 from models.errors import BadInput
@@ -303,8 +304,8 @@ class Reducer:
         if record_id is None:
             return False
         ref = self.tx.read("SELECT ref FROM patient_record WHERE id = ?", (record_id,))[0][0]
-        stored = self.tx.read("SELECT sealed FROM fact WHERE resource_id = ? ORDER BY id", (resource_id,))
-        before = [_comparable(orjson.loads(self.tx.vault.open_fact(ref, row[0]))) for row in stored]
+        sealed = self.tx.read("SELECT facts FROM resource WHERE id = ?", (resource_id,))[0][0]
+        before = [_comparable(fact.plain()) for fact in self.tx.vault.open_facts(ref, sealed)] if sealed else []
         try:
             again = [_comparable(fact.plain()) for fact in self.project(part, read, (record_id, ref))]
         except BadInput:
@@ -356,7 +357,7 @@ class Reducer:
                 ref=ref,
                 namespace=self.where.namespace,
                 local_digest=digest,
-                sealed=self.tx.vault.seal_fact(ref, local_id.encode()),
+                sealed=self.tx.vault.seal_of_record(ref, local_id.encode()),
                 at=self.tx.now,
             )
             known = self.records[digest] = (row_id, ref)
@@ -367,8 +368,8 @@ class Reducer:
     ) -> None:
         held = [Identifier(system, value) for system, value, *_ in identifiers_of(patient) if system and value]
         demographics = {fact.code.code: text for fact in facts if (text := value_text(fact))}
-        lost = self._withdrawn(before, held) if before is not None else []
-        withdraw(self.tx, record_id, lost)
+        if before is not None and (lost := self._withdrawn(before, held)):
+            withdraw(self.tx, record_id, lost)
         joined = join(self.tx, record_id, held, demographics, self.joining)
         if joined.refused is not None:
             self.flag("unmatched", "identity", part, None, joined.refused, record_id)
@@ -416,6 +417,7 @@ class Reducer:
         record: tuple[int, str] | None,
         facts: tuple[Fact, ...],
     ) -> int:
+        codes = {fact.code.token for fact in facts}
         resource_id = self.tx.add(
             "resource",
             record_id=record[0] if record else None,
@@ -428,21 +430,11 @@ class Reducer:
             reader=self.where.reader,
             known_from=self.tx.now,
             content=content,
-            voided=False,
             test=read.marks.test,
             labels=" ".join(read.marks.labels),
+            code=MANY if len(codes) > 1 else next(iter(codes), None),
+            facts=self.tx.vault.seal_facts(record[1], facts) if record and facts else None,
         )
-        if record is not None:
-            seal = self.tx.vault.seal_fact
-            for fact in facts:
-                self.tx.add(
-                    "fact",
-                    resource_id=resource_id,
-                    record_id=record[0],
-                    code=fact.code.token,
-                    known_from=self.tx.now,
-                    sealed=seal(record[1], canonical_text(fact.plain())),
-                )
         self.tally.asserted += 1
         self.tally.facts += len(facts)
         self.fresh[resource_id] = facts

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -141,16 +140,16 @@ def _contradicting_identifiers(
 
 def _contradicting_demographics(tx: Tx, person: tuple[int, ...], demographics: dict[str, str]) -> bool:
     rows = tx.read(
-        "SELECT p.ref, f.sealed FROM fact f JOIN patient_record p ON p.id = f.record_id "
-        "LEFT JOIN resource_closing c ON c.resource_id = f.resource_id "
-        f"WHERE f.record_id IN ({marks(person)}) AND f.code IN ({marks(_VETO)}) AND c.id IS NULL",
-        (*person, *_VETO),
+        "SELECT p.ref, r.facts FROM resource r JOIN patient_record p ON p.id = r.record_id "
+        "LEFT JOIN resource_closing c ON c.resource_id = r.id "
+        f"WHERE r.record_id IN ({marks(person)}) AND r.type = 'Patient' AND r.facts IS NOT NULL AND c.id IS NULL",
+        person,
     )
-    for ref, sealed in rows:
-        fact = Fact.from_plain(json.loads(tx.vault.open_fact(ref, sealed)))
-        stated, known = demographics.get(fact.code.code), value_text(fact)
-        if stated and known and not (stated.startswith(known) or known.startswith(stated)):
-            return True
+    for fact in (fact for ref, sealed in rows for fact in tx.vault.open_facts(ref, sealed)):
+        if fact.code.token in _VETO:
+            stated, known = demographics.get(fact.code.code), value_text(fact)
+            if stated and known and not (stated.startswith(known) or known.startswith(stated)):
+                return True
     return False
 
 

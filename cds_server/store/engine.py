@@ -56,8 +56,8 @@ class Database:
     def writing(self, *, wait: bool = True) -> Iterator[Connection]:
         """The one write transaction of this instance at a time, across threads and processes; commits at the end.
 
-        Without `wait`: BlockingIOError at once where somebody else is writing, and always on PostgreSQL, where asking is
-        waiting for another machine.
+        Without `wait`: BlockingIOError at once where somebody else is writing, and always on PostgreSQL, where asking
+        is waiting for another machine.
 
         SQLite: a file lock (waiters are woken at once and in turn, unlike SQLite's own polling), then BEGIN IMMEDIATE.
         PostgreSQL: an advisory lock held to the end of the transaction.

@@ -14,7 +14,7 @@ from sqlmodel import SQLModel
 
 from cds_server.ledger.entry import Entry, Row
 from cds_server.store.engine import Database
-from cds_server.store.tables import COLUMNS
+from cds_server.store.tables import COLUMNS, MANY
 from cds_server.store.vault import Vault, object_ref
 from cds_server.store.writer import Tx, head
 from models.errors import RecordUnavailable
@@ -127,7 +127,7 @@ class Reads:
         row = self.one("SELECT sealed FROM patient_record WHERE id = ?", (record.id,))
         if row is None:
             raise RecordUnavailable("a patient record is gone", where=f"record {record.ref}")
-        return self._vault.open_fact(record.ref, row[0]).decode()
+        return self._vault.open_of_record(record.ref, row[0]).decode()
 
     def person(self, record_id: int, at: str = FOREVER) -> tuple[int, ...]:
         """Ids of the records that were one person at that instant, oldest first; the first's ref names the person."""
@@ -152,30 +152,30 @@ class Reads:
         """
         wanted = _sorted(codes)
         rows = self.query(
-            "SELECT p.ref, f.sealed FROM fact f JOIN patient_record p ON p.id = f.record_id "
-            "LEFT JOIN resource_closing c ON c.resource_id = f.resource_id AND c.known_to <= ? "
-            f"WHERE f.record_id IN ({marks(record_ids)}) AND f.code IN ({marks(wanted)}) AND f.known_from <= ? "
-            "AND f.id < ? AND c.id IS NULL",
+            "SELECT p.ref, r.facts FROM resource r JOIN patient_record p ON p.id = r.record_id "
+            "LEFT JOIN resource_closing c ON c.resource_id = r.id AND c.known_to <= ? "
+            f"WHERE r.record_id IN ({marks(record_ids)}) AND r.code IN ({marks(wanted)}) AND r.known_from <= ? "
+            "AND r.id < ? AND c.id IS NULL",
             (at, *record_ids, *wanted, at, min(before << 20, (1 << 62))),
         )
-        return [Fact.from_plain(orjson.loads(self._vault.open_fact(ref, sealed))) for ref, sealed in rows]
+        return [
+            fact for ref, sealed in rows for fact in self._vault.open_facts(ref, sealed) if fact.code.token in codes
+        ]
 
     def stored_facts(self, record_ids: Sequence[int], at: str = FOREVER) -> list[StoredFact]:
         """All facts of these records as known at that instant, with the verdict on their resources."""
         rows = self.query(
-            "SELECT p.ref, f.sealed, r.pointer, v.id, v.problems FROM fact f JOIN patient_record p ON p.id = f.record_id "
-            "JOIN resource r ON r.id = f.resource_id "
-            "LEFT JOIN resource_closing c ON c.resource_id = f.resource_id AND c.known_to <= ? "
+            "SELECT p.ref, r.facts, r.pointer, v.id, v.problems FROM resource r "
+            "JOIN patient_record p ON p.id = r.record_id "
+            "LEFT JOIN resource_closing c ON c.resource_id = r.id AND c.known_to <= ? "
             "LEFT JOIN validation v ON v.landing_id = r.landing_id AND v.part = r.part "
-            f"WHERE f.record_id IN ({marks(record_ids)}) AND f.known_from <= ? AND c.id IS NULL",
+            f"WHERE r.record_id IN ({marks(record_ids)}) AND r.code IS NOT NULL AND r.known_from <= ? AND c.id IS NULL",
             (at, *record_ids, at),
         )
         return [
-            StoredFact(
-                Fact.from_plain(orjson.loads(self._vault.open_fact(ref, sealed))),
-                None if verdict is None else pointer not in orjson.loads(problems or "{}"),
-            )
+            StoredFact(fact, None if verdict is None else pointer not in orjson.loads(problems or "{}"))
             for ref, sealed, pointer, verdict, problems in rows
+            for fact in self._vault.open_facts(ref, sealed)
         ]
 
     # -- decisions -----------------------------------------------------------------------------------------------------
@@ -324,7 +324,8 @@ class RowStream:
 
 @functools.lru_cache(maxsize=64)
 def _sorted(codes: frozenset[str]) -> tuple[str, ...]:
-    return tuple(sorted(codes))
+    """The codes to ask for: these, and versions that hold several."""
+    return (*sorted(codes), MANY)
 
 
 def marks(values: Iterable[Any]) -> str:

@@ -128,14 +128,17 @@ class Link(SQLModel, table=True):
 
 
 class Resource(SQLModel, table=True):
+    """One version of one resource, and the facts that were read from it: they are known as long as it is."""
+
     __tablename__: ClassVar[str] = "resource"
     __table_args__ = (
         Index("ix_resource_identity", "local_digest"),
         Index("ix_resource_place", "landing_id", "part"),
+        Index("ix_resource_record_code", "record_id", "code"),
     )
     id: int = _id()
     entry: int = _big()
-    record_id: int | None = _big(index=True, nullable=True)
+    record_id: int | None = _big(nullable=True)
     namespace: str
     type: str
     local_digest: bytes = _bytes()
@@ -147,10 +150,16 @@ class Resource(SQLModel, table=True):
     known_from: str
     content: bytes = _bytes()
     """Keyed digest of the resource as read."""
-    voided: bool
     test: bool
     labels: str
     """Confidentiality labels, space separated; empty for none."""
+    code: str | None
+    """`system|code` of its facts; `MANY` where they have several; empty for none."""
+    facts: bytes | None = _bytes(nullable=True)
+    """nonce || AES-256-GCM under the record's key of the facts' canonical form, a JSON list."""
+
+
+MANY = "*"
 
 
 class ResourceClosing(SQLModel, table=True):
@@ -179,19 +188,6 @@ class Validation(SQLModel, table=True):
     validator: str
     problems: str | None
     """JSON: pointer of an invalid resource -> its problems, as paths and rules, never values."""
-
-
-class Fact(SQLModel, table=True):
-    __tablename__: ClassVar[str] = "fact"
-    __table_args__ = (Index("ix_fact_record_code", "record_id", "code"),)
-    id: int = _id()
-    entry: int = _big()
-    resource_id: int = _big(index=True)
-    record_id: int = _big()
-    code: str
-    known_from: str
-    sealed: bytes = _bytes()
-    """nonce || AES-256-GCM under the record's key of the fact's canonical form."""
 
 
 class Flag(SQLModel, table=True):
@@ -342,7 +338,6 @@ GOVERNED: dict[str, type[SQLModel]] = {
         Resource,
         ResourceClosing,
         Validation,
-        Fact,
         Flag,
         FlagClosing,
         Call,

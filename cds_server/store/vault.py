@@ -19,15 +19,18 @@ import sqlite3
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import orjson
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from cds_server.store.entropy import random_bytes
+from models.canonical import canonical_text
 from models.errors import DiskFull, KeysUnavailable, ReadOnlyStore, RecordUnavailable
+from models.nouns import Fact
 
 KEY_BYTES = 32
 _NONCE = bytes(12)
@@ -228,11 +231,18 @@ class Vault:
         fresh[record_key_ref(ref)] = key
         self._remember(ref, AESGCM(key))
 
-    def seal_fact(self, record: str, payload: bytes) -> bytes:
+    def seal_facts(self, record: str, facts: Sequence[Fact]) -> bytes:
+        """The facts of one resource version."""
+        return self.seal_of_record(record, canonical_text([fact.plain() for fact in facts]))
+
+    def open_facts(self, record: str, cipher: bytes) -> list[Fact]:
+        return [Fact.from_plain(plain) for plain in orjson.loads(self.open_of_record(record, cipher))]
+
+    def seal_of_record(self, record: str, payload: bytes) -> bytes:
         nonce = random_bytes(12)
         return nonce + self._record(record).encrypt(nonce, payload, None)
 
-    def open_fact(self, record: str, cipher: bytes) -> bytes:
+    def open_of_record(self, record: str, cipher: bytes) -> bytes:
         try:
             return self._record(record).decrypt(cipher[:12], cipher[12:], None)
         except InvalidTag:

@@ -139,7 +139,7 @@ class _Act(Generic[T]):
 
 
 class _Group:
-    """One durable transaction over several acts: opened, filled act by act, closed; each step may be another thread's."""
+    """One durable transaction over several acts: opened, filled act by act, closed; each step on any thread."""
 
     def __init__(self, database: Database, vault: Vault) -> None:
         self._database = database
@@ -185,8 +185,8 @@ class _Group:
 class Writer:
     """The only one that writes, for callers in threads (`submit`) and on an event loop (`write`).
 
-    On the event loop the acts themselves run on the loop and only waiting for locks and disks happens elsewhere: two threads that
-    both want the interpreter would spend more time on handing it over than on the acts.
+    On the event loop the acts themselves run on the loop and only waiting for locks and disks happens elsewhere: two
+    threads that both want the interpreter would spend more time on handing it over than on the acts.
     """
 
     def __init__(self, database: Database, vault: Vault) -> None:
@@ -251,7 +251,7 @@ class Writer:
             else:
                 self._answer(group)
 
-    # -- in a thread -----------------------------------------------------------------------------------------------------
+    # -- in a thread ---------------------------------------------------------------------------------------------------
 
     def _loop(self) -> None:
         while True:

@@ -113,7 +113,7 @@ def upgrade() -> None:
         "resource",
         _id(),
         _entry(),
-        _big("record_id", nullable=True, index=True),
+        _big("record_id", nullable=True),
         _text("namespace"),
         _text("type"),
         _bytes("local_digest"),
@@ -123,11 +123,13 @@ def upgrade() -> None:
         _text("reader"),
         _text("known_from"),
         _bytes("content"),
-        _flag("voided"),
         _flag("test"),
         _text("labels"),
+        _text("code", nullable=True),
+        _bytes("facts", nullable=True),
         sa.Index("ix_resource_identity", "local_digest"),
         sa.Index("ix_resource_place", "landing_id", "part"),
+        sa.Index("ix_resource_record_code", "record_id", "code"),
     )
     op.create_table(
         "resource_closing",
@@ -148,17 +150,6 @@ def upgrade() -> None:
         _text("validator"),
         _text("problems", nullable=True),
         sa.Index("ix_validation_place", "landing_id", "part"),
-    )
-    op.create_table(
-        "fact",
-        _id(),
-        _entry(),
-        _big("resource_id", index=True),
-        _big("record_id"),
-        _text("code"),
-        _text("known_from"),
-        _bytes("sealed"),
-        sa.Index("ix_fact_record_code", "record_id", "code"),
     )
     op.create_table(
         "flag",
@@ -278,7 +269,6 @@ INSERT_ONLY = (
     "resource",
     "resource_closing",
     "validation",
-    "fact",
     "flag",
     "flag_closing",
     "call",
