@@ -42,8 +42,8 @@ _PR_SET_PDEATHSIG = 1
 def run(settings: Settings, parent: int) -> None:
     """Work until the parent process is gone.
 
-    What computes runs in a process of the lowest priority; what holds the write lock runs in this one, at the server's: a holder that
-    is not given the processor would make every hook call wait.
+    What computes runs in a process of the lowest priority; what holds the write lock runs in this one, at the server's:
+    a holder that is not given the processor would make every hook call wait.
     """
     logs.configure(settings.log_level)
     stopping = threading.Event()

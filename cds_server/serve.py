@@ -31,8 +31,8 @@ from cds_server.settings import Settings
 from models.errors import Conflict, Misconfigured
 
 HANDOVER = 0.001
-"""Seconds after which a thread that waits for the interpreter gets it: the thread that synced the disk must not wait for
-Python's default of five milliseconds."""
+"""Seconds after which a thread that waits for the interpreter gets it: the thread that synced the disk must not wait
+for Python's default of five milliseconds."""
 STOP_WITHIN = 10
 """Seconds that open requests are given at the end."""
 

@@ -67,10 +67,8 @@ class Tx:
         """A new row of `table`; gives its id. Columns left out are empty."""
         self._count += 1
         row_id = self.seq << 20 | self._count
-        row: dict[str, Cell] = dict.fromkeys(COLUMNS[table])
-        row.update(cells)
-        row["id"], row["entry"] = row_id, self.seq
-        self._rows.setdefault(table, []).append(row)
+        cells["id"], cells["entry"] = row_id, self.seq
+        self._rows.setdefault(table, []).append(cells)
         return row_id
 
     def flush(self) -> None:
@@ -78,7 +76,7 @@ class Tx:
         for table, members in self._rows.items():
             columns, done = COLUMNS[table], self._written.get(table, 0)
             if len(members) > done:
-                self._insert(table, columns, [tuple(row[column] for column in columns) for row in members[done:]])
+                self._insert(table, columns, [tuple(map(row.get, columns)) for row in members[done:]])
                 self._written[table] = len(members)
 
     def read(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
@@ -135,7 +133,22 @@ class Tx:
 @dataclass(slots=True)
 class _Act(Generic[T]):
     run: Callable[[Tx], T]
-    future: Future[T] = field(default_factory=Future)
+    future: Future[T] | asyncio.Future[T]
+
+    def begin(self) -> bool:
+        """Whether the caller still waits. From here on an act cannot be cancelled: a caller that goes away (a client that
+        hangs up) must not find the writer setting a result on a future that is gone, which would end it."""
+        if isinstance(self.future, Future):
+            return self.future.set_running_or_notify_cancel()
+        return not self.future.cancelled()
+
+    def answer(self, result: T | None, error: BaseException | None) -> None:
+        if self.future.done():
+            return
+        if error is not None:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(result)  # type: ignore[arg-type]
 
 
 class _Group:
@@ -203,21 +216,22 @@ class Writer:
 
     def submit(self, run: Callable[[Tx], T]) -> Future[T]:
         """Queue an act. Its future holds the result once it is durable, or the error that refused it."""
-        act = _Act(run)
-        self._queue.put(act)
+        future: Future[T] = Future()
+        self._queue.put(_Act(run, future))
         with self._starting:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._loop, name="cds-writer", daemon=True)
                 self._thread.start()
-        return act.future
+        return future
 
     async def write(self, run: Callable[[Tx], T]) -> T:
         """The result of an act, once it is durable."""
-        act = _Act(run)
-        self._waiting.append(act)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._waiting.append(_Act(run, future))
         if self._draining is None or self._draining.done():
-            self._draining = asyncio.get_running_loop().create_task(self._drain())
-        return await asyncio.wrap_future(act.future)
+            self._draining = loop.create_task(self._drain())
+        return await future
 
     def close(self) -> None:
         """Finish what is queued, then stop."""
@@ -240,7 +254,7 @@ class Writer:
                     await loop.run_in_executor(self._disk, group.open)
                 while self._waiting and len(acts) < _GROUP:
                     acts.append(self._waiting.popleft())
-                    if acts[-1].future.set_running_or_notify_cancel():
+                    if acts[-1].begin():
                         group.run(acts[-1])
                 await loop.run_in_executor(self._disk, group.close)
             except BaseException as cause:
@@ -273,9 +287,7 @@ class Writer:
                 return
 
     def _commit(self, queued: list[_Act[Any]]) -> None:
-        # From here on an act cannot be cancelled: a caller that goes away (a client that hangs up) must not find the
-        # writer setting a result on a future that is gone, which would end this thread and with it every later act.
-        acts = [act for act in queued if act.future.set_running_or_notify_cancel()]
+        acts = [act for act in queued if act.begin()]
         group = _Group(self._database, self._vault)
         try:
             group.open()
@@ -292,17 +304,13 @@ class Writer:
         self.groups += 1
         self.acts += len(group.outcomes)
         for act, result, error in group.outcomes:
-            if error is not None:
-                act.future.set_exception(error)
-            else:
-                act.future.set_result(result)
+            act.answer(result, error)
 
     def _refuse(self, acts: Iterable[_Act[Any]], cause: BaseException) -> None:
         """The transaction itself failed: nobody's act is durable, and each caller hears why."""
         error = self._database.translated(cause)
         for act in acts:
-            if not act.future.done():
-                act.future.set_exception(error)
+            act.answer(None, error)
 
 
 def head(connection: Connection) -> tuple[int, bytes]:

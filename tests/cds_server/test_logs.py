@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,16 +15,10 @@ NAME = "Qwertzenberg"
 
 
 @pytest.fixture
-def out() -> Iterator[io.StringIO]:
-    import structlog
-
+def out() -> io.StringIO:
     stream = io.StringIO()
-    handlers = logging.getLogger().handlers[:]
-    structlog.reset_defaults()
     logs.configure("debug", stream)
-    yield stream
-    structlog.reset_defaults()
-    logging.getLogger().handlers[:] = handlers
+    return stream
 
 
 def lines(out: io.StringIO) -> list[dict[str, Any]]:
