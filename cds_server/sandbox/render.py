@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
 from urllib.parse import urlsplit
 
 from markdown_it import MarkdownIt
+from markdown_it.common.utils import escapeHtml
+from markdown_it.token import Token
 from markupsafe import Markup
 
 from models.nouns import JSON
@@ -17,6 +20,15 @@ from models.nouns import JSON
 _MARKDOWN = (
     MarkdownIt("commonmark", {"html": False, "linkify": False}).enable(["table", "strikethrough"]).disable("image")
 )
+_DATE = re.compile(r"\b\d{4}-\d\d-\d\d\b", re.ASCII)
+
+
+def _text(_renderer: Any, tokens: Sequence[Token], at: int, _options: Any, _env: Any) -> str:
+    """Plain text, escaped; a date stays in one piece where the line breaks."""
+    return _DATE.sub(r'<span class="date">\g<0></span>', escapeHtml(tokens[at].content))
+
+
+_MARKDOWN.add_render_rule("text", _text)
 
 
 def markdown(text: str) -> Markup:

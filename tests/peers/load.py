@@ -1,7 +1,8 @@
-"""Callers of a real server, as many at a time as asked: each calls a hook, answers some cards, keeps what it was told."""
+"""Callers of a real server, many at a time: each calls a hook, answers some cards, keeps what it was told."""
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 from dataclasses import dataclass, field
@@ -71,17 +72,12 @@ class Load:
 
 def a_patient(number: int) -> dict[str, Any]:
     """The fixture persona under another id, with a tumour of her own size: 10 mm and `number` more."""
-    renamed: dict[str, Any] = _renamed(hook("jenny-m.patient-view"), f"load-{number}")
-    _, size = size_of(renamed)
+    body: dict[str, Any] = renamed(hook("jenny-m.patient-view"), f"load-{number}")
+    _, size = size_of(body)
     size["valueQuantity"] = {"value": 10 + number, "unit": "mm", "system": "http://unitsofmeasure.org", "code": "mm"}
-    return renamed
+    return body
 
 
-def _renamed(value: Any, patient: str) -> Any:
-    if isinstance(value, dict):
-        return {name: _renamed(member, patient) for name, member in value.items()}
-    if isinstance(value, list):
-        return [_renamed(member, patient) for member in value]
-    if value == "jenny-m":
-        return patient
-    return f"Patient/{patient}" if value == "Patient/jenny-m" else value
+def renamed(body: Any, patient: str) -> Any:
+    """A request about jenny-m as one about another patient, with resources of her own."""
+    return json.loads(json.dumps(body).replace("jenny-m", patient))

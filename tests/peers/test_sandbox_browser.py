@@ -1,0 +1,172 @@
+"""A person at the sandbox, in a real browser, with the real server behind it.
+
+`python -m tests.peers.test_sandbox_browser` takes the README's picture, docs/pictures/sandbox-card.png, anew.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.peers import ROOT, require
+from tests.peers.browser import FLAGS
+from tests.peers.server import CDS, START_SECONDS, Server, finish, free_port
+
+PICTURE = ROOT / "docs" / "pictures" / "sandbox-card.png"
+MOST_BYTES = 200_000
+
+
+class Sandbox:
+    """`cds sandbox` on a server of its own that knows the fixture patients."""
+
+    def __init__(self, home: Path) -> None:
+        self.server = Server(home=home, data_dir=home / "var")
+        self.server.land_fixtures()
+        self.server.start()
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        with (home / "sandbox.err").open("ab") as errors:
+            self._process = subprocess.Popen(
+                [*CDS, "sandbox", "--port", str(port), "--to", self.server.url],
+                env=self.server.env(),
+                cwd=ROOT,
+                stderr=errors,
+            )
+        give_up = time.monotonic() + START_SECONDS
+        while not self._answers():
+            assert time.monotonic() < give_up, (home / "sandbox.err").read_text()
+            time.sleep(0.05)
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(self.url, trust_env=False).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.wait(timeout=30)
+        finish(self.server)
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    running = Sandbox(tmp_path_factory.mktemp("sandbox"))
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def console(page: Page) -> Iterator[list[str]]:
+    """What the page complains of on the console; must be nothing."""
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("requestfailed", lambda request: said.append(f"{request.url} failed"))
+    yield said
+    assert said == []
+
+
+@pytest.fixture
+def plain_page(browser: Browser) -> Iterator[Page]:
+    """A page in a browser with JavaScript switched off."""
+    context = browser.new_context(java_script_enabled=False, viewport={"width": 1280, "height": 900})
+    yield context.new_page()
+    context.close()
+
+
+def open_chart(page: Page, sandbox: Sandbox, patient: str = "Jenny M") -> None:
+    page.goto(sandbox.url)
+    page.get_by_role("navigation").get_by_role("link", name=patient).click()
+    page.get_by_role("button", name="Open the chart").click()
+
+
+def override(page: Page, comment: str) -> None:
+    card = page.locator("article.card")
+    card.get_by_text("Override…").click()
+    card.get_by_label("Override, because").select_option("need-more-info")
+    card.get_by_label("In your own words").fill(comment)
+    card.get_by_role("button", name="Override").click()
+
+
+def test_a_card_is_overridden_and_stands_on_the_record(page: Page, console: list[str], sandbox: Sandbox) -> None:
+    open_chart(page, sandbox)
+    card = page.locator("article.card")
+    expect(card.locator("h3")).to_contain_text("87 % after surgery alone, 93 % with")
+    expect(card.get_by_role("cell", name="surgery alone")).to_be_visible()
+    expect(card.get_by_role("cell", name="87.3 %")).to_be_visible()
+    override(page, "Ki-67 is on its way")
+    expect(page.get_by_role("status")).to_contain_text("Overridden")
+    expect(page.get_by_role("status")).to_contain_text("Ki-67 is on its way")
+    entries = page.locator(".record li")
+    expect(entries).to_have_count(2)
+    entries.last.locator("summary").click()
+    expect(entries.last.locator("pre")).to_contain_text('"kind": "act"')
+    assert sandbox.server.verify()["ok"]
+    (shown,) = [each for each in sandbox.server.ask("inference", "all") if each["cards"][0]["actions"]]
+    (action,) = shown["cards"][0]["actions"]
+    assert (action["outcome"], action["comment"]) == ("overridden", "Ki-67 is on its way")
+
+
+def test_an_estimate_is_taken_into_account(page: Page, console: list[str], sandbox: Sandbox) -> None:
+    open_chart(page, sandbox)
+    page.get_by_role("button", name="Take this estimate into account").click()
+    expect(page.get_by_role("status")).to_contain_text("Accepted")
+    expect(page.locator(".record li")).to_have_count(2)
+
+
+def test_every_fixture_patient_has_an_answer(page: Page, console: list[str], sandbox: Sandbox) -> None:
+    page.goto(sandbox.url)
+    names = page.get_by_role("navigation").get_by_role("link").locator("strong").all_inner_texts()
+    assert len(names) >= 6
+    for name in names:
+        open_chart(page, sandbox, name)
+        expect(page.locator("article.card h3")).to_have_count(1)
+        expect(page.get_by_role("alert")).to_have_count(0)
+
+
+def test_it_works_without_javascript(plain_page: Page, sandbox: Sandbox) -> None:
+    open_chart(plain_page, sandbox)
+    override(plain_page, "by a browser without scripts")
+    assert "by a browser without scripts" in plain_page.get_by_role("status").inner_text()
+
+
+def test_nothing_is_wider_than_a_small_screen(page: Page, console: list[str], sandbox: Sandbox) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    open_chart(page, sandbox)
+    expect(page.locator("article.card")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_the_picture_in_the_tree_is_one(page: Page) -> None:
+    picture = PICTURE.read_bytes()
+    assert picture.startswith(b"\x89PNG")
+    assert len(picture) < MOST_BYTES
+
+
+def take_picture() -> None:
+    home = Path(tempfile.mkdtemp())
+    sandbox = Sandbox(home)
+    try:
+        with sync_playwright() as playwright:
+            chromium = playwright.chromium.launch(executable_path=require("chromium"), args=list(FLAGS))
+            page = chromium.new_page(viewport={"width": 1280, "height": 780})
+            open_chart(page, sandbox)
+            expect(page.locator("article.card")).to_be_visible()
+            PICTURE.parent.mkdir(parents=True, exist_ok=True)
+            page.screenshot(path=PICTURE)
+            chromium.close()
+    finally:
+        sandbox.close()
+
+
+if __name__ == "__main__":
+    take_picture()
+    sys.exit(0 if PICTURE.stat().st_size < MOST_BYTES else 1)
