@@ -35,6 +35,7 @@ ORDER = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    os.umask(0o077)  # whatever this program writes is for its own user
     parser = _parser()
     args = parser.parse_args(argv)
     try:

@@ -113,7 +113,10 @@ def create_app(parts: Parts) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.include_router(router(Desk(parts), max_body=parts.settings.max_body))
-    app.include_router(ops.router(parts.store, parts.registry, parts.metrics))
+    for doors in (
+        router(Desk(parts), max_body=parts.settings.max_body),
+        ops.router(parts.store, parts.registry, parts.metrics),
+    ):
+        app.router.routes.extend(doors.routes)  # plain routes: FastAPI's own nesting of routers costs a tenth of a call
     wire.install(app)
     return app

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from adapters.readers import validation
 from cds_server.digest import PartRead, Read, Reducer, Tally, Where, close_digest, read_part, reader_id
+from cds_server.redo import Redo
 from cds_server.store.reads import LandingRow
 from cds_server.store.store import Store
 from cds_server.store.writer import Tx
@@ -145,7 +146,7 @@ def _redo(store: Store, batch: Batch, joining: frozenset[str], actor: str) -> Ta
     where = Where(landing.id, landing.ref, landing.namespace, reader_id(landing.media_type))
 
     def act(tx: Tx) -> Tally:
-        reducer = Reducer(tx, where, joining)
+        reducer = Redo(tx, where, joining)
         reducer.rerun(batch.parts)
         if reducer.changed:
             span = (batch.start, batch.start + len(batch.parts))

@@ -87,7 +87,7 @@ class Decisions:
         outcome = "failed" if error.status >= 500 else "refused"
         await self._record_call(service, request, caller, now(), outcome, error.status, str(error))
 
-    # -- land and digest ---------------------------------------------------------------------------------------------------
+    # -- land and digest -----------------------------------------------------------------------------------------------
 
     async def _read(self, spec: ServiceSpec, request: HookRequest, caller: Caller, received: str) -> tuple[Read, ...]:
         """What the prefetch states. A resource of another patient refuses the whole call, as a safety event."""
@@ -113,7 +113,13 @@ class Decisions:
             record = RecordRow(*reducer.record(request.patient_id), caller.namespace)
             opened = tx.seq
             close_digest(tx, reducer, (0, 1), len(reads), actor(caller))
-            return Landed(landing_id, record, self._known(ActReads(tx), scorer, record, tx.now, opened, reducer.opened))
+            if (
+                record.id >> 20 == opened and not reducer.linked
+            ):  # made by this very act: nothing else can be known of it
+                known = self._seen(scorer, record, (record,), tx.now, reducer.opened)
+            else:
+                known = self._known(ActReads(tx), scorer, record, tx.now, opened, reducer.opened)
+            return Landed(landing_id, record, known)
 
         return await self._store.writer.write(act)
 
@@ -141,7 +147,7 @@ class Decisions:
     async def _refused_landing(
         self, service: str, request: HookRequest, caller: Caller, received: str, error: CdsError, outcome: str
     ) -> None:
-        """Keep what was refused, and say so: the bytes, a Call, and for a wrong patient a Flag that somebody must look at."""
+        """Keep what was refused, and say so: the bytes, a Call, and a Flag that somebody must look at."""
 
         def act(tx: Tx) -> None:
             landing_id, where = self._add_landing(tx, request, caller, received)
@@ -183,25 +189,27 @@ class Decisions:
 
         `opened` are the facts that entry `entry` wrote, at hand already; all others are read.
         """
-        ehr = self._settings.ehr(record.namespace)
-        wanted = scorer.facts_wanted()
         ids = reads.person(record.id, at)
-        records = [record] if ids == (record.id,) else reads.records(ids)
-        seen = [r for r in records if r.namespace == record.namespace or r.namespace in ehr.sees]
-        if entry is None:
-            facts = reads.facts([r.id for r in seen], wanted, at)
-        else:
-            facts = reads.facts([r.id for r in seen], wanted, at, before=entry)
-            refs = {r.ref for r in seen}
-            facts += [fact for fact in opened if fact.record in refs and fact.code.token in wanted]
-        return Known(
-            person=records[0].ref,
-            records=tuple(seen),
-            facts=Snapshot.ordered([fact for fact in facts if ehr.test or not fact.test]),
-            at=at,
+        records = (record,) if ids == (record.id,) else tuple(reads.records(ids))
+        known = self._seen(scorer, record, records, at, opened)
+        before = reads.facts(
+            [r.id for r in known.records], scorer.facts_wanted(), at, **({} if entry is None else {"before": entry})
         )
+        return self._seen(scorer, record, records, at, [*before, *opened])
 
-    # -- infer -----------------------------------------------------------------------------------------------------------------
+    def _seen(
+        self, scorer: Scorer, record: RecordRow, records: Sequence[RecordRow], at: str, facts: Sequence[Fact]
+    ) -> Known:
+        """What of these facts the caller's EHR may see and the model asks for."""
+        ehr = self._settings.ehr(record.namespace)
+        seen = tuple(r for r in records if r.namespace == record.namespace or r.namespace in ehr.sees)
+        refs, wanted = {r.ref for r in seen}, scorer.facts_wanted()
+        kept = [
+            fact for fact in facts if fact.record in refs and fact.code.token in wanted and (ehr.test or not fact.test)
+        ]
+        return Known(person=records[0].ref, records=seen, facts=Snapshot.ordered(kept), at=at)
+
+    # -- infer ---------------------------------------------------------------------------------------------------------
 
     async def infer(
         self,
@@ -308,7 +316,7 @@ class Decisions:
             shown[card["uuid"]] = of_card.commitment.hex()
         return {"snapshot": sealed.commitment.hex(), "judged": judged.commitment.hex(), "cards": shown}
 
-    # -- calls ---------------------------------------------------------------------------------------------------------------
+    # -- calls ---------------------------------------------------------------------------------------------------------
 
     async def _record_call(
         self,
@@ -357,7 +365,7 @@ class Decisions:
             received_at=received,
         )
 
-    # -- act -------------------------------------------------------------------------------------------------------------------
+    # -- act -----------------------------------------------------------------------------------------------------------
 
     async def feedback(self, service: str, actions: Sequence[ClinicianAction], caller: Caller) -> Sequence[int]:
         """Record what clinicians did, all or none; the entry's number for each action, in order.

@@ -1,7 +1,8 @@
 """The verb `digest`: part -> statements (a reader, pure) -> resources and facts (the reducer, in arrival order).
 
-The reducer asserts, supersedes and voids; it never changes a row. What cannot be read becomes a Flag of kind `quarantine`
-that names its place; what belongs to nobody we know becomes one of kind `unmatched`. The part itself is never lost.
+The reducer asserts, supersedes and voids; it never changes a row. What cannot be read becomes a Flag of kind
+`quarantine` that names its place; what belongs to nobody we know becomes one of kind `unmatched`. The part itself is
+never lost.
 """
 
 from __future__ import annotations
@@ -21,11 +22,10 @@ from cds_server.store.entropy import new_ref
 from cds_server.store.reads import marks
 from cds_server.store.tables import MANY
 from cds_server.store.writer import Tx
-from models.canonical import canonical, canonical_text
+from models.canonical import canonical_text
 from models.errors import BadInput
 from models.nouns import JSON, Fact, Marks, Part, Provenance, Statement, Subject, Verb
 from models.plugins import discover
-
 
 VALIDATOR = "fhir.resources R4B"
 
@@ -111,7 +111,7 @@ def as_read(statement: Statement) -> Read:
     )
 
 
-# ---- reducing: inside one act ------------------------------------------------------------------------------------------
+# ---- reducing: inside one act ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ class Where:
 
 
 @dataclass(slots=True)
-class _Open:
+class Open:
     """The open version of a resource."""
 
     id: int
@@ -142,8 +142,10 @@ class Reducer:
     joining: frozenset[str]
     tally: Tally = field(default_factory=Tally)
     records: dict[bytes, tuple[int, str]] = field(default_factory=dict)
-    versions: dict[bytes, _Open | None] = field(default_factory=dict)
+    versions: dict[bytes, Open | None] = field(default_factory=dict)
     locals: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    linked: bool = False
+    """Whether a record of this act was joined to another."""
     fresh: dict[int, tuple[Fact, ...]] = field(default_factory=dict)
     """Facts of the versions that this act opened, by resource row."""
 
@@ -152,7 +154,7 @@ class Reducer:
         return bool(self.tally.asserted or self.tally.voided or self.tally.flagged)
 
     def run(self, parts: Sequence[PartRead]) -> Tally:
-        self._look_up(parts)
+        self.look_up(parts)
         for part in parts:
             if part.problem is not None:
                 self.flag("quarantine", "unreadable", part.ordinal, part.pointer, part.problem)
@@ -164,7 +166,7 @@ class Reducer:
                 add_validation(self.tx, self.where.landing_id, part.ordinal, asked)
         return self.tally
 
-    def _look_up(self, parts: Sequence[PartRead]) -> None:
+    def look_up(self, parts: Sequence[PartRead]) -> None:
         """All records and open versions that these statements name, in two queries."""
         local = self.local
         resources: dict[bytes, None] = {}
@@ -176,7 +178,8 @@ class Reducer:
                     patients[local("Patient", read.subject.local_id)] = None
         for chunk in _chunks(list(patients)):
             for row_id, ref, digest in self.tx.read(
-                f"SELECT id, ref, local_digest FROM patient_record WHERE namespace = ? AND local_digest IN ({marks(chunk)})",
+                "SELECT id, ref, local_digest FROM patient_record "
+                f"WHERE namespace = ? AND local_digest IN ({marks(chunk)})",
                 (self.where.namespace, *chunk),
             ):
                 self.records[bytes(digest)] = (row_id, ref)
@@ -187,7 +190,7 @@ class Reducer:
                 f"WHERE r.local_digest IN ({marks(chunk)}) AND c.id IS NULL",
                 tuple(chunk),
             ):
-                self.versions[bytes(digest)] = _Open(row_id, bytes(content), record_id)
+                self.versions[bytes(digest)] = Open(row_id, bytes(content), record_id)
 
     def local(self, resource_type: str, local_id: str) -> bytes:
         """Keyed digest of a local id in this landing's namespace."""
@@ -241,81 +244,14 @@ class Reducer:
             self.close(known.id, "superseded")
             self.tally.superseded += 1
         resource_id = self.open(part, read, local, content, record, facts)
-        self.versions[local] = _Open(resource_id, content, record[0] if record else None)
+        self.versions[local] = Open(resource_id, content, record[0] if record else None)
         if statement.resource_type == "Patient" and record is not None and statement.body is not None:
             self.identify(part, resource_id, record[0], statement.body, facts, known.id if known else None)
 
-    # -- again ----------------------------------------------------------------------------------------------------------------
-
-    def rerun(self, parts: Sequence[PartRead]) -> None:
-        """Apply statements that were applied before: only what this reader sees otherwise makes a difference.
-
-        The version that this place made, if it is still open, is replaced where its facts differ; if it was closed since,
-        history stays as it was. A place that made nothing (it was in quarantine) speaks now, unless somebody spoke later.
-        """
-        self._look_up(parts)
-        for part in parts:
-            for read in part.reads:
-                if read.statement.verb is Verb.ASSERT:
-                    self._rerun(part.ordinal, read)
-
-    def _rerun(self, part: int, read: Read) -> None:
-        statement = read.statement
-        made = self.tx.read(
-            "SELECT r.id, r.reader, r.record_id, c.id FROM resource r LEFT JOIN resource_closing c ON c.resource_id = r.id "
-            "WHERE r.landing_id = ? AND r.part = ? AND r.pointer = ? ORDER BY r.id DESC LIMIT 1",
-            (self.where.landing_id, part, statement.pointer),
-        )
-        local = self.local(statement.resource_type, statement.local_id)
-        if not made:
-            later = self.tx.read(
-                "SELECT 1 FROM resource WHERE local_digest = ? AND landing_id >= ? LIMIT 1",
-                (local, self.where.landing_id),
-            )
-            flagged = self.tx.read(
-                "SELECT f.id FROM flag f LEFT JOIN flag_closing c ON c.flag_id = f.id WHERE f.kind = 'quarantine' "
-                "AND f.landing_id = ? AND f.part = ? AND c.id IS NULL",
-                (self.where.landing_id, part),
-            )
-            if not later and flagged:
-                before = self.tally.asserted
-                self.apply(part, read)
-                if self.tally.asserted > before:
-                    for (flag_id,) in flagged:
-                        self.tx.add(
-                            "flag_closing", flag_id=flag_id, resolution="read by a newer reader", at=self.tx.now
-                        )
-            else:
-                self.tally.unchanged += 1
-            return
-        resource_id, _, record_id, closed = made[0]
-        if closed is not None or not self._differs(part, read, resource_id, record_id):
-            self.tally.unchanged += 1
-            return
-        known = self.versions.get(local)
-        if known is not None and known.id == resource_id:
-            self.versions[local] = _Open(
-                known.id, b"", known.record_id
-            )  # so that the same bytes count as another version
-            self.apply(part, read)
-
-    def _differs(self, part: int, read: Read, resource_id: int, record_id: int | None) -> bool:
-        """Whether the facts of this reading are not those that stand in the store, known-from and reader aside."""
-        if record_id is None:
-            return False
-        ref = self.tx.read("SELECT ref FROM patient_record WHERE id = ?", (record_id,))[0][0]
-        sealed = self.tx.read("SELECT facts FROM resource WHERE id = ?", (resource_id,))[0][0]
-        before = [_comparable(fact.plain()) for fact in self.tx.vault.open_facts(ref, sealed)] if sealed else []
-        try:
-            again = [_comparable(fact.plain()) for fact in self.project(part, read, (record_id, ref))]
-        except BadInput:
-            return True
-        return before != again
-
-    # -- whose is it ---------------------------------------------------------------------------------------------------------
+    # -- whose is it ---------------------------------------------------------------------------------------------------
 
     def resolve(self, part: int, read: Read) -> tuple[int, str] | None:
-        """The record a resource belongs to; None for resources of no patient, and, with a Flag, for an unresolved one."""
+        """The record a resource belongs to; None for one of no patient, and, with a Flag, for an unresolved one."""
         subject = read.subject
         if subject is None:
             return None
@@ -324,7 +260,8 @@ class Reducer:
         if subject.system is not None and subject.value is not None:
             self.tx.flush()  # the patient may have come in this very act
             holders = self.tx.read(
-                "SELECT DISTINCT i.record_id, p.ref FROM record_identifier i JOIN patient_record p ON p.id = i.record_id "
+                "SELECT DISTINCT i.record_id, p.ref FROM record_identifier i "
+                "JOIN patient_record p ON p.id = i.record_id "
                 "LEFT JOIN resource_closing c ON c.resource_id = i.resource_id "
                 "WHERE i.system = ? AND i.value_digest = ? AND p.namespace = ? AND c.id IS NULL",
                 (
@@ -371,6 +308,7 @@ class Reducer:
         if before is not None and (lost := self._withdrawn(before, held)):
             withdraw(self.tx, record_id, lost)
         joined = join(self.tx, record_id, held, demographics, self.joining)
+        self.linked = self.linked or bool(joined.linked)
         if joined.refused is not None:
             self.flag("unmatched", "identity", part, None, joined.refused, record_id)
             self.tally.unmatched += 1
@@ -393,7 +331,7 @@ class Reducer:
             {system for system, digest in rows if system in self.joining and (system, bytes(digest)) not in now}
         )
 
-    # -- rows ------------------------------------------------------------------------------------------------------------------
+    # -- rows ----------------------------------------------------------------------------------------------------------
 
     def project(self, part: int, read: Read, record: tuple[int, str] | None) -> tuple[Fact, ...]:
         statement = read.statement
@@ -497,13 +435,6 @@ def close_digest(
     tx.entry(
         kind, actor, {"landing": where.landing, "parts": list(span), "reader": where.reader, "tally": tally.plain()}
     )
-
-
-def _comparable(fact: dict[str, Any]) -> bytes:
-    plain = dict(fact)
-    plain.pop("known_from")
-    plain["source"] = {key: value for key, value in plain["source"].items() if key != "reader"}
-    return canonical(plain)
 
 
 def _chunks(values: list[bytes], size: int = 400) -> Iterable[list[bytes]]:

@@ -124,6 +124,8 @@ class Validator:
 
         def act(tx: Tx) -> None:
             for (landing_id, part), asked in zip(places, verdicts, strict=True):
+                if tx.read("SELECT 1 FROM validation WHERE landing_id = ? AND part = ?", (landing_id, part)):
+                    continue
                 add_validation(tx, landing_id, part, asked)
                 for pointer in (pointer for pointer, problems in asked.items() if problems):
                     _flag(tx, landing_id, pointer)

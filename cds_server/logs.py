@@ -6,6 +6,7 @@ What failed is told by the type of the error and our own words, never by a messa
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import sys
@@ -81,12 +82,25 @@ def configure(level: str = "info", stream: TextIO | None = None) -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(stream or sys.stderr),
+        logger_factory=lambda *_: _Lines(stream or sys.stderr),
         cache_logger_on_first_use=True,
     )
     root = logging.getLogger()
     root.handlers[:] = [_Bridge()]
     root.setLevel(logging.WARNING)
+
+
+class _Lines:
+    """Writes lines. A log that cannot be written (a full disk, a closed pipe) must not fail what it speaks of."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def msg(self, line: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            print(line, file=self._stream, flush=True)
+
+    debug = info = warning = error = critical = exception = log = msg
 
 
 class _Bridge(logging.Handler):

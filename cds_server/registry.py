@@ -1,7 +1,7 @@
 """Which ModelVersion each service uses now, and whether the service is on: read from the record, kept for a moment.
 
-Switches are made by other processes too (`cds models use`, `cds service stop`), so what is kept is asked for again after a
-quarter of a second: a stopped service is silent within one.
+Switches are made by other processes too (`cds models use`, `cds service stop`), so what is kept is asked for again
+after a quarter of a second: a stopped service is silent within one.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ class Registry:
         return self._shelf
 
     def scorer(self, service: str) -> Scorer:
-        """The scorer of the version pinned for a service. Raises ModelFault when none is, or its files are not the named ones."""
+        """The scorer of the version pinned for a service.
+
+        Raises: ModelFault when none is, or its files are not the ones that the manifest names.
+        """
         self._refresh()
         pin = self._pins.get(service)
         if pin is None:

@@ -65,6 +65,7 @@ def _holder(text: str) -> str:
 
 def serve(settings: Settings, *, workers: int = 1, background: bool = True) -> None:
     """Serve until SIGTERM or SIGINT."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it again once it has stopped: not the end
     with only_one(settings):
         listening = bind(settings.host, settings.port)
         build(settings).close()  # the first open migrates and pins; workers then only join

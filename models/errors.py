@@ -27,7 +27,8 @@
     `- Misconfigured           a setting is missing or wrong; the start is refused
 
 `status` is the HTTP status that a door answers with, `exit_code` the one of the `cds` command (0 fine, 1 the answer is
-no, 2 usage or configuration, 3 a peer failed, 4 refused by policy); `retry` says whether the same act may succeed later.
+no, 2 usage or configuration, 3 a peer failed, 4 refused by policy); `retry` says whether the same act may succeed
+later.
 
 A message names what and where. It never carries a value that came from outside: it may be read by anybody.
 """

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from models.canonical import canonical, digest, without_none
+from models.canonical import canonical, without_none
 
 JSON = Mapping[str, Any]
 
@@ -241,35 +241,15 @@ class Fact:
 
     @classmethod
     def from_plain(cls, plain: JSON) -> Fact:
-        def codings(name: str) -> tuple[Coding, ...]:
-            return tuple(Coding(**member) for member in plain.get(name, ()))
-
-        return cls(
-            id=plain["id"],
-            record=plain["record"],
-            kind=plain["kind"],
-            codings=codings("codings"),
-            source=Provenance(**plain["source"]),
-            known_from=plain["known_from"],
-            number=plain.get("number"),
-            unit=plain.get("unit"),
-            comparator=plain.get("comparator"),
-            coded=codings("coded"),
-            text=plain.get("text"),
-            original=plain.get("original"),
-            problem=plain.get("problem"),
-            status=plain.get("status"),
-            absent_reason=plain.get("absent_reason"),
-            effective=plain.get("effective"),
-            effective_end=plain.get("effective_end"),
-            focus=tuple(plain.get("focus", ())),
-            body_site=codings("body_site"),
-            laterality=plain.get("laterality"),
-            method=codings("method"),
-            specimen=plain.get("specimen"),
-            labels=tuple(plain.get("labels", ())),
-            test=plain.get("test", False),
-        )
+        members = dict(plain)
+        members["source"] = Provenance(**members["source"])
+        for name in ("codings", "coded", "body_site", "method"):
+            if name in members:
+                members[name] = tuple(Coding(**coding) for coding in members[name])
+        for name in ("focus", "labels"):
+            if name in members:
+                members[name] = tuple(members[name])
+        return cls(**members)
 
 
 # ---- what was judged -------------------------------------------------------------------------------------------------
@@ -316,15 +296,8 @@ class Snapshot:
 
     @classmethod
     def from_plain(cls, plain: JSON) -> Snapshot:
-        return cls(
-            person=plain["person"],
-            records=tuple(plain["records"]),
-            as_of=plain["as_of"],
-            clinical_time=plain["clinical_time"],
-            model=plain["model"],
-            facts=tuple(Fact.from_plain(fact) for fact in plain["facts"]),
-            context=plain["context"],
-        )
+        facts = tuple(map(Fact.from_plain, plain["facts"]))
+        return cls(**{**plain, "records": tuple(plain["records"]), "facts": facts})
 
     @property
     def bytes(self) -> bytes:
@@ -396,10 +369,7 @@ class FeatureVector:
         )
 
     def feature(self, name: str) -> Feature:
-        for feature in self.features:
-            if feature.name == name:
-                return feature
-        raise KeyError(name)
+        return {feature.name: feature for feature in self.features}[name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -475,10 +445,6 @@ class Score:
             }
         )
 
-    @property
-    def digest(self) -> str:
-        return digest(self.plain())
-
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
@@ -490,10 +456,7 @@ class Judgement:
     score: Score
 
     def vector(self, modality: str) -> FeatureVector:
-        for vector in self.vectors:
-            if vector.modality == modality:
-                return vector
-        raise KeyError(modality)
+        return {vector.modality: vector for vector in self.vectors}[modality]
 
 
 # ---- what was done ---------------------------------------------------------------------------------------------------

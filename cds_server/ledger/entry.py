@@ -43,8 +43,8 @@ def row_leaf(table: str, row: Row) -> bytes:
 
     With such cells and ASCII column names, orjson with sorted keys writes RFC 8785 (held against it in the tests).
     """
-    cells = {column: cell.hex() if type(cell) is bytes else cell for column, cell in row.items() if cell is not None}
-    return leaf_hash(orjson.dumps([table, cells], option=orjson.OPT_SORT_KEYS))
+    cells = row if None not in row.values() else {column: cell for column, cell in row.items() if cell is not None}
+    return leaf_hash(orjson.dumps([table, cells], default=bytes.hex, option=orjson.OPT_SORT_KEYS))
 
 
 def chain_hash(previous: bytes, leaf: bytes) -> bytes:

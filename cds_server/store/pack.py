@@ -29,6 +29,8 @@ from models.errors import KeysUnavailable, RecordUnavailable, TooLarge
 FRAME = 1 << 20
 INLINE = 1 << 16
 """Packs up to here stand in the landing's row."""
+KEYS_HELD = 10_000
+"""Keys of parts that wait in memory for the landing's own transaction."""
 MANIFEST = 0xFFFFFFFF
 """The part number under which the key of a landing's manifest stands."""
 
@@ -45,6 +47,7 @@ class PackWriter:
     """Seals parts as they come. Stays in memory up to 64 kB, then moves to a file in `staging`."""
 
     def __init__(self, vault: Vault, landing: str, staging: Path) -> None:
+        self._vault = vault
         self._landing = landing
         self._staging = staging / landing
         self._file: BinaryIO | None = None
@@ -82,6 +85,9 @@ class PackWriter:
         self._content.update(b"\0part")
         self._cipher = None
         self.parts += 1
+        if len(self.keys) >= KEYS_HELD:
+            self._vault.keys.put(self.keys.items())  # before the row that needs them: one too many does no harm
+            self.keys.clear()
 
     def _emit(self, cipher: AESGCM, payload: bytes, *, last: bool) -> None:
         sealed = cipher.encrypt(self._frame.to_bytes(12), payload, _bound(self.parts, last))

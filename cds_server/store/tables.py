@@ -1,21 +1,24 @@
 """The nouns as tables. Rows are written once: triggers refuse every update and delete (migration 0001).
 
 `id` is `entry << 20 | n`: the ledger entry that wrote the row and the row's number in it, so that ids never need a
-counter of their own, and each row names its entry. Digests marked *keyed* are keyed BLAKE2b (RFC 7693) under the instance's index
-key: equality can be looked up, the value cannot be guessed by whoever holds only the database. Columns named `sealed`
-are AES-256-GCM under a key that stands in the key store, not here.
+counter of their own, and each row names its entry. Digests marked *keyed* are BLAKE2b (RFC 7693) under the instance's
+index key: equality can be looked up, the value cannot be guessed by whoever holds only the database. Columns named
+`sealed` are AES-256-GCM under a key that stands in the key store, not here.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from sqlalchemy import BigInteger, Column, Index, LargeBinary, UniqueConstraint
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, UniqueConstraint
 from sqlmodel import Field, SQLModel
+
+ROW_ID = BigInteger().with_variant(Integer(), "sqlite")
+"""64 bits on both; spelt so that SQLite makes it the rowid itself instead of a second index over it."""
 
 
 def _id() -> int:
-    return Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))  # type: ignore[no-any-return]
+    return Field(sa_column=Column(ROW_ID, primary_key=True, autoincrement=False))  # type: ignore[no-any-return]
 
 
 def _big(*, index: bool = False, nullable: bool = False) -> int:
@@ -177,7 +180,7 @@ class Validation(SQLModel, table=True):
     """What fhir.resources said of the readable resources of one part."""
 
     __tablename__: ClassVar[str] = "validation"
-    __table_args__ = (Index("ix_validation_place", "landing_id", "part"),)
+    __table_args__ = (UniqueConstraint("landing_id", "part"),)
     id: int = _id()
     entry: int = _big()
     landing_id: int = _big()

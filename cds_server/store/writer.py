@@ -16,7 +16,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
@@ -136,8 +136,11 @@ class _Act(Generic[T]):
     future: Future[T] | asyncio.Future[T]
 
     def begin(self) -> bool:
-        """Whether the caller still waits. From here on an act cannot be cancelled: a caller that goes away (a client that
-        hangs up) must not find the writer setting a result on a future that is gone, which would end it."""
+        """Whether the caller still waits.
+
+        From here on an act cannot be cancelled: a caller that goes away (a client that hangs up) must not find the
+        writer setting a result on a future that is gone, which would end it.
+        """
         if isinstance(self.future, Future):
             return self.future.set_running_or_notify_cancel()
         return not self.future.cancelled()

@@ -76,7 +76,7 @@ def bundle(kind: str, *entries: Mapping[str, Any], **more: Any) -> dict[str, Any
 @pytest.mark.parametrize("packed", [False, True])
 def test_ndjson_lines_are_parts_byte_for_byte(tmp_path: Path, packed: bool) -> None:
     body = b'{"resourceType":"Patient","id":"p1"}\r\n\n   \n{"id":"o1", "resourceType":"Observation"}\nnot json at all'
-    staging = land(tmp_path / "named.txt", gzip.compress(body) if packed else body)
+    staging = land(tmp_path / "named.txt", gzip.compress(body, mtime=0) if packed else body)
     assert staging.parts == [
         b'{"resourceType":"Patient","id":"p1"}',
         b'{"id":"o1", "resourceType":"Observation"}',
@@ -147,7 +147,7 @@ def test_the_content_says_what_it_is(tmp_path: Path, body: str, expected: str) -
         b'{"resourceType":"Bundle","entry":[{}]} {"resourceType":"Patient"}',
         b'{"resourceType":"Bundle","entry":[{"a":"\xff"}]}',
         b'{"resourceType":"Bundle","entry":[{"a":' + b"[" * 100_000,
-        gzip.compress(b'{"resourceType":"Patient","id":"secret-name"}\n' * 50)[:-12],
+        gzip.compress(b'{"resourceType":"Patient","id":"secret-name"}\n' * 50, mtime=0)[:-12],
         b"\x1f\x8bnot gzip",
     ],
 )

@@ -19,7 +19,7 @@ OBSERVATION = {"resourceType": "Observation", "status": "final", "code": {"text"
 @pytest.mark.parametrize(
     ("resource", "problem"),
     [
-        (b'{"resourceType":"Observation"', ": the resource is not JSON (at character 29)"),
+        (b'{"resourceType":"Observation"', ": the resource is not JSON (at byte 29)"),
         (b"[]", ": not an object"),
         ({}, "resourceType: not a resource type of R4"),
         ({"resourceType": "Quantity", "value": 1}, "resourceType: not a resource type of R4"),

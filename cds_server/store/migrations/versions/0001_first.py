@@ -9,8 +9,11 @@ revision = "0001"
 down_revision = None
 
 
+_ROW_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
 def _id() -> sa.Column[Any]:
-    return sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False)
+    return sa.Column("id", _ROW_ID, primary_key=True, autoincrement=False)
 
 
 def _entry() -> sa.Column[Any]:
@@ -41,7 +44,7 @@ def upgrade() -> None:
     op.create_table("instance", sa.Column("id", sa.String, primary_key=True), _text("created_at"))
     op.create_table(
         "ledger_entry",
-        sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("seq", _ROW_ID, primary_key=True, autoincrement=False),
         _bytes("body"),
         _bytes("leaf"),
         _bytes("chain"),
@@ -149,7 +152,7 @@ def upgrade() -> None:
         _int("invalid"),
         _text("validator"),
         _text("problems", nullable=True),
-        sa.Index("ix_validation_place", "landing_id", "part"),
+        sa.UniqueConstraint("landing_id", "part"),
     )
     op.create_table(
         "flag",
