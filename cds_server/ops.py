@@ -59,7 +59,7 @@ def readiness(store: Store, registry: Registry) -> dict[str, str]:
             checks[name] = str(error)
 
     check("store", store.check_writable)
-    check("keys", lambda: store.vault.keys.get(b"\0"))
+    check("keys", store.vault.keys.check)
     for service in registry.service_ids():
         check(f"model of {service}", lambda service=service: registry.scorer(service))
     check("ledger", store.reads.head)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from cds_server.store.pack import MANIFEST, PackWriter, part_ref, read_parts
 from cds_server.store.reads import LandingRow, Reads
 from cds_server.store.vault import KeyStore, Vault
 from cds_server.store.writer import Writer
-from models.errors import RecordUnavailable
+from models.errors import ReadOnlyStore, RecordUnavailable
 from models.nouns import instant
 
 
@@ -40,6 +41,8 @@ class Store:
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise translated_os(error) from None
+        if not os.access(data_dir, os.W_OK):  # else SQLite says only that it cannot open the file
+            raise ReadOnlyStore("the record cannot be written: the data directory is read-only", where="data directory")
         database = Database(url, data_dir)
         try:
             migrate(database)
