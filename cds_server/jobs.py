@@ -67,8 +67,13 @@ def run(settings: Settings, parent: int) -> None:
 
 def _idle() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent(signal.SIGKILL)
     os.nice(19)
+
+
+def end_with_parent(by: signal.Signals) -> None:
+    """From here on this process gets the signal when its parent ends, also when that was killed."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, by)
 
 
 def lease(store: Store, name: str, holder: str) -> bool:

@@ -103,6 +103,12 @@ def worker(settings: Settings, listening: socket.socket) -> None:
     _run(create_app(build(settings)), listening)
 
 
+def _one_of_several(settings: Settings, listening: socket.socket) -> None:
+    """A worker that ends with its parent: it would hold the port, and nobody would know that it answers."""
+    jobs.end_with_parent(signal.SIGTERM)
+    worker(settings, listening)
+
+
 def run_app(app: Any, host: str, port: int) -> None:
     """Serve another application (the sandbox) until stopped."""
     listening = bind(host, port)
@@ -141,7 +147,7 @@ def _several(settings: Settings, listening: socket.socket, workers: int) -> None
     while not stopping.is_set():
         running = [process for process in running if process.is_alive()]
         while len(running) < workers:
-            process = context.Process(target=worker, args=(settings, listening), daemon=True)
+            process = context.Process(target=_one_of_several, args=(settings, listening), daemon=True)
             process.start()
             running.append(process)
         stopping.wait(0.5)

@@ -81,6 +81,7 @@ class Server:
 
     def launch(self) -> subprocess.Popen[bytes]:
         """Start the process; says nothing about whether it gets ready."""
+        assert self.process is None, "it is running"
         self.port = self.port or free_port()
         command = [*self.prefix, *CDS, "serve", "--port", str(self.port), "--workers", str(self.workers)]
         with self.errors.open("ab") as errors:
