@@ -108,7 +108,7 @@ def bare(answer_bytes: int) -> Iterator[tuple[int, int]]:
 def _running(command: list[str], port: int, env: Mapping[str, str], ready: str) -> Iterator[tuple[int, int]]:
     process = subprocess.Popen(command, env=env, start_new_session=True)
     try:
-        wait_ready(f"http://127.0.0.1:{port}/{ready}")
+        wait_ready(f"http://127.0.0.1:{port}/{ready}", process)
         yield port, process.pid
     finally:
         stop(process)

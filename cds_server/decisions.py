@@ -11,6 +11,7 @@ An error is never an empty success. If the record cannot be written there is no 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,6 +29,7 @@ from cds_server.intake import add_landing
 from cds_server.registry import Registry, runtime_id
 from cds_server.settings import Settings
 from cds_server.store.entropy import new_ref, new_uuid
+from cds_server.store.pack import INLINE, PackWriter
 from cds_server.store.reads import ActReads, Reads, RecordRow
 from cds_server.store.store import Store
 from cds_server.store.vault import object_ref
@@ -62,6 +64,15 @@ class Landed:
     known: Known
 
 
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A request's sealed bytes: in memory, or in a blob file."""
+
+    pack: PackWriter
+    inline: bytes | None
+    file: str | None
+
+
 class Decisions:
     """What stands behind the CDS Hooks doors; implements `hooks.routes.HookDesk` but for `admit`."""
 
@@ -69,6 +80,7 @@ class Decisions:
         self._store = store
         self._settings = settings
         self._registry = registry
+        self._blobs = store.data_dir / "blobs"
 
     async def call(self, spec: ServiceSpec, request: HookRequest, caller: Caller) -> Answer:
         """One hook call, from a checked request to an answer whose record is durable."""
@@ -106,8 +118,10 @@ class Decisions:
     ) -> Landed:
         """Land and digest in one act, and look up what is known then: the facts just read need no second reading."""
 
+        packed = await self._pack(request)
+
         def act(tx: Tx) -> Landed:
-            landing_id, where = self._add_landing(tx, request, caller, received)
+            landing_id, where = self._add_landing(tx, packed, caller, received)
             reducer = Reducer(tx, where, self._settings.joining_systems)
             reducer.run([PartRead(0, reads)])
             record = RecordRow(*reducer.record(request.patient_id), caller.namespace)
@@ -123,14 +137,23 @@ class Decisions:
 
         return await self._store.writer.write(act)
 
-    def _add_landing(self, tx: Tx, request: HookRequest, caller: Caller, received: str) -> tuple[int, Where]:
-        ref = new_ref()
+    async def _pack(self, request: HookRequest) -> Packed:
+        """The request's bytes, sealed; a large one is on disk already, written where nobody waits for it."""
+        body = request.without_token()
+        pack = self._store.pack_writer(new_ref())
+
+        def seal() -> Packed:
+            pack.write(body)
+            pack.end_part()
+            return Packed(pack, *pack.settle(self._blobs))
+
+        return seal() if len(body) < INLINE // 2 else await asyncio.to_thread(seal)
+
+    def _add_landing(self, tx: Tx, packed: Packed, caller: Caller, received: str) -> tuple[int, Where]:
+        pack, ref = packed.pack, packed.pack.landing
         meta = LandingMeta(_EHR_SOURCE, caller.namespace, cds_hooks.REQUEST, received)
-        pack = self._store.pack_writer(ref)
-        pack.write(request.without_token())
-        pack.end_part()
-        inline, file = pack.settle(self._store.data_dir / "blobs")
-        landing_id = add_landing(tx, meta, ref, pack, inline, file, pack.content, tx.vault.index("landing", ref))
+        dedup = tx.vault.index("landing", ref)
+        landing_id = add_landing(tx, meta, ref, pack, packed.inline, packed.file, pack.content, dedup)
         tx.entry(
             "land",
             actor(caller),
@@ -149,8 +172,10 @@ class Decisions:
     ) -> None:
         """Keep what was refused, and say so: the bytes, a Call, and a Flag that somebody must look at."""
 
+        packed = await self._pack(request)
+
         def act(tx: Tx) -> None:
-            landing_id, where = self._add_landing(tx, request, caller, received)
+            landing_id, where = self._add_landing(tx, packed, caller, received)
             tx.add(
                 "digestion",
                 landing_id=landing_id,

@@ -22,7 +22,7 @@ from cds_server.decisions import now
 from cds_server.hooks.routes import INFERENCES, LEDGER_HEADER
 from cds_server.http import blocking_client
 from cds_server.intake import StoreIntake
-from cds_server.serve import fixtures, program, wait_ready
+from cds_server.serve import bind, fixtures, program, wait_ready
 from cds_server.settings import Settings, from_environment
 from cds_server.store.store import Store
 from models.errors import LedgerBroken, PeerFailed
@@ -88,17 +88,20 @@ def _running(settings: Settings, port: int, *, sandbox: bool) -> Iterator[None]:
         "CDS_PORT": str(port),
         "CDS_LOG_LEVEL": "warning",
     }
-    processes = [subprocess.Popen([*program(), "serve"], env=environment)]  # noqa: S603 (our own command)
+    commands = [[*program(), "serve"]]
     if sandbox:
-        command = [*program(), "sandbox", "--port", str(port + 1), "--to", f"http://127.0.0.1:{port}"]
-        processes.append(subprocess.Popen(command, env=environment))  # noqa: S603 (our own command)
+        commands.append([*program(), "sandbox", "--port", str(port + 1), "--to", f"http://127.0.0.1:{port}"])
+    for offset in range(len(commands)):
+        bind("127.0.0.1", port + offset).close()  # somebody else's server there must not be taken for ours
+    processes = [
+        subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: S603 (our own command; Ctrl-C is ours)
+        for command in commands
+    ]
     try:
-        seconds = wait_ready(f"http://127.0.0.1:{port}/readyz")
-        if processes[0].poll() is not None:
-            raise PeerFailed("the server stopped while starting; its message stands above")
+        seconds = wait_ready(f"http://127.0.0.1:{port}/readyz", processes[0])
         print(f"serving    {settings.public_url} (ready after {seconds:.1f} s)")
         if sandbox:
-            wait_ready(f"http://127.0.0.1:{port + 1}/")
+            wait_ready(f"http://127.0.0.1:{port + 1}/", processes[1])
         yield
     finally:
         for process in processes:

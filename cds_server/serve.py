@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -24,11 +25,12 @@ from typing import Any
 
 import uvicorn
 
+from adapters.terminology import units
 from cds_server import jobs, logs
 from cds_server.app import build, create_app
 from cds_server.logs import log
 from cds_server.settings import Settings
-from models.errors import Conflict, Misconfigured
+from models.errors import Conflict, Misconfigured, PeerFailed
 
 HANDOVER = 0.001
 """Seconds after which a thread that waits for the interpreter gets it: the thread that synced the disk must not wait
@@ -100,6 +102,7 @@ def worker(settings: Settings, listening: socket.socket) -> None:
     """One process's worth of server, on a socket that is already listening."""
     logs.configure(settings.log_level)
     sys.setswitchinterval(HANDOVER)
+    units.prepare()  # half a second that no patient's first unit should take
     _run(create_app(build(settings)), listening)
 
 
@@ -163,18 +166,20 @@ def _background(settings: Settings) -> SpawnProcess:
     return process
 
 
-def wait_ready(url: str, seconds: float = 20.0) -> float:
-    """Seconds until `url` answers 200. Raises Misconfigured when it does not."""
+def wait_ready(url: str, process: subprocess.Popen[bytes], seconds: float = 20.0) -> float:
+    """Seconds until `url` answers 200. Raises PeerFailed when the process ends first, or takes longer."""
     from cds_server.http import blocking_client
 
     began = time.monotonic()
     with blocking_client() as client:
         while time.monotonic() - began < seconds:
+            if process.poll() is not None:
+                raise PeerFailed("the process stopped while starting; its message stands above", where=url)
             with contextlib.suppress(Exception):
                 if client.get(url).status_code == 200:
                     return time.monotonic() - began
             time.sleep(0.02)
-    raise Misconfigured("the server did not become ready", where=url)
+    raise PeerFailed("the server did not become ready", where=url)
 
 
 def program() -> list[str]:

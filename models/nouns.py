@@ -26,7 +26,7 @@ def instant(moment: datetime) -> str:
     """UTC text of a moment with zone, sortable as text: `2026-11-21T10:00:00.000000Z`."""
     if moment.tzinfo is None:
         raise ValueError("a moment without a zone is not an instant")
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "Z"
 
 
 def _check_instant(text: str, name: str) -> None:

@@ -6,7 +6,7 @@ import argparse
 import os
 import shutil
 
-from cds_server.commands.opening import common, emit, settings_of, table
+from cds_server.commands.opening import common, emit, existing, settings_of, table
 
 NAME = "doctor"
 HELP = "what works, what does not, what to do: configuration, store, models, keys, clock, log"
@@ -23,6 +23,7 @@ def run(args: argparse.Namespace) -> int:
     from models.errors import CdsError
 
     settings = settings_of(args)
+    existing(settings)
     checks: list[tuple[str, str, str]] = [("configuration", "ok", f"read from {settings.origin}")]
     try:
         with parts_of(settings, "system") as parts:

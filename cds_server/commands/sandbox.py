@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 NAME = "sandbox"
 HELP = "a small EHR for trying things out: fire hooks, see cards, override; never with real data"
@@ -24,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     from cds_server.settings import loopback
     from models.errors import NotAllowed
 
-    logs.configure()
+    logs.configure(os.environ.get("CDS_LOG_LEVEL", "info"))
     if not loopback(urlsplit(args.to).hostname or ""):
         raise NotAllowed("the sandbox only talks to a CDS server on this machine", where="--to")
     run_app(create_app(args.to.rstrip("/"), fixtures()), "127.0.0.1", args.port)

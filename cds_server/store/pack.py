@@ -48,8 +48,8 @@ class PackWriter:
 
     def __init__(self, vault: Vault, landing: str, staging: Path) -> None:
         self._vault = vault
-        self._landing = landing
-        self._staging = staging / landing
+        self.landing = landing
+        self._staging = staging
         self._file: BinaryIO | None = None
         self._memory = bytearray()
         self._digest = hashlib.sha256()
@@ -68,7 +68,7 @@ class PackWriter:
             if self.parts >= MANIFEST:
                 raise TooLarge("a landing has at most 4,294,967,294 parts")
             key = random_bytes(KEY_BYTES)
-            self.keys[part_ref(self._landing, self.parts)] = key
+            self.keys[part_ref(self.landing, self.parts)] = key
             self._cipher, self._frame = AESGCM(key), 0
         self._content.update(chunk)
         self.size += len(chunk)
@@ -99,7 +99,7 @@ class PackWriter:
             return
         try:
             if self._file is None:
-                self._file = open(self._staging, "xb", buffering=1 << 20)  # noqa: SIM115 (settle or abandon closes it)
+                self._file = open(self._staging / self.landing, "xb", buffering=1 << 20)  # noqa: SIM115 (settle or abandon closes it)
                 self._file.write(self._memory)
                 self._memory.clear()
             self._file.write(frame)
@@ -126,22 +126,22 @@ class PackWriter:
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-            folder = blobs / self._landing[:2]
+            folder = blobs / self.landing[:2]
             folder.mkdir(exist_ok=True)
-            os.rename(self._staging, folder / self._landing)
+            os.rename(self._staging / self.landing, folder / self.landing)
             for directory in (folder, blobs):
                 handle = os.open(directory, os.O_RDONLY)
                 os.fsync(handle)
                 os.close(handle)
         except OSError as error:
             raise translated_os(error) from None
-        return None, f"{self._landing[:2]}/{self._landing}"
+        return None, f"{self.landing[:2]}/{self.landing}"
 
     def abandon(self) -> None:
         if self._file is not None:
             with contextlib.suppress(OSError):  # a full disk refuses what is still buffered, too
                 self._file.close()
-            self._staging.unlink(missing_ok=True)
+            (self._staging / self.landing).unlink(missing_ok=True)
 
 
 def read_parts(
