@@ -148,7 +148,7 @@ def test_what_was_known_then(walked: Server) -> None:
 
     def sizes(*arguments: str) -> set[str]:
         facts = walked.ask("patient", "sandbox/maria-k", *arguments)["facts"]
-        return {fact["original"] for fact in facts if SIZE in {coding["code"] for coding in fact["codes"]}}
+        return {fact["original"] for fact in facts if SIZE in {coding["code"] for coding in fact["codings"]}}
 
     assert sizes() == {"19 mm"}
     assert len(sizes("--as-of", middle)) == 1
