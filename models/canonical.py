@@ -40,24 +40,37 @@ def canonical(value: Any) -> bytes:
 
 
 def _plain(value: Any) -> bool:
-    """Whether the C encoder's spelling is canonical as it is. Raises _Rare where even respelling would not help."""
+    """Whether the C encoder's spelling is canonical as it is. Raises _Rare where even respelling would not help.
+
+    Text and common numbers are looked at where they stand, in their container: this runs once per member of every noun.
+    """
+    kind = type(value)
+    if kind is dict:
+        for key in value:
+            if type(key) is not str or not key.isascii():
+                raise _Rare
+        members = value.values()
+    elif kind is list or kind is tuple:
+        members = value
+    else:
+        return _plain_scalar(value)
+    plain = True
+    for member in members:
+        kind = type(member)
+        if kind is str or kind is bool:
+            continue
+        if kind is float and 1e-4 <= member < 1e15:
+            if member.is_integer():
+                plain = False
+        elif not (kind is int and -_MAX_SAFE <= member <= _MAX_SAFE) and not _plain(member):
+            plain = False
+    return plain
+
+
+def _plain_scalar(value: Any) -> bool:
     kind = type(value)
     if kind is str or kind is bool or value is None:
         return True
-    if kind is dict:
-        plain = True
-        for key, member in value.items():
-            if type(key) is not str or not key.isascii():
-                raise _Rare
-            if type(member) is not str and not _plain(member):
-                plain = False
-        return plain
-    if kind is list or kind is tuple:
-        plain = True
-        for member in value:
-            if type(member) is not str and not _plain(member):
-                plain = False
-        return plain
     if kind is float:
         if 1e-4 <= value < 1e15 or -1e15 < value <= -1e-4:
             return not value.is_integer()
@@ -94,6 +107,15 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value)).hexdigest()
 
 
+def whole(number: float) -> float:
+    """The same number, as an integer where RFC 8785 spells it as one: 53.0 is `53` and -0.0 is `0`."""
+    return int(number) if number.is_integer() and -_MAX_SAFE <= number <= _MAX_SAFE else number
+
+
 def without_none(members: Mapping[str, Any]) -> dict[str, Any]:
     """A JSON object without its empty members: absence has one spelling."""
-    return {key: member for key, member in members.items() if member is not None and member != () and member != []}
+    return {
+        key: member
+        for key, member in members.items()
+        if member or (member is not None and member != () and member != [])
+    }

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from models.canonical import canonical, without_none
+from models.canonical import canonical, whole, without_none
 
 JSON = Mapping[str, Any]
 
@@ -327,17 +327,16 @@ class Feature:
             raise ValueError(f"feature {self.name} is infinite")
 
     def plain(self) -> dict[str, Any]:
-        return without_none(
-            {
-                "name": self.name,
-                "value": None if math.isnan(self.value) else self.value,
-                "missing": self.missing,
-                "facts": list(self.facts),
-                "label": self.label,
-                "effective": self.effective,
-                "note": self.note,
-            }
-        )
+        plain = {"name": self.name, "value": whole(self.value), "missing": self.missing, "label": self.label}
+        if math.isnan(self.value):
+            del plain["value"]
+        if self.facts:
+            plain["facts"] = list(self.facts)
+        if self.effective is not None:
+            plain["effective"] = self.effective
+        if self.note is not None:
+            plain["note"] = self.note
+        return plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -435,7 +434,7 @@ class Score:
                 "abstained": self.abstained,
                 "logit": self.logit,
                 "probability": self.probability,
-                "base": self.base,
+                "base": whole(self.base),
                 "contributions": [
                     without_none({"modality": c.modality, "z": c.z, "amount": c.amount}) for c in self.contributions
                 ],

@@ -11,7 +11,7 @@ import rfc8785
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from models.canonical import canonical, digest, without_none
+from models.canonical import canonical, digest, whole, without_none
 
 text = st.text(st.characters(exclude_categories=["Cs"]))
 safe = st.integers(-(2**53) + 1, 2**53 - 1)
@@ -26,6 +26,33 @@ values = st.recursive(scalars, lambda inner: st.one_of(st.lists(inner), st.dicti
 @example('\x7f\u2028\x00\x1f"\\/\b')
 def test_same_bytes_as_the_reference_implementation(value: object) -> None:
     assert canonical(value) == rfc8785.dumps(value)
+
+
+edges = st.sampled_from([0.0, -0.0, 1.0, -1.0, 1e-4, 9.999e-5, -1e-4, 1e15, -1e15, 999999999999999.9, 2.0**53, 1e22])
+numbers = st.one_of(st.floats(0.0, 100.0), edges, safe, st.booleans(), st.none())
+
+
+@given(st.dictionaries(text, st.one_of(numbers, st.lists(numbers), st.tuples(numbers, numbers))))
+def test_lists_of_common_numbers_with_a_rare_one_among_them(value: object) -> None:
+    assert canonical(value) == rfc8785.dumps(value)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, 2**53, -(2**53)])
+@given(st.lists(st.floats(1e-3, 100.0)), st.lists(st.floats(1e-3, 100.0)))
+def test_one_number_without_a_form_refuses_the_whole_list(
+    number: float, before: list[float], after: list[float]
+) -> None:
+    with pytest.raises(ValueError):
+        canonical({"curve": [*before, number, *after]})
+
+
+@given(st.one_of(st.floats(), edges, safe.map(float)))
+def test_a_whole_number_is_respelled_as_an_integer_and_stays_the_same_number(number: float) -> None:
+    spelled = whole(number)
+    assert spelled == number or math.isnan(number)
+    assert isinstance(spelled, int) == (number.is_integer() and abs(number) < 2**53)
+    if math.isfinite(number):
+        assert canonical(spelled) == canonical([number])[1:-1] == rfc8785.dumps(number)
 
 
 @given(values)
