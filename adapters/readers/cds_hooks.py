@@ -31,12 +31,12 @@ def read_request(body: Mapping[str, Any]) -> list[Statement]:
 
     Raises: Unreadable, with the JSON pointer.
     """
-    if not isinstance(body, Mapping):
+    if not isinstance(body, dict):
         raise Unreadable("a request is not an object", where="/")
     prefetch = body.get("prefetch")
     if prefetch is None:
         return []
-    if not isinstance(prefetch, Mapping):
+    if not isinstance(prefetch, dict):
         raise Unreadable("prefetch is not an object", where="/prefetch")
     stated: dict[tuple[str, str], Statement] = {}
     again: list[Statement] = []
@@ -52,17 +52,15 @@ def read_request(body: Mapping[str, Any]) -> list[Statement]:
 def _resources(value: Any, pointer: str) -> Iterator[tuple[Any, str]]:
     if value is None:
         return
-    if isinstance(value, Mapping) and value.get("resourceType") == "Bundle":
+    kind = value.get("resourceType") if isinstance(value, dict) else None
+    if kind == "Bundle":
         for entry, at in fhir.entries(value, pointer):
             resource = entry.get("resource")
-            if resource is not None and not _is_outcome(resource):
-                yield resource, f"{at}/resource"
-    elif not _is_outcome(value):
+            if resource is None or (isinstance(resource, dict) and resource.get("resourceType") == "OperationOutcome"):
+                continue
+            yield resource, f"{at}/resource"
+    elif kind != "OperationOutcome":
         yield value, pointer
-
-
-def _is_outcome(value: Any) -> bool:
-    return isinstance(value, Mapping) and value.get("resourceType") == "OperationOutcome"
 
 
 def _escaped(key: str) -> str:

@@ -1,14 +1,14 @@
 """The FHIR datatypes that facts are taken from, read with care: a wrong type is Unreadable, at its JSON pointer.
 
-Nothing here quotes what it read.
+Nothing here quotes what it read. An object is a dict and a list a list, as `models.strict.loads` gives them: asking for
+the abstract Mapping at every element was a twentieth of the projection.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from adapters.terminology.codings import ABSENT, UNCODED, in_index_order
 from adapters.terminology.units import measured, plain
@@ -19,8 +19,7 @@ _COMPARATORS = frozenset(("<", "<=", ">=", ">"))
 _ABSENT_EXTENSION = "http://hl7.org/fhir/StructureDefinition/data-absent-reason"
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(NamedTuple):
     """A value as a Fact carries it: at most one of number, coded, text."""
 
     number: str | None = None
@@ -47,7 +46,7 @@ def text(parent: Mapping[str, Any], name: str, at: str) -> str | None:
 def member(parent: Mapping[str, Any], name: str, at: str) -> Mapping[str, Any] | None:
     """An object."""
     found = parent.get(name)
-    if found is None or isinstance(found, Mapping):
+    if found is None or isinstance(found, dict):
         return found
     raise Unreadable("an object is expected", where=f"{at}/{name}")
 
@@ -60,7 +59,7 @@ def members(parent: Mapping[str, Any], name: str, at: str) -> list[Mapping[str, 
     if not isinstance(found, list):
         raise Unreadable("a list is expected", where=f"{at}/{name}")
     for index, one in enumerate(found):
-        if not isinstance(one, Mapping):
+        if not isinstance(one, dict):
             raise Unreadable("an object is expected", where=f"{at}/{name}/{index}")
     return found
 
@@ -73,11 +72,27 @@ def codings(concept: Mapping[str, Any] | None, at: str) -> tuple[Coding, ...]:
     """
     if concept is None:
         return ()
-    found = [coding for index, one in enumerate(members(concept, "coding", at)) if (coding := _coding(one, at, index))]
+    row = members(concept, "coding", at)
+    found = [coding for index, one in enumerate(row) if (coding := _coding(one, at, index))] if row else None
     if found:
-        return in_index_order(found)
+        return in_index_order(found) if len(found) > 1 else (found[0],)
     words = text(concept, "text", at)
     return (Coding(UNCODED, "UNC", words),) if words else ()
+
+
+def codings_of(parent: Mapping[str, Any], name: str, at: str) -> tuple[Coding, ...]:
+    """The codings of a member that is a CodeableConcept."""
+    found = parent.get(name)
+    if found is None:
+        return ()
+    if not isinstance(found, dict):
+        raise Unreadable("an object is expected", where=f"{at}/{name}")
+    row = found.get("coding")
+    if type(row) is list and len(row) == 1 and type(only := row[0]) is dict:  # nearly every one there is
+        code, system, display = only.get("code"), only.get("system"), only.get("display")
+        if code and type(code) is str and type(system) is str and (display is None or type(display) is str):
+            return (Coding(system, code, display),)
+    return codings(found, f"{at}/{name}")
 
 
 def all_codings(parent: Mapping[str, Any], name: str, at: str) -> tuple[Coding, ...]:
@@ -107,6 +122,9 @@ def reference(parent: Mapping[str, Any], name: str, at: str) -> str | None:
 
 
 def references(parent: Mapping[str, Any], name: str, at: str) -> tuple[str, ...]:
+    """`Type/id` of each Reference of a list that has a literal one, without its version."""
+    if name not in parent:
+        return ()
     row = []
     for index, one in enumerate(members(parent, name, at)):
         if literal := text(one, "reference", f"{at}/{name}/{index}"):
@@ -116,6 +134,9 @@ def references(parent: Mapping[str, Any], name: str, at: str) -> tuple[str, ...]
 
 def times(parent: Mapping[str, Any], prefix: str, at: str) -> tuple[str | None, str | None]:
     """Start and end of `prefix`DateTime, `prefix`Instant or `prefix`Period; of an age or a text: none."""
+    moment = parent.get(prefix + "DateTime")
+    if type(moment) is str:
+        return moment or None, None
     for suffix in ("DateTime", "Instant"):
         if prefix + suffix in parent:
             return text(parent, prefix + suffix, at), None
@@ -148,7 +169,7 @@ def value(parent: Mapping[str, Any], what: str, at: str) -> Value:
     if name == "valueQuantity":
         return quantity(member(parent, name, at) or {}, what, f"{at}/{name}")
     if name == "valueCodeableConcept":
-        return _concept(member(parent, name, at) or {}, f"{at}/{name}")
+        return _concept(parent, name, at)
     if name == "valueInteger":
         return _integer(parent[name], what, f"{at}/{name}")
     if name in ("valueString", "valueTime", "valueDateTime"):
@@ -168,9 +189,11 @@ def quantity(found: Mapping[str, Any], what: str, at: str) -> Value:
         return NOTHING
     if type(amount) is not Decimal and type(amount) is not int:
         raise Unreadable("a number is expected", where=f"{at}/value")
-    code, unit, comparator = text(found, "code", at), text(found, "unit", at), text(found, "comparator", at)
-    if comparator is not None and comparator not in _COMPARATORS:
-        raise Unreadable("a comparator that FHIR does not have", where=f"{at}/comparator")
+    code, unit, comparator = text(found, "code", at), text(found, "unit", at), None
+    if "comparator" in found:
+        comparator = text(found, "comparator", at)
+        if comparator is not None and comparator not in _COMPARATORS:
+            raise Unreadable("a comparator that FHIR does not have", where=f"{at}/comparator")
     result = measured(amount, code=code, system=text(found, "system", at), text=unit, what=what)
     original = f"{comparator or ''}{amount} {unit or code or ''}".rstrip()
     return Value(result.number, result.unit, comparator, original=original, problem=result.problem)
@@ -183,9 +206,12 @@ def _integer(amount: Any, what: str, at: str) -> Value:
     return Value(result.number, result.unit, original=str(amount), problem=result.problem)
 
 
-def _concept(concept: Mapping[str, Any], at: str) -> Value:
-    found = codings(concept, at)
-    words = text(concept, "text", at)
+def _concept(parent: Mapping[str, Any], name: str, at: str) -> Value:
+    found = codings_of(parent, name, at)
+    concept = parent[name] or {}
+    words = text(concept, "text", f"{at}/{name}") if "text" in concept else None
+    if len(found) == 1 and found[0].system not in (ABSENT, UNCODED):
+        return Value(coded=found, original=words or found[0].display or None)
     original = words or next((coding.display for coding in found if coding.display), None)
     answers = tuple(coding for coding in found if coding.system not in (ABSENT, UNCODED))
     if answers:
@@ -195,7 +221,7 @@ def _concept(concept: Mapping[str, Any], at: str) -> Value:
 
 
 def _absent(parent: Mapping[str, Any], at: str) -> Value:
-    reasons = codings(member(parent, "dataAbsentReason", at), f"{at}/dataAbsentReason")
+    reasons = codings_of(parent, "dataAbsentReason", at)
     if reasons:
         return Value(absent=reasons[0].code, original=reasons[0].display if reasons[0].code == "UNC" else None)
     for key in parent:

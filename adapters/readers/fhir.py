@@ -38,7 +38,7 @@ def read(part: Part) -> list[Statement]:
 
 def read_any(body: Any, pointer: str) -> list[Statement]:
     """A resource, or each entry of a Bundle."""
-    if isinstance(body, Mapping):
+    if isinstance(body, dict):
         match body.get("resourceType"):
             case "Bundle":
                 return [statement for entry, at in entries(body, pointer) for statement in read_entry(entry, at)]
@@ -53,7 +53,7 @@ def read_resource(body: Any, pointer: str) -> Statement:
     local_id = body.get("id")
     if local_id is None:
         raise Unreadable("a resource without an id", where=f"{pointer}/id")
-    return Statement(Verb.ASSERT, resource_type, _checked_id(local_id, f"{pointer}/id"), pointer, body)
+    return Statement(Verb.ASSERT, resource_type, _checked_id(local_id, pointer), pointer, body)
 
 
 def entries(bundle: Mapping[str, Any], pointer: str) -> Iterator[tuple[Mapping[str, Any], str]]:
@@ -63,7 +63,7 @@ def entries(bundle: Mapping[str, Any], pointer: str) -> Iterator[tuple[Mapping[s
         raise Unreadable("Bundle.entry is not a list", where=f"{pointer}/entry")
     for index, entry in enumerate(members):
         at = f"{pointer}/entry/{index}"
-        if not isinstance(entry, Mapping):
+        if not isinstance(entry, dict):
             raise Unreadable("an entry is not an object", where=at)
         yield entry, at
 
@@ -78,7 +78,7 @@ def read_entry(entry: Mapping[str, Any], pointer: str) -> list[Statement]:
     identity as its id, as it does on the server that ran the entry.
     """
     request = entry.get("request")
-    if request is not None and not isinstance(request, Mapping):
+    if request is not None and not isinstance(request, dict):
         raise Unreadable("a request is not an object", where=f"{pointer}/request")
     method = request.get("method") if request else None
     url = request.get("url") if request else None
@@ -100,7 +100,7 @@ def read_entry(entry: Mapping[str, Any], pointer: str) -> list[Statement]:
     local_id = full if full and (method == "POST" or own is None) else own
     if local_id is None:
         raise Unreadable("a resource without an id, in an entry without a UUID", where=f"{at}/id")
-    local_id = _checked_id(local_id, f"{at}/id")
+    local_id = _checked_id(local_id, at)
     named = method == "PUT" and isinstance(url, str) and "?" not in url
     if named and _target(url, f"{pointer}/request/url") != (resource_type, local_id):
         raise Unreadable("the request names another resource than it carries", where=f"{pointer}/request/url")
@@ -109,7 +109,7 @@ def read_entry(entry: Mapping[str, Any], pointer: str) -> list[Statement]:
 
 
 def _resource_type(body: Any, pointer: str) -> str:
-    if not isinstance(body, Mapping):
+    if not isinstance(body, dict):
         raise Unreadable("not a resource (an object is expected)", where=pointer or "/")
     resource_type = body.get("resourceType")
     if not isinstance(resource_type, str) or not _TYPE.fullmatch(resource_type):
@@ -117,9 +117,9 @@ def _resource_type(body: Any, pointer: str) -> str:
     return resource_type
 
 
-def _checked_id(local_id: Any, at: str) -> str:
+def _checked_id(local_id: Any, pointer: str) -> str:
     if not isinstance(local_id, str) or not _ID.fullmatch(local_id):
-        raise Unreadable("an id that FHIR does not allow", where=at)
+        raise Unreadable("an id that FHIR does not allow", where=f"{pointer}/id")
     return local_id
 
 

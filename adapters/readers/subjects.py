@@ -40,6 +40,7 @@ OPTIONAL: dict[str, str] = {
 """Types that need not be about anybody: without the element they are nobody's, not a problem."""
 
 _LOCAL = re.compile(r"([A-Z][A-Za-z]+)/([A-Za-z0-9\-.]{1,255})(?:/_history/[A-Za-z0-9\-.]{1,64})?")
+_PATIENT_ID = re.compile(r"Patient/([A-Za-z0-9\-.]{1,255})")
 _UUID = re.compile(r"urn:uuid:([A-Za-z0-9\-.]{1,255})")
 _V3 = "http://terminology.hl7.org/CodeSystem/v3-"
 
@@ -55,15 +56,16 @@ def subject_of(resource: Mapping[str, Any], *, base: str | None = None) -> Subje
     resource_type = resource.get("resourceType")
     if resource_type == "Patient":
         return _self(resource)
-    element = ELEMENT.get(str(resource_type))
+    named = resource_type if isinstance(resource_type, str) else ""
+    element = ELEMENT.get(named)
     if element is None:
-        element = OPTIONAL.get(str(resource_type))
+        element = OPTIONAL.get(named)
         if element is None or element not in resource:
             return None
     reference = resource.get(element)
     if reference is None:
         return Subject(problem=f"{element} is missing")
-    if not isinstance(reference, Mapping):
+    if not isinstance(reference, dict):
         return Subject(problem=f"{element} is not a reference")
     literal = reference.get("reference")
     if literal is not None:
@@ -79,6 +81,8 @@ def _self(patient: Mapping[str, Any]) -> Subject:
 def _literal(literal: Any, element: str, base: str | None) -> Subject:
     if not isinstance(literal, str) or not literal:
         return Subject(problem=f"{element}.reference is not text")
+    if plain := _PATIENT_ID.fullmatch(literal):
+        return Subject(plain[1])
     if literal.startswith("#"):
         return Subject(problem=f"{element} is contained in the resource, not a patient of the record")
     if by_uuid := _UUID.fullmatch(literal):
@@ -97,7 +101,7 @@ def _literal(literal: Any, element: str, base: str | None) -> Subject:
 
 
 def _logical(identifier: Any, element: str) -> Subject:
-    if isinstance(identifier, Mapping):
+    if isinstance(identifier, dict):
         system, value = identifier.get("system"), identifier.get("value")
         if isinstance(system, str) and isinstance(value, str) and system and value:
             return Subject(system=system, value=value)
@@ -111,9 +115,9 @@ def identifiers_of(patient: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """
     found = []
     for index, identifier in enumerate(_members(patient, "identifier")):
-        if not isinstance(identifier, Mapping):
+        if not isinstance(identifier, dict):
             raise Unreadable("an identifier is not an object", where=f"/identifier/{index}")
-        system, value, use = (identifier.get(name) for name in ("system", "value", "use"))
+        system, value, use = identifier.get("system"), identifier.get("value"), identifier.get("use")
         if isinstance(system, str) and isinstance(value, str) and system and value:
             found.append((system, value, use if isinstance(use, str) else ""))
     return found
@@ -124,12 +128,14 @@ def marks_of(resource: Mapping[str, Any]) -> Marks:
     meta = resource.get("meta")
     if meta is None:
         return _UNMARKED
-    if not isinstance(meta, Mapping):
+    if not isinstance(meta, dict):
         raise Unreadable("meta is not an object", where="/meta")
+    if "tag" not in meta and "security" not in meta:
+        return _UNMARKED
     test, labels = False, set()
     for name in ("tag", "security"):
         for index, coding in enumerate(_members(meta, name)):
-            if not isinstance(coding, Mapping):
+            if not isinstance(coding, dict):
                 raise Unreadable(f"meta.{name} is not a list of codings", where=f"/meta/{name}/{index}")
             system, code = coding.get("system"), coding.get("code")
             if not isinstance(code, str):

@@ -146,13 +146,14 @@ def check_patient(request: HookRequest, subject_of: SubjectOf, data: JSON | None
     """
     undecided: list[str] = []
     sent = (request.prefetch if data is None else data) or {}
-    for pointer, resource in resources({"prefetch": sent}):
-        subject = subject_of(resource, base=request.fhir_server)
+    base, patient_id = request.fhir_server, request.patient_id
+    for pointer, resource in resources(sent, "/prefetch"):
+        subject = subject_of(resource, base=base)
         if subject is None:
             continue
         if subject.local_id is None:
             undecided.append(pointer)
-        elif subject.local_id != request.patient_id:
+        elif subject.local_id != patient_id:
             raise WrongPatient("a resource belongs to another patient than the context names", where=pointer)
     return tuple(undecided)
 
@@ -160,15 +161,21 @@ def check_patient(request: HookRequest, subject_of: SubjectOf, data: JSON | None
 def resources(holder: JSON, at: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     """Every resource in an object of resources and Bundles, with its JSON pointer (RFC 6901)."""
     for key, value in holder.items():
-        pointer = f"{at}/{key.replace('~', '~0').replace('/', '~1')}"
         if not isinstance(value, dict):
             continue
+        pointer = f"{at}/{key.replace('~', '~0').replace('/', '~1')}"
         kind = value.get("resourceType")
         if kind == "Bundle":
-            entries = value.get("entry", [])
-            for ordinal, entry in enumerate(entries if isinstance(entries, list) else []):
-                if isinstance(entry, dict):
-                    yield from resources({"resource": entry.get("resource")}, f"{pointer}/entry/{ordinal}")
+            entries = value.get("entry")
+            for ordinal, entry in enumerate(entries if isinstance(entries, list) else ()):
+                resource = entry.get("resource") if isinstance(entry, dict) else None
+                if not isinstance(resource, dict):
+                    continue
+                kind = resource.get("resourceType")
+                if isinstance(kind, str) and kind != "Bundle":
+                    yield f"{pointer}/entry/{ordinal}/resource", resource
+                else:
+                    yield from resources({"resource": resource}, f"{pointer}/entry/{ordinal}")
         elif isinstance(kind, str):
             yield pointer, value
         else:
