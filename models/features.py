@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from functools import lru_cache
 from typing import Any
 
 from models import codes
@@ -87,6 +88,8 @@ class Picked:
     note: str | None = None
 
 
+NOTHING = Picked(None)
+
 _YES_NO = {0.0: "negative", 1.0: "positive"}
 _COUNT: frozenset[str | None] = frozenset({None, "1"})
 _WINDOW = 365
@@ -141,7 +144,7 @@ def pick(definition: Definition, facts: Sequence[Fact], today: str, diagnosed: i
     Of several on the latest day all must agree; a day known only to its month agrees with every day of that month.
     """
     if not facts:
-        return Picked(None)
+        return NOTHING
     usable: list[tuple[str, float, Fact]] = []
     refused_days: list[str] = []
     notes: list[str] = []
@@ -160,6 +163,9 @@ def pick(definition: Definition, facts: Sequence[Fact], today: str, diagnosed: i
             notes.append(why)
     if not usable:
         return Picked(None, note="; ".join(notes) or None)
+    if len(usable) == 1 and not refused_days:
+        day, value, fact = usable[0]
+        return Picked(value, (fact.id,), day or None, "; ".join(notes) or None)
     latest = max(day for day, _, _ in usable)
     agreeing = [entry for entry in usable if _same_day(entry[0], latest)]
     value = agreeing[-1][1]
@@ -182,10 +188,20 @@ def _far(definition: Definition, day: str, diagnosed: int | None, *, named: bool
     """
     if definition.window_days is None or diagnosed is None:
         return None
+    first, last = _window(diagnosed, definition.window_days)
+    if first <= day <= last and len(day) == len(first) and day.isascii():
+        return None
     when = calendar(day)
     if when is None or abs(when.ordinal - diagnosed) <= definition.window_days:
         return None
     return "after" if when.ordinal > diagnosed else None if named else "before"
+
+
+@lru_cache(maxsize=64)
+def _window(diagnosed: int, days: int) -> tuple[str, str]:
+    """First and last day of the window, written out: whole days between them in text are between them in time."""
+    first, last = max(diagnosed - days, date.min.toordinal()), min(diagnosed + days, date.max.toordinal())
+    return date.fromordinal(first).isoformat(), date.fromordinal(last).isoformat()
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,11 +274,10 @@ def _read_number(definition: Definition, fact: Fact) -> tuple[float | None, str 
 
 
 def _read_answer(definition: Definition, fact: Fact) -> tuple[float | None, str | None]:
-    known = [
-        definition.answers[key] for coding in fact.coded if (key := (coding.system, coding.code)) in definition.answers
-    ]
+    answers = definition.answers
+    known = [answers[key] for coding in fact.coded if (key := (coding.system, coding.code)) in answers]
     if not known:
         return None, "answer not recognised: refused"
-    if any(value != known[0] for value in known):
+    if len(known) > 1 and any(value != known[0] for value in known):
         return None, "codes of one answer disagree: refused"
     return known[0], "an equivocal or unknown answer says nothing" if known[0] is None else None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from models import codes, features
 from models.canonical import digest
 from models.codes import Key
 from models.errors import BadInput
-from models.features import USABLE, Definition, Picked, pick
+from models.features import NOTHING, USABLE, Definition, Picked, pick
 from models.inputs import checked
 from models.nouns import JSON, Fact, Feature, FeatureVector, Snapshot
 
@@ -45,6 +46,14 @@ _WANTED = frozenset(f"{system}|{code}" for system, code in _SLOT)
 _RECEPTORS = (features.GRADE, features.ER, features.HER2, features.KI67, features.PR, features.SMOKER)
 _NO_PRIMARY = frozenset({"refuted", "entered-in-error"})
 _RECURRENT = frozenset({"recurrence", "relapse"})
+_PT = frozenset(codes.PT_SIZE)
+_SCREEN = Feature("screen", 2.0, True, (), "unknown", None, "unknown: the equation takes 0.204")
+_REQUIRED = {
+    "age": "age at diagnosis",
+    "size": "tumour size",
+    "nodes": "number of positive nodes",
+    "er": "ER status",
+}
 
 Slots = dict[str, list[Fact]]
 
@@ -61,10 +70,8 @@ class _Tumour:
     """No other candidate: facts that name no tumour may be about this one."""
     side_is_enough: bool
     """No other candidate shares its side: a fact of that side is about this one."""
-
-    @property
-    def reference(self) -> str:
-        return self.fact.source.resource
+    reference: str
+    """`Condition/id`, within its own patient record."""
 
 
 def encode(snapshot: Snapshot, manifest: JSON) -> FeatureVector:
@@ -115,9 +122,11 @@ def _verification(fact: Fact) -> tuple[str, str]:
 
 def _conditions(slots: Slots, name: str) -> dict[tuple[str, str], Fact]:
     """Condition facts that still stand, one per resource of a record."""
+    if name not in slots:
+        return {}
     return {
         (fact.record, fact.source.resource): fact
-        for fact in slots.get(name, ())
+        for fact in slots[name]
         if fact.kind == "condition" and _verification(fact)[0] not in _NO_PRIMARY
     }
 
@@ -137,13 +146,12 @@ def _tumour(slots: Slots, focus: object) -> _Tumour | str:
     others = [other for other in candidates if other is not fact]
     side = fact.laterality
     distinct = side is not None and all(other.laterality not in (side, "bilateral", None) for other in others)
-    return _Tumour(fact, not others, distinct)
+    return _Tumour(fact, not others, distinct, fact.source.resource)
 
 
 def _speaks_of(tumour: _Tumour, fact: Fact) -> bool:
     """Whether a result may be about the chosen tumour; a reference counts only within its own patient record."""
-    named = [reference for reference in fact.focus if reference.startswith("Condition/")]
-    if named:
+    if fact.focus and (named := [reference for reference in fact.focus if reference.startswith("Condition/")]):
         return fact.record == tumour.fact.record and tumour.reference in named
     if fact.laterality and tumour.fact.laterality and fact.laterality != tumour.fact.laterality:
         return False
@@ -168,7 +176,8 @@ def _outside_population(slots: Slots, tumour: _Tumour) -> str | None:
 
 def _category(slots: Slots, tumour: _Tumour, name: str, wanted: frozenset[Key]) -> list[Fact]:
     """Categories of this tumour. (Metastasis is asked of the whole person: whichever tumour spread.)"""
-    return _says([fact for fact in slots.get(name, ()) if _speaks_of(tumour, fact)], wanted)
+    facts = slots.get(name)
+    return _says([fact for fact in facts if _speaks_of(tumour, fact)], wanted) if facts else []
 
 
 def _says(facts: Iterable[Fact], wanted: frozenset[Key]) -> list[Fact]:
@@ -190,7 +199,7 @@ def _values(slots: Slots, tumour: _Tumour, today: str) -> dict[str, Feature]:
     def picked(definition: Definition) -> Picked:
         facts = slots.get(definition.codes.name)
         if not facts:
-            return Picked(None)
+            return NOTHING
         if definition.of_tumour:
             facts = [fact for fact in facts if _speaks_of(tumour, fact)]
         return pick(definition, facts, today, diagnosed, reference)
@@ -254,8 +263,14 @@ def _age(slots: Slots, tumour: _Tumour, size: Feature) -> Feature:
 def _parameters(found: dict[str, Feature], manifest: JSON) -> None:
     """Governed parameters: what no fact says, by decision of those who released the model (see the manifest)."""
     for name, (value, label) in manifest["parameters"].items():
-        found[name] = Feature(name, value, False, (), label)
-    found["screen"] = Feature("screen", 2.0, True, (), "unknown", None, "unknown: the equation takes 0.204")
+        found[name] = _parameter(name, value, label)
+    found["screen"] = _SCREEN
+
+
+@lru_cache(maxsize=256, typed=True)
+def _parameter(name: str, value: float, label: str) -> Feature:
+    """The same for every patient: made once."""
+    return Feature(name, value, False, (), label)
 
 
 def _what_if(found: dict[str, Feature], what_if: object, manifest: JSON) -> None:
@@ -272,15 +287,9 @@ def _what_if(found: dict[str, Feature], what_if: object, manifest: JSON) -> None
 
 
 def _lacking(found: dict[str, Feature], manifest: JSON) -> str | None:
-    lacking = [name for name in ("age", "size", "nodes", "er") if found[name].missing]
+    lacking = [words for name, words in _REQUIRED.items() if found[name].missing]
     if lacking:
-        words = {
-            "age": "age at diagnosis",
-            "size": "tumour size",
-            "nodes": "number of positive nodes",
-            "er": "ER status",
-        }
-        return f"required and not usable: {', '.join(words[name] for name in lacking)}"
+        return f"required and not usable: {', '.join(lacking)}"
     low, high = manifest["population"]["age"]
     if not low <= found["age"].value <= high:
         return f"the equation holds for an age of {low:g} to {high:g} years at diagnosis"
@@ -289,7 +298,7 @@ def _lacking(found: dict[str, Feature], manifest: JSON) -> str | None:
 
 def _cautions(slots: Slots, tumour: _Tumour, found: dict[str, Feature]) -> tuple[str, ...]:
     cautions = []
-    for fact in _category(slots, tumour, codes.PT.name, frozenset(codes.PT_SIZE)):
+    for fact in _category(slots, tumour, codes.PT.name, _PT):
         name, low, high = next(
             codes.PT_SIZE[key] for coding in fact.coded if (key := (coding.system, coding.code)) in codes.PT_SIZE
         )
