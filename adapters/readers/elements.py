@@ -15,12 +15,18 @@ from adapters.terminology.units import measured, plain
 from models.errors import Unreadable
 from models.nouns import Coding
 
+_NO_VALUE = frozenset((
+    "resourceType", "id", "meta", "text", "identifier", "status", "category", "code", "subject", "focus", "encounter",
+    "effectiveDateTime", "issued", "performer", "interpretation", "note", "bodySite", "method", "specimen",
+    "referenceRange", "component",
+))  # fmt: skip
+"""Elements that an Observation often has and that are no value[x]: one look-up tells, without reading the name."""
 _COMPARATORS = frozenset(("<", "<=", ">=", ">"))
 _ABSENT_EXTENSION = "http://hl7.org/fhir/StructureDefinition/data-absent-reason"
 
 
 class Value(NamedTuple):
-    """A value as a Fact carries it: at most one of number, coded, text."""
+    """A value as a Fact carries it: at most one of number, coded, text. A tuple: it costs a quarter of a dataclass."""
 
     number: str | None = None
     unit: str | None = None
@@ -160,7 +166,7 @@ def value(parent: Mapping[str, Any], what: str, at: str) -> Value:
     """
     name = None
     for key in parent:
-        if key.startswith("value"):
+        if key not in _NO_VALUE and key.startswith("value"):
             if name is not None:
                 raise Unreadable("more than one value", where=f"{at}/{key}")
             name = key
@@ -196,7 +202,7 @@ def quantity(found: Mapping[str, Any], what: str, at: str) -> Value:
             raise Unreadable("a comparator that FHIR does not have", where=f"{at}/comparator")
     result = measured(amount, code=code, system=text(found, "system", at), text=unit, what=what)
     original = f"{comparator or ''}{amount} {unit or code or ''}".rstrip()
-    return Value(result.number, result.unit, comparator, original=original, problem=result.problem)
+    return Value(result.number, result.unit, comparator, (), None, original, result.problem)
 
 
 def _integer(amount: Any, what: str, at: str) -> Value:
@@ -211,7 +217,7 @@ def _concept(parent: Mapping[str, Any], name: str, at: str) -> Value:
     concept = parent[name] or {}
     words = text(concept, "text", f"{at}/{name}") if "text" in concept else None
     if len(found) == 1 and found[0].system not in (ABSENT, UNCODED):
-        return Value(coded=found, original=words or found[0].display or None)
+        return Value(None, None, None, found, None, words or found[0].display or None)
     original = words or next((coding.display for coding in found if coding.display), None)
     answers = tuple(coding for coding in found if coding.system not in (ABSENT, UNCODED))
     if answers:

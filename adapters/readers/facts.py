@@ -98,7 +98,7 @@ class _Place:
             self.record,
             kind,
             code,
-            replace(source, pointer=source.pointer + below) if below else source,
+            source if not below else replace(source, pointer=source.pointer + below),
             self.known_from,
             found.number,
             found.unit,
@@ -172,7 +172,7 @@ def _extension(parent: Resource, url: str, at: str) -> tuple[Coding, ...]:
     for index, extension in enumerate(members(parent, "extension", at)):
         if extension.get("url") == url:
             here = f"{at}/extension/{index}"
-            return codings(member(extension, "valueCodeableConcept", here), f"{here}/valueCodeableConcept")
+            return codings_of(extension, "valueCodeableConcept", here)
     return ()
 
 
@@ -235,8 +235,8 @@ def _allergy(allergy: Resource, place: _Place) -> Iterator[Fact]:
 
 def _two_statuses(resource: Resource, at: str) -> str:
     """`confirmed/active`: verification, then clinical status; empty where not given."""
-    found = (codings_of(resource, name, at) for name in ("verificationStatus", "clinicalStatus"))
-    return "/".join(status[0].code if status else "" for status in found)
+    verification, clinical = codings_of(resource, "verificationStatus", at), codings_of(resource, "clinicalStatus", at)
+    return f"{verification[0].code if verification else ''}/{clinical[0].code if clinical else ''}"
 
 
 def _family_history(history: Resource, place: _Place) -> Iterator[Fact]:
@@ -334,7 +334,7 @@ def _contained(resource: Resource, target: str, at: str) -> tuple[Coding, ...]:
     """The code of a contained Medication; one elsewhere is another resource, and gives no fact here."""
     for index, inner in enumerate(members(resource, "contained", at)):
         if target == f"#{inner.get('id')}":
-            return codings(member(inner, "code", f"{at}/contained/{index}"), f"{at}/contained/{index}/code")
+            return codings_of(inner, "code", f"{at}/contained/{index}")
     return ()
 
 

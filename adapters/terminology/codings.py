@@ -34,13 +34,20 @@ def in_index_order(codings: list[Coding]) -> tuple[Coding, ...]:
     """The codings without repetitions (same system and code), the one to index by first."""
     if len(codings) == 1:
         return (codings[0],)
-    first = {(coding.system, coding.code): coding for coding in reversed(codings)}
-    kept = [coding for coding in codings if first[coding.system, coding.code] is coding]
-    return tuple(sorted(kept, key=lambda coding: INDEX_ORDER.get(coding.system, len(INDEX_ORDER))))
+    first: dict[tuple[str, str], Coding] = {}
+    for coding in codings:
+        first.setdefault((coding.system, coding.code), coding)
+    return tuple(sorted(first.values(), key=_rank)) if len(first) > 1 else (codings[0],)
+
+
+def _rank(coding: Coding) -> int:
+    return INDEX_ORDER.get(coding.system, len(INDEX_ORDER))
 
 
 def side(codings: tuple[Coding, ...]) -> str | None:
     """left, right or bilateral, where a coding says so; None where none does, or where two disagree."""
+    if not codings:
+        return None
     named = {found for coding in codings if (found := _side(coding))}
     return named.pop() if len(named) == 1 else None
 

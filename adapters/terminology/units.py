@@ -13,7 +13,7 @@ from decimal import Context, Decimal
 from fractions import Fraction
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 UCUM = "http://unitsofmeasure.org"
 MAX_EXPONENT = 30
@@ -51,8 +51,7 @@ class Conversion:
         return self.factor == 1 and not self.offset
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
+class Measured(NamedTuple):
     """A number in canonical form, or why there is none."""
 
     number: str | None

@@ -120,6 +120,8 @@ def broken(member: str, problem: str) -> ContractBroken:
 
 
 def _unknown(members: JSON, known: set[str], within: str = "") -> tuple[str, ...]:
+    if members.keys() <= known:
+        return ()
     return tuple(f"{within}/{name}" for name in members if name not in known)
 
 
@@ -246,6 +248,8 @@ HOOKS: Mapping[str, tuple[ContextField, ...]] = {
 }
 """One row a hook: its context fields as the hook's own page lists them."""
 
+_NAMES = {hook: {each.name for each in fields} for hook, fields in HOOKS.items()}
+
 
 def _check_context(hook: str, context: JSON) -> tuple[str, ...]:
     """Check the fields of the hook; return what the hook does not know."""
@@ -258,7 +262,7 @@ def _check_context(hook: str, context: JSON) -> tuple[str, ...]:
         problem = each.check(context[each.name])
         if problem is not None:
             raise broken(f"context.{each.name}", problem)
-    return _unknown(context, {each.name for each in fields}, "/context")
+    return _unknown(context, _NAMES[hook], "/context")
 
 
 # ---- the token -------------------------------------------------------------------------------------------------------

@@ -94,7 +94,9 @@ def _item(key: str, template: str, sent: JSON) -> Item:
 
 
 def _has_next(resource: JSON) -> bool:
-    links = resource.get("link", []) if resource.get("resourceType") == "Bundle" else []
+    if "link" not in resource or resource.get("resourceType") != "Bundle":
+        return False
+    links = resource["link"]
     return isinstance(links, list) and any(isinstance(link, dict) and link.get("relation") == "next" for link in links)
 
 
