@@ -62,6 +62,8 @@ class Landed:
     landing_id: int
     record: RecordRow
     known: Known
+    unread: tuple[str, ...]
+    """Pointers of what the request brought and nobody could read: in quarantine, and told on the card."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,10 @@ class Decisions:
         scorer = self._registry.scorer(spec.id)
         reads = await self._read(spec, request, caller, received)
         landed = await self._land(scorer, request, reads, caller, received)
-        judgement = scorer.judge(snapshot(scorer, landed.known, spec.context(request.context)))
+        context = spec.context(request.context)
+        if landed.unread:
+            context["unread"] = list(landed.unread)
+        judgement = scorer.judge(snapshot(scorer, landed.known, context))
         return await self.infer(spec, request, caller, received, landed, judgement)
 
     async def refuse(self, service: str, request: HookRequest | None, caller: Caller, error: CdsError) -> None:
@@ -133,7 +138,7 @@ class Decisions:
                 known = self._seen(scorer, record, (record,), tx.now, reducer.opened)
             else:
                 known = self._known(ActReads(tx), scorer, record, tx.now, opened, reducer.opened)
-            return Landed(landing_id, record, known)
+            return Landed(landing_id, record, known, tuple(reducer.unread))
 
         return await self._store.writer.write(act)
 

@@ -144,6 +144,8 @@ class Reducer:
     records: dict[bytes, tuple[int, str]] = field(default_factory=dict)
     versions: dict[bytes, Open | None] = field(default_factory=dict)
     locals: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    unread: list[str] = field(default_factory=list)
+    """Pointers of resources that a reader took but the projection refused."""
     linked: bool = False
     """Whether a record of this act was joined to another."""
     fresh: dict[int, tuple[Fact, ...]] = field(default_factory=dict)
@@ -227,7 +229,10 @@ class Reducer:
         except BadInput as error:
             self.flag("quarantine", "unreadable", part, error.where or statement.pointer, error.what)
             self.tally.quarantined += 1
+            self.unread.append(statement.pointer)
             if known is not None:  # its latest version cannot be read: what the one before said is no longer known
+                if statement.resource_type == "Patient" and known.record_id is not None:
+                    withdraw(self.tx, known.record_id, self._withdrawn(known.id, ()))
                 self.close(known.id, "unreadable")
                 self.versions[local] = None
             return

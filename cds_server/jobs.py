@@ -59,6 +59,8 @@ def run(settings: Settings, parent: int) -> None:
             except CdsError as error:
                 log().error("background work failed", job="validate", what=error.what)
                 worked = 0
+            with contextlib.suppress(CdsError):
+                store.database.checkpoint()
             if not worked:
                 stopping.wait(IDLE)
     with contextlib.suppress(CdsError):

@@ -21,6 +21,7 @@
     |- RecordUnavailable       the record cannot be written or read: no record, no card
     |  |- KeysUnavailable      the key store is missing, or is not the one of this database
     |  |- ReadOnlyStore
+    |  |- DatabaseGone         the database server does not answer
     |  `- DiskFull
     |- LedgerBroken            the log does not verify
     |- PeerFailed              somebody else's server failed
@@ -129,6 +130,10 @@ class KeysUnavailable(RecordUnavailable):
 
 class ReadOnlyStore(RecordUnavailable):
     pass
+
+
+class DatabaseGone(RecordUnavailable):
+    exit_code = 3
 
 
 class DiskFull(RecordUnavailable):

@@ -75,7 +75,7 @@ def existing(settings: Settings) -> None:
     if settings.database_url.startswith("sqlite:///") and not os.path.exists(
         settings.database_url.removeprefix("sqlite:///")
     ):
-        raise Misconfigured(f"there is no instance in the data directory that {settings.origin} names (data_dir)")
+        raise Misconfigured(f"there is no instance in the data directory (data_dir of {settings.origin})")
 
 
 def emit(args: argparse.Namespace, result: Any, text: str) -> None:

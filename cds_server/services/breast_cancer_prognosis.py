@@ -244,6 +244,9 @@ def _cautions(judgement: Judgement) -> str:
     cautions = [caution for vector in judgement.vectors for caution in vector.cautions]
     if any(fact.test for fact in judgement.snapshot.facts):
         cautions.append("some of these data are marked as test data")
+    if unread := len(judgement.snapshot.context.get("unread", ())):
+        what = "one resource" if unread == 1 else f"{unread} resources"
+        cautions.append(f"{what} of this request could not be read and had no part in this")
     return (
         "**Please check**\n\n" + "\n".join(f"- {escape(_sentence(caution))}" for caution in cautions)
         if cautions

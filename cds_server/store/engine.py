@@ -17,10 +17,13 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import DBAPIError
 
-from models.errors import CdsError, DiskFull, ReadOnlyStore, RecordUnavailable
+from models.errors import CdsError, DatabaseGone, DiskFull, ReadOnlyStore, RecordUnavailable
 
 _LEDGER_LOCK = 0x6364_735F_6C6F_67
 """Key of the PostgreSQL advisory lock under which the next sequence number is taken (`cds_log`)."""
+WAL_PAGES = 25_000
+"""Pages (100 MB) of write-ahead log at which a commit copies them into the database itself. `cds serve` has that done
+beside the path of a call, long before (`Database.checkpoint`)."""
 _PATIENCE = 20.0
 """Seconds to wait for the write lock before saying that the record is unavailable."""
 
@@ -110,6 +113,12 @@ class Database:
         finally:
             self._thread_gate.release()
 
+    def checkpoint(self) -> None:
+        """SQLite: copy the write-ahead log into the database; nobody waits for it, and it waits for nobody."""
+        if self.sqlite:
+            with self.reading() as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
+
     def cursor(self, connection: Connection) -> DBAPICursor:
         """The driver's own cursor of a connection: for the statements that every hook call runs."""
         return connection.connection.cursor()
@@ -143,7 +152,8 @@ def _sqlite_connect(connection: Any, _record: Any) -> None:
         "synchronous=FULL",
         "foreign_keys=ON",
         "cache_size=-65536",
-        "wal_autocheckpoint=4000",
+        f"wal_autocheckpoint={WAL_PAGES}",
+        "mmap_size=1073741824",
         "secure_delete=ON",
     ):
         cursor.execute(f"PRAGMA {pragma}")
@@ -179,6 +189,11 @@ def translated(error: BaseException | None) -> CdsError:
         return ReadOnlyStore("the record cannot be written: the store is read-only", where="database")
     if "locked" in text or "busy" in text:
         return RecordUnavailable("the record is busy: another process holds the write lock", where="database")
+    if any(
+        sign in text
+        for sign in ("connection refused", "connection failed", "could not connect", "server closed", "timeout")
+    ):
+        return DatabaseGone("the database server does not answer", where="database_url")
     return RecordUnavailable(f"the database refused ({type(error).__name__})", where="database")
 
 

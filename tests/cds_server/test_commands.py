@@ -83,7 +83,7 @@ def test_configuration_policy_and_absence_have_their_codes(
     cds: Cds, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cds("patient", "a/1", code=2)
-    assert cds.err == "cds patient: there is no instance in the data directory that cds.toml names (data_dir)\n"
+    assert cds.err == "cds patient: there is no instance in the data directory (data_dir of cds.toml)\n"
     cds("land", FIXTURES / "ingrid-s.ndjson", "--as", "stranger", code=4)
     assert "does not list that name" in cds.err
     cds("land", settings.data_dir / "none.ndjson", code=2)

@@ -83,3 +83,19 @@ def test_a_call_of_a_stranger_to_the_store_leaves_one_record(settings: Settings)
         assert parts.store.reads.query("SELECT COUNT(*) FROM inference")[0][0] == 3
         closed = parts.store.reads.query("SELECT COUNT(*) FROM resource_closing")[0][0]
         assert closed == 0  # the same bytes again are the same version
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_what_could_not_be_read_is_told_on_the_card(settings: Settings) -> None:
+    """An odd observation that has nothing to do with the estimate costs no card, and is not passed over in silence."""
+    parts = build(settings)
+    call = hook(2.5)
+    odd = {"resourceType": "Observation", "id": "odd", "status": "final", "subject": {"reference": "Patient/jenny-m"}}
+    call["prefetch"]["observations"]["entry"].append({"resource": {**odd, "code": "a text where a concept belongs"}})
+    with TestClient(create_app(parts), client=("127.0.0.1", 5000)) as client:
+        (card,) = client.post(SERVICE, json=call).json()["cards"]
+        assert card["summary"].startswith("Estimated 10-year survival: 87 %")
+        assert "One resource of this request could not be read and had no part in this" in card["detail"]
+        assert "a text where" not in card["detail"]
+        assert parts.store.reads.open_flags() == {"quarantine": 1}
+    assert audit(settings.data_dir, settings.database_url, deep=True).findings == ()
