@@ -145,27 +145,26 @@ def pick(definition: Definition, facts: Sequence[Fact], today: str, diagnosed: i
     """
     if not facts:
         return NOTHING
+    if len(facts) == 1:
+        fact = facts[0]
+        value, why = _usable(definition, fact, today, diagnosed, tumour)
+        if value is None:
+            return Picked(None, note=why)
+        return Picked(value, (fact.id,), (fact.effective or "")[:10] or None, why)
     usable: list[tuple[str, float, Fact]] = []
     refused_days: list[str] = []
     notes: list[str] = []
     for fact in facts:
         day = (fact.effective or "")[:10]
-        value, why = _read(definition, fact)
-        if day > today:
-            value, why = None, "a result dated in the future is not used"
-        elif value is not None and (far := _far(definition, day, diagnosed, named=tumour in fact.focus)):
-            value, why = None, f"a result from long {far} the diagnosis is not used"
-        elif why is not None and why.endswith("refused"):
-            refused_days.append(day)
+        value, why = _usable(definition, fact, today, diagnosed, tumour)
         if value is not None:
             usable.append((day, value, fact))
         if why is not None and why not in notes:
             notes.append(why)
+        if why is not None and why.endswith("refused"):
+            refused_days.append(day)
     if not usable:
         return Picked(None, note="; ".join(notes) or None)
-    if len(usable) == 1 and not refused_days:
-        day, value, fact = usable[0]
-        return Picked(value, (fact.id,), day or None, "; ".join(notes) or None)
     latest = max(day for day, _, _ in usable)
     agreeing = [entry for entry in usable if _same_day(entry[0], latest)]
     value = agreeing[-1][1]
@@ -175,6 +174,19 @@ def pick(definition: Definition, facts: Sequence[Fact], today: str, diagnosed: i
     if any(day >= latest or _same_day(day, latest) for day in refused_days):
         return Picked(None, note="; ".join(notes))
     return Picked(value, tuple(fact.id for _, _, fact in agreeing), latest or None, "; ".join(notes) or None)
+
+
+def _usable(
+    definition: Definition, fact: Fact, today: str, diagnosed: int | None, tumour: str
+) -> tuple[float | None, str | None]:
+    """The number of a fact that may be used for this tumour today, or why there is none."""
+    day = (fact.effective or "")[:10]
+    if day > today:
+        return None, "a result dated in the future is not used"
+    value, why = _read(definition, fact)
+    if value is not None and (far := _far(definition, day, diagnosed, named=tumour in fact.focus)):
+        return None, f"a result from long {far} the diagnosis is not used"
+    return value, why
 
 
 def _same_day(day: str, other: str) -> bool:
@@ -223,7 +235,7 @@ _DATE = re.compile(r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:T.*)?)?)?")
 
 def calendar(text: str | None) -> Day | None:
     """A FHIR date or dateTime (YYYY, YYYY-MM, YYYY-MM-DD, full instant) as a day; None for anything else."""
-    match = _DATE.fullmatch(text or "")
+    match = _DATE.fullmatch(text) if text else None
     if match is None:
         return None
     year, month, day = match.groups()

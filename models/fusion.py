@@ -39,6 +39,10 @@ class Head:
         self.patterns = frozenset(frozenset(pattern) for pattern in manifest["patterns"])
         if any(not pattern <= known or not pattern for pattern in self.patterns):
             raise ContractMismatch("the head names a pattern of modalities that it does not have")
+        self._available = {
+            pattern: np.array([[float(name in pattern) for name in self.modalities]]) for pattern in self.patterns
+        }
+        """Pattern -> the graph's input `avail`, one row."""
         inputs, outputs = head_shapes(len(self.modalities))
         self._session = Session(directory / manifest["file"], files[manifest["file"]], inputs=inputs, outputs=outputs)
 
@@ -47,18 +51,17 @@ class Head:
 
         `reasons` says why a modality is absent. Raises: ModelFault where a modality that is there gives no number.
         """
-        there = frozenset(name for name in self.modalities if z.get(name) is not None)
-        if there not in self.patterns:
+        there = frozenset([name for name in self.modalities if z.get(name) is not None])
+        if there not in self._available:
             return abstain(model, self._why(there, reasons), outputs)
-        values, available = [], []
+        values = []
         for name in self.modalities:
             value = z.get(name)
             if value is not None and not math.isfinite(value):
                 raise ModelFault(f"modality {name} gave no number")
             values.append(math.nan if value is None else value)
-            available.append(0.0 if value is None else 1.0)
         p, logit, base, contrib, low, high = self._session.run(
-            {"z": np.array([values]), "avail": np.array([available])}
+            {"z": np.array([values]), "avail": self._available[there]}
         )
         return self._score(model, z, (p.item(), logit.item(), base.item()), contrib[0].tolist(), (low, high), outputs)
 

@@ -128,7 +128,8 @@ class Coding:
         return f"{self.system}|{self.code}"
 
     def plain(self) -> dict[str, Any]:
-        return without_none({"system": self.system, "code": self.code, "display": self.display})
+        plain = {"system": self.system, "code": self.code}
+        return plain if self.display is None else {**plain, "display": self.display}
 
 
 @dataclass(frozen=True, slots=True)
