@@ -244,6 +244,26 @@ def test_a_condition_says_how_sure_and_how_active() -> None:
     assert (stage.kind, stage.focus, stage.coded[0].code) == ("condition-stage", ("Condition/c",), "1222769001")
 
 
+def test_a_stage_keeps_nothing_of_its_condition_or_of_the_stage_before_but_what_they_share() -> None:
+    resource = {
+        "resourceType": "Condition",
+        "id": "c",
+        "code": concept(SNOMED, "254837009"),
+        "onsetDateTime": "2018",
+        "abatementDateTime": "2020",
+        "stage": [
+            {"summary": concept(SNOMED, "1228889001"), "type": concept(SNOMED, "260998006")},
+            {"summary": concept(SNOMED, "1229967007")},
+        ],
+    }
+    condition, first, second = facts(resource)
+    assert [fact.effective for fact in (condition, first, second)] == ["2018"] * 3
+    assert [fact.effective_end for fact in (condition, first, second)] == ["2020", None, None]
+    assert [fact.focus for fact in (condition, first, second)] == [(), ("Condition/c",), ("Condition/c",)]
+    assert [fact.method for fact in (condition, first, second)] == [(), (Coding(SNOMED, "260998006"),), ()]
+    assert [fact.source.pointer for fact in (condition, first, second)] == ["", "/stage/0", "/stage/1"]
+
+
 def test_other_resources() -> None:
     rxnorm = "http://www.nlm.nih.gov/research/umls/rxnorm"
     given_dose = {
