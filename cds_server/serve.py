@@ -33,7 +33,7 @@ from cds_server.logs import log
 from cds_server.settings import Settings
 from models.errors import Conflict, Misconfigured, PeerFailed
 
-HANDOVER = 0.001
+HANDOVER = 0.0005
 """Seconds after which a thread that waits for the interpreter gets it: the thread that synced the disk must not wait
 for Python's default of five milliseconds."""
 STOP_WITHIN = 10

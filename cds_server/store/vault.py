@@ -34,6 +34,7 @@ from models.nouns import Fact
 
 KEY_BYTES = 32
 _NONCE = bytes(12)
+KEYS_A_STATEMENT = 400
 _CACHED_RECORDS = 8192
 
 
@@ -56,7 +57,6 @@ class KeyStore:
             raise KeysUnavailable("the key store belongs to another instance than the database", where=path.name)
         self._lock = threading.Lock()
         self._place = _place(path)
-        self._columns = "INSERT OR IGNORE INTO object_key (ref, key) VALUES (?, ?)"
 
     @staticmethod
     def create(path: Path) -> str:
@@ -85,16 +85,22 @@ class KeyStore:
             raise KeysUnavailable(f"the key store cannot be made ({type(error).__name__})", where=path.name) from None
 
     def put(self, keys: Iterable[tuple[bytes, bytes]]) -> None:
-        """Raises KeysUnavailable, also when the file was taken away or replaced: keys would go with this process."""
+        """Keys that are on disk when this returns. A statement writes and syncs many of them: each one that a thread runs makes
+        it wait for the interpreter again.
+
+        Raises KeysUnavailable, also when the file was taken away or replaced: keys would go with this process.
+        """
+        waiting = list(keys)
         with self._lock:
             try:
                 self._check_place()
-                self._connection.execute("BEGIN IMMEDIATE")
-                self._connection.executemany(self._columns, keys)
-                self._connection.execute("COMMIT")
+                for chunk in (waiting[i : i + KEYS_A_STATEMENT] for i in range(0, len(waiting), KEYS_A_STATEMENT)):
+                    rows = ", ".join(["(?, ?)"] * len(chunk))
+                    self._connection.execute(
+                        f"INSERT OR IGNORE INTO object_key (ref, key) VALUES {rows}",
+                        [cell for row in chunk for cell in row],
+                    )
             except sqlite3.Error as error:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
                 raise _refused(error, self.path.name) from None
 
     def check(self) -> None:

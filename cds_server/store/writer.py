@@ -186,10 +186,14 @@ class _Group:
             self._seq, self._chain = tx.head
         self._cursor.execute("RELEASE SAVEPOINT act")
 
-    def close(self) -> None:
-        """Make it durable: first the keys, then the rows that need them."""
+    def sync(self) -> None:
+        """Make it durable: first the keys, then the rows that need them. Nothing but waiting for disks."""
         if self._keys:
             self._vault.keys.put(self._keys.items())
+        self._cursor.execute("COMMIT")
+
+    def close(self) -> None:
+        """Give the connection and the lock back."""
         self._transaction.__exit__(None, None, None)
 
     def give_up(self, error: BaseException) -> None:
@@ -259,7 +263,8 @@ class Writer:
                     acts.append(self._waiting.popleft())
                     if acts[-1].begin():
                         group.run(acts[-1])
-                await loop.run_in_executor(self._disk, group.close)
+                await loop.run_in_executor(self._disk, group.sync)
+                group.close()
             except BaseException as cause:
                 group.give_up(cause)
                 self._refuse(acts or [self._waiting.popleft()], cause)
@@ -296,6 +301,7 @@ class Writer:
             group.open()
             for act in acts:
                 group.run(act)
+            group.sync()
             group.close()
         except Exception as cause:  # noqa: BLE001 (whatever it is, each waiting caller gets it)
             group.give_up(cause)
