@@ -110,7 +110,9 @@ class Decisions:
         """What the prefetch states. A resource of another patient refuses the whole call, as a safety event."""
         try:
             prefetch.check_patient(request, subject_of)
-            reads = tuple(map(as_read, cds_hooks.read_request({"prefetch": request.prefetch})))
+            reads = tuple(
+                map(as_read, cds_hooks.read_request({"prefetch": request.prefetch, "fhirServer": request.fhir_server}))
+            )
             await prefetch.complete(spec.prefetch, spec.required, request)
         except BadInput as error:
             safety = isinstance(error, WrongPatient)

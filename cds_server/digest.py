@@ -107,7 +107,10 @@ def as_read(statement: Statement) -> Read:
     if body is None:
         return Read(statement, None, Marks(), b"")
     return Read(
-        statement, subject_of(body), marks_of(body), orjson.dumps(body, default=str, option=orjson.OPT_SORT_KEYS)
+        statement,
+        subject_of(body, base=statement.base),
+        marks_of(body),
+        orjson.dumps(body, default=str, option=orjson.OPT_SORT_KEYS),
     )
 
 

@@ -34,9 +34,6 @@ def _check_instant(text: str, name: str) -> None:
         raise ValueError(f"{name} is not an instant in UTC with microseconds")
 
 
-# ---- what arrived ----------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class LandingMeta:
     """What is known about a delivery before its bytes: who sends, what it claims to be, when it came."""
@@ -88,6 +85,8 @@ class Statement:
     """The resource, for an assertion, as `models.strict.loads` gives it (decimals are `decimal.Decimal`)."""
     other_id: str | None = None
     """The second patient record, for link and unlink."""
+    base: str | None = None
+    """The sender's own FHIR base URL, where the part states it: references below it are local ones."""
 
 
 @dataclass(frozen=True, slots=True)

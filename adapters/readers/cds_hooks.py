@@ -27,7 +27,7 @@ def read_request(body: Mapping[str, Any]) -> list[Statement]:
     A key with null has no data, an OperationOutcome is a failed fetch: neither states anything. Draft orders and other
     resources in `context` are never statements. The same resource under two keys is stated once. Entries must carry an
     id: they answer a read or a search of a FHIR server, which always has one, and without it a second version could not
-    be told from a second finding.
+    be told from a second finding. Absolute references below `fhirServer` are the sender's own.
 
     Raises: Unreadable, with the JSON pointer.
     """
@@ -38,11 +38,12 @@ def read_request(body: Mapping[str, Any]) -> list[Statement]:
         return []
     if not isinstance(prefetch, dict):
         raise Unreadable("prefetch is not an object", where="/prefetch")
+    base = body.get("fhirServer")
     stated: dict[tuple[str, str], Statement] = {}
     again: list[Statement] = []
     for key, value in prefetch.items():
         for resource, pointer in _resources(value, f"/prefetch/{_escaped(key)}"):
-            statement = fhir.read_resource(resource, pointer)
+            statement = fhir.read_resource(resource, pointer, base if isinstance(base, str) else None)
             first = stated.setdefault((statement.resource_type, statement.local_id), statement)
             if first is not statement and first.body != statement.body:
                 again.append(statement)

@@ -47,13 +47,16 @@ def read_any(body: Any, pointer: str) -> list[Statement]:
     return [read_resource(body, pointer)]
 
 
-def read_resource(body: Any, pointer: str) -> Statement:
-    """Assert one resource. It needs a type and an id, nothing else: validity is another mark."""
+def read_resource(body: Any, pointer: str, base: str | None = None) -> Statement:
+    """Assert one resource. It needs a type and an id, nothing else: validity is another mark.
+
+    `base`: the sender's own FHIR base URL, where it is stated.
+    """
     resource_type = _resource_type(body, pointer)
     local_id = body.get("id")
     if local_id is None:
         raise Unreadable("a resource without an id", where=f"{pointer}/id")
-    return Statement(Verb.ASSERT, resource_type, _checked_id(local_id, pointer), pointer, body)
+    return Statement(Verb.ASSERT, resource_type, _checked_id(local_id, pointer), pointer, body, base=base)
 
 
 def entries(bundle: Mapping[str, Any], pointer: str) -> Iterator[tuple[Mapping[str, Any], str]]:

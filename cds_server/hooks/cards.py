@@ -223,8 +223,9 @@ def escape(text: str) -> str:
     Every ASCII punctuation character that could begin or end a tag, an entity, emphasis, code, a link, a list, a
     heading or a table cell becomes a numeric character reference, which GitHub Flavored Markdown (6.2) takes as literal
     text, and HTML too. What stays as it is, because nothing can come of it: `, ; / % (`, and `. - + : )` where they
-    belong to a number, a date or a sentence ("2.5 mm", "2018-03-16", "+6.0", "HER2+", "(pN0)."). Autolink extensions look at text after
-    references are resolved, so an invisible word joiner stands inside what they would find (`www.`, `://`, `@`).
+    belong to a number, a date or a sentence ("2.5 mm", "2018-03-16", "+6.0", "HER2+", "(pN0)."). Autolink extensions
+    look at text after references are resolved, so an invisible word joiner stands inside what they would find (`www.`,
+    `://`, `@`).
     """
     line = clean(text)
     return _PUNCTUATION.sub(lambda match: _escaped(line, match.start()), line)

@@ -85,9 +85,9 @@ class KeyStore:
             raise KeysUnavailable(f"the key store cannot be made ({type(error).__name__})", where=path.name) from None
 
     def put(self, keys: Iterable[tuple[bytes, bytes]]) -> None:
-        """Keys that are on disk when this returns. A statement writes and syncs many of them: each one that a thread runs makes
-        it wait for the interpreter again.
+        """Keys that are on disk when this returns.
 
+        A statement writes and syncs many of them: each one that a thread runs makes it wait for the interpreter again.
         Raises KeysUnavailable, also when the file was taken away or replaced: keys would go with this process.
         """
         waiting = list(keys)

@@ -99,3 +99,17 @@ def test_what_could_not_be_read_is_told_on_the_card(settings: Settings) -> None:
         assert "a text where" not in card["detail"]
         assert parts.store.reads.open_flags() == {"quarantine": 1}
     assert audit(settings.data_dir, settings.database_url, deep=True).findings == ()
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_absolute_references_below_the_callers_own_server_are_local(settings: Settings) -> None:
+    """A client that writes `https://ehr.example.org/fhir/Patient/x` means its own patient x."""
+    parts = build(settings)
+    call, base = hook(2.5), "https://ehr.example.org/fhir"
+    for entry in call["prefetch"]["observations"]["entry"]:
+        entry["resource"]["subject"]["reference"] = f"{base}/Patient/jenny-m"
+    with TestClient(create_app(parts), client=("127.0.0.1", 5000)) as client:
+        answer = client.post(SERVICE, json={**call, "fhirServer": base}).json()
+        assert answer["cards"][0]["summary"].startswith("Estimated 10-year survival: 87 %")
+        assert parts.store.reads.open_flags() == {}
+    assert audit(settings.data_dir, settings.database_url, deep=True).findings == ()
