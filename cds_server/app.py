@@ -77,6 +77,10 @@ class Desk:
             metrics.calls.labels(spec.id, "failed" if error.status >= 500 else "refused").inc()
             await self.refused(spec.id, request, caller, error)
             raise
+        except Exception:
+            metrics.calls.labels(spec.id, "failed").inc()
+            await self.refused(spec.id, request, caller, CdsError("the server failed on this request"))
+            raise
         metrics.calls.labels(spec.id, "answered").inc()
         metrics.cards.labels(spec.id).inc(len(answer.cards))
         metrics.latency.labels(spec.id).observe(time.perf_counter() - began)

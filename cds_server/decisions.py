@@ -134,9 +134,8 @@ class Decisions:
             record = RecordRow(*reducer.record(request.patient_id), caller.namespace)
             opened = tx.seq
             close_digest(tx, reducer, (0, 1), len(reads), actor(caller))
-            if (
-                record.id >> 20 == opened and not reducer.linked
-            ):  # made by this very act: nothing else can be known of it
+            made_here = record.id >> 20 == opened and not reducer.linked
+            if made_here:  # nothing else can be known of it
                 known = self._seen(scorer, record, (record,), tx.now, reducer.opened)
             else:
                 known = self._known(ActReads(tx), scorer, record, tx.now, opened, reducer.opened)

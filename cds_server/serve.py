@@ -33,6 +33,8 @@ from cds_server.logs import log
 from cds_server.settings import Settings
 from models.errors import Conflict, Misconfigured, PeerFailed
 
+COLLECT = (10_000, 20, 50)
+"""Generations of the collector: a call makes thousands of objects and hardly a cycle."""
 HANDOVER = 0.0005
 """Seconds after which a thread that waits for the interpreter gets it: the thread that synced the disk must not wait
 for Python's default of five milliseconds."""
@@ -107,6 +109,7 @@ def worker(settings: Settings, listening: socket.socket) -> None:
     units.prepare()  # half a second that no patient's first unit should take
     gc.collect()
     gc.freeze()  # what is here now stays: going through it again and again would stop a call for a fifth of a second
+    gc.set_threshold(*COLLECT)
     _run(app, listening)
 
 

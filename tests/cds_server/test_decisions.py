@@ -113,3 +113,22 @@ def test_absolute_references_below_the_callers_own_server_are_local(settings: Se
         assert answer["cards"][0]["summary"].startswith("Estimated 10-year survival: 87 %")
         assert parts.store.reads.open_flags() == {}
     assert audit(settings.data_dir, settings.database_url, deep=True).findings == ()
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_a_crash_of_our_own_is_on_record(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not a silent failure: an answer of 500 without any text of the error, and a Call that says so."""
+    from models.scoring import Scorer
+
+    def crash(*_: object) -> None:
+        raise RuntimeError("Jenny")
+
+    parts = build(settings)
+    monkeypatch.setattr(Scorer, "judge", crash)
+    with TestClient(create_app(parts), client=("127.0.0.1", 5000), raise_server_exceptions=False) as client:
+        answer = client.post(SERVICE, json=hook(2.5))
+        assert answer.status_code == 500
+        assert "Jenny" not in answer.text
+        (call,) = parts.store.reads.query("SELECT outcome, status, reason FROM call")
+        assert tuple(call) == ("failed", 500, "the server failed on this request")
+    assert audit(settings.data_dir, settings.database_url, deep=True).findings == ()
