@@ -312,7 +312,7 @@ def serve() -> Iterator[Any]:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         server = uvicorn.Server(
-            uvicorn.Config(app, port=port, log_level="error", loop="asyncio", timeout_graceful_shutdown=2)
+            uvicorn.Config(app, port=port, log_config=None, loop="asyncio", timeout_graceful_shutdown=2)
         )
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()

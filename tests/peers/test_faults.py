@@ -165,9 +165,13 @@ def test_a_wrong_fhir_type_is_never_scored(shared: Server, what: str, known: boo
     still_answers(shared)
 
 
+def wrong_patients(server: Server) -> list[Any]:
+    return [flag for flag in server.ask("work", "list", "--kind", "flag") if flag["reason"] == "wrong-patient"]
+
+
 def test_another_patients_observation_refuses_the_whole_call(shared: Server) -> None:
     """The worst failure there is: 400, a Call on record as a safety event, a Flag, and no Inference."""
-    count, flags = inferences(shared), len(shared.ask("work", "list", "--kind", "flag"))
+    count, flags = inferences(shared), wrong_patients(shared)
     body = planted()
     size_of(body)[0]["subject"] = {"reference": f"Patient/{NAME}"}
     answer = shared.call(body)
@@ -176,9 +180,8 @@ def test_another_patients_observation_refuses_the_whole_call(shared: Server) -> 
     assert "prefetch" in said
     said_nothing_of(shared, answer.text)
     assert inferences(shared) == count
-    found = shared.ask("work", "list", "--kind", "flag")
-    assert len(found) == flags + 1
-    assert found[-1]["reason"] == "wrong-patient"
+    found = wrong_patients(shared)
+    assert len(found) == len(flags) + 1
     entry = shared.http.get(f"/ledger/proof/{found[-1]['id'] >> 20}").json()["entry"]
     assert entry["kind"] == "safety"
     assert "call" in json.dumps(entry)
