@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -33,6 +34,8 @@ IDLE = 0.5
 """Seconds between two looks for work."""
 SETTLED = 2.0
 """Seconds after which a call's inference is on record, or never will be."""
+REST = 3.0
+"""Times as long as it worked: even work that only takes what nobody wants slows its neighbours on the same core."""
 LEASE = 30.0
 BATCH = 64
 _PR_SET_PDEATHSIG = 1
@@ -54,15 +57,13 @@ def run(settings: Settings, parent: int) -> None:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_idle) as idle:
         validator = Validator(store, idle)
         while os.getppid() == parent and not stopping.is_set():
+            began = time.monotonic()
             try:
                 worked = lease(store, "validate", holder) and validator.some()
             except CdsError as error:
                 log().error("background work failed", job="validate", what=error.what)
                 worked = 0
-            with contextlib.suppress(CdsError):
-                store.database.checkpoint()
-            if not worked:
-                stopping.wait(IDLE)
+            stopping.wait(min(IDLE, REST * (time.monotonic() - began)) if worked else IDLE)
     with contextlib.suppress(CdsError):
         store.close()
 

@@ -74,7 +74,7 @@ def serve(settings: Settings, *, workers: int = 1, background: bool = True) -> N
     with only_one(settings):
         listening = bind(settings.host, settings.port)
         build(settings).close()  # the first open migrates and pins; workers then only join
-        helper = _background(settings) if background else None
+        helper = _Background(settings) if background else None
         try:
             if workers == 1:
                 worker(settings, listening)
@@ -83,8 +83,7 @@ def serve(settings: Settings, *, workers: int = 1, background: bool = True) -> N
         finally:
             listening.close()
             if helper is not None:
-                helper.terminate()
-                helper.join(timeout=STOP_WITHIN)
+                helper.stop()
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -167,10 +166,31 @@ def _several(settings: Settings, listening: socket.socket, workers: int) -> None
         process.join(timeout=STOP_WITHIN)
 
 
-def _background(settings: Settings) -> SpawnProcess:
-    process = multiprocessing.get_context("spawn").Process(target=jobs.run, args=(settings, os.getpid()))
-    process.start()
-    return process
+class _Background:
+    """The process of background work, and a thread that starts it again when it died: that must not go unnoticed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stopping = threading.Event()
+        self._process = self._started()
+        threading.Thread(target=self._watch, name="cds-background", daemon=True).start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._process.terminate()
+        self._process.join(timeout=STOP_WITHIN)
+
+    def _started(self) -> SpawnProcess:
+        process = multiprocessing.get_context("spawn").Process(target=jobs.run, args=(self._settings, os.getpid()))
+        process.start()
+        return process
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(1.0):
+            if not self._process.is_alive():
+                log().error("background work died", job="validate", status=self._process.exitcode)
+                if not self._stopping.wait(5.0):
+                    self._process = self._started()
 
 
 def wait_ready(url: str, process: subprocess.Popen[bytes], seconds: float = 20.0) -> float:

@@ -21,11 +21,9 @@ from models.errors import CdsError, DatabaseGone, DiskFull, ReadOnlyStore, Recor
 
 _LEDGER_LOCK = 0x6364_735F_6C6F_67
 """Key of the PostgreSQL advisory lock under which the next sequence number is taken (`cds_log`)."""
-WAL_PAGES = 25_000
-"""Pages (100 MB) of write-ahead log at which a commit copies them into the database itself. `cds serve` has that done
-beside the path of a call, long before (`Database.checkpoint`)."""
-COPY_BYTES = 16 << 20
-"""Write-ahead log from which copying is worth it."""
+WAL_PAGES = 10_000
+"""Pages (40 MB) of write-ahead log at which a commit copies them into the database and makes others wait; a server
+has it done beside its commits, often and little (`checkpoint`)."""
 _PATIENCE = 20.0
 """Seconds to wait for the write lock before saying that the record is unavailable."""
 
@@ -116,16 +114,10 @@ class Database:
             self._thread_gate.release()
 
     def checkpoint(self) -> None:
-        """SQLite: copy a grown write-ahead log into the database; nobody waits for it, and it waits for nobody."""
-        if self.sqlite and self._log_bytes() > COPY_BYTES:
+        """SQLite: copy the write-ahead log into the database, as far as nobody has to wait for it."""
+        if self.sqlite:
             with self.reading() as connection:
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
-
-    def _log_bytes(self) -> int:
-        try:
-            return os.stat(f"{self.engine.url.database}-wal").st_size
-        except OSError:
-            return 0
 
     def cursor(self, connection: Connection) -> DBAPICursor:
         """The driver's own cursor of a connection: for the statements that every hook call runs."""

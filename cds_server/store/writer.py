@@ -27,11 +27,14 @@ from cds_server.ledger.entry import GENESIS, Cell, Entry, seal_entry
 from cds_server.store.engine import Database
 from cds_server.store.tables import COLUMNS
 from cds_server.store.vault import Vault
+from models.errors import CdsError
 from models.nouns import instant
 
 T = TypeVar("T")
 
 _GROUP = 64
+_COPY_AFTER = 48
+"""Acts after which the write-ahead log is copied into the database: some 3 MB."""
 _BOOT = uuid.uuid4().hex
 
 
@@ -218,6 +221,9 @@ class Writer:
         self._waiting: deque[_Act[Any]] = deque()
         self._draining: asyncio.Task[None] | None = None
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="cds-disk")
+        self._copier = ThreadPoolExecutor(1, thread_name_prefix="cds-copy")
+        self._copying: asyncio.Future[None] | None = None
+        self._uncopied = 0
         self.groups = 0
         self.acts = 0
 
@@ -246,6 +252,7 @@ class Writer:
             self._queue.put(None)
             self._thread.join(timeout=30)
         self._disk.shutdown(wait=True)
+        self._copier.shutdown(wait=True)
 
     # -- on the event loop ---------------------------------------------------------------------------------------------
 
@@ -272,6 +279,18 @@ class Writer:
                     raise
             else:
                 self._answer(group)
+                self._copy(loop, len(acts))
+
+    def _copy(self, loop: asyncio.AbstractEventLoop, acts: int) -> None:
+        """Have the write-ahead log copied, beside the commits and a little at a time."""
+        self._uncopied += acts
+        if self._uncopied >= _COPY_AFTER and (self._copying is None or self._copying.done()):
+            self._uncopied = 0
+            self._copying = loop.run_in_executor(self._copier, self._checkpoint)
+
+    def _checkpoint(self) -> None:
+        with contextlib.suppress(CdsError):  # what is wrong with the disk, the next commit says
+            self._database.checkpoint()
 
     # -- in a thread ---------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,56 @@
+"""What follows a call off its path, by the real background process of a real server."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.peers.server import Server, hook, of_inference
+
+
+def until(holds: Callable[[], bool], seconds: float = 40.0) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it did not come about in time"
+        time.sleep(0.2)
+
+
+def unvalidated(server: Server) -> float:
+    found = re.search(r"^cds_unvalidated_resources (\S+)$", server.http.get("/metrics").text, re.MULTILINE)
+    assert found
+    return float(found[1])
+
+
+def children(server: Server) -> list[int]:
+    assert server.process is not None
+    told = subprocess.run(["pgrep", "-P", str(server.process.pid)], capture_output=True, text=True, check=False)
+    return [int(pid) for pid in told.stdout.split() if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def test_an_invalid_resource_flags_the_inference_that_rests_on_its_call(server: Server) -> None:
+    """Readable, so it is scored; not valid R4, so the record says so afterwards, and whose inference it touches."""
+    body = hook("jenny-m.patient-view")
+    body["prefetch"]["observations"]["entry"][0]["resource"]["performer"] = "not a list"
+    of_inference(server.call(body))
+    until(lambda: unvalidated(server) == 0)
+    flags = [flag for flag in server.ask("work", "list", "--kind", "flag") if flag["reason"] == "invalid-resource"]
+    assert [flag["pointer"] for flag in flags] == ["/prefetch/observations/entry/0/resource"]
+    assert flags[0]["inference_id"] is not None
+    verdicts = {fact["source"]["pointer"]: fact["valid"] for fact in server.ask("patient", "sandbox/jenny-m")["facts"]}
+    assert verdicts["/prefetch/observations/entry/0/resource"] is False
+    assert verdicts["/prefetch/patient"] is True
+
+
+def test_background_work_that_dies_is_started_again(server: Server) -> None:
+    until(lambda: len(children(server)) == 1)
+    (first,) = children(server)
+    os.kill(first, signal.SIGKILL)
+    of_inference(server.call(hook("maria-k.patient-view")))
+    until(lambda: unvalidated(server) == 0)
+    assert "background work died" in server.told()
+    assert children(server) != [first]
