@@ -19,7 +19,7 @@ from cds_server.store.store import Store
 from cds_server.store.writer import Tx
 from models.nouns import Part
 
-HOLD = 0.006
+HOLD = 0.003
 """Seconds that one act may hold the write lock; the number of parts in the next act follows from the last one."""
 _FIRST, _MOST = 16, 256
 

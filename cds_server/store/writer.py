@@ -34,7 +34,9 @@ T = TypeVar("T")
 
 _GROUP = 64
 _COPY_AFTER = 48
-"""Acts after which the write-ahead log is copied into the database: some 3 MB."""
+"""Acts of calls after which the write-ahead log is copied into the database: some 3 MB."""
+_COPY_AFTER_BULK = 12
+"""The same for acts of `cds digest`, which write more: outside its transaction, where no call has to wait for it."""
 _BOOT = uuid.uuid4().hex
 
 
@@ -327,6 +329,10 @@ class Writer:
             self._refuse(acts, cause)
         else:
             self._answer(group)
+            self._uncopied += len(acts)
+            if self._uncopied >= _COPY_AFTER_BULK:
+                self._uncopied = 0
+                self._checkpoint()
 
     def _answer(self, group: _Group) -> None:
         self.groups += 1
