@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fastapi import FastAPI
 from starlette.requests import Request
 
-from cds_server import __version__, ops, services, wire
+from cds_server import __version__, ops, wire
 from cds_server.decisions import Decisions, Recorded
 from cds_server.hooks.context import HookRequest
 from cds_server.hooks.routes import Answer, Caller, router
@@ -18,11 +18,11 @@ from cds_server.hooks.service import ServiceSpec
 from cds_server.hooks.trust import Trust
 from cds_server.logs import log
 from cds_server.registry import Registry
+from cds_server.services import all_services
 from cds_server.settings import Settings
 from cds_server.store.store import Store
 from models.errors import CdsError
 from models.nouns import ClinicianAction
-from models.plugins import discover
 from models.shelf import SHIPPED, Shelf
 
 
@@ -44,14 +44,9 @@ class Parts:
 def build(settings: Settings, actor: str = "system") -> Parts:
     """Open the store, find the models, pin the defaults of a new instance."""
     store = Store.open(settings.data_dir, settings.database_url)
-    registry = Registry(store, Shelf((SHIPPED, *settings.model_roots)), specs())
+    registry = Registry(store, Shelf((SHIPPED, *settings.model_roots)), all_services())
     registry.pin_defaults(actor)
     return Parts(settings, store, registry, Decisions(store, settings, registry), Trust(settings), ops.Metrics())
-
-
-def specs() -> tuple[ServiceSpec, ...]:
-    """Every CDS service, one file each."""
-    return tuple(spec for module in discover(services, "NAME").values() for spec in module.SERVICES)
 
 
 class Desk:

@@ -66,10 +66,6 @@ class HookRequest:
     def user_id(self) -> str | None:
         return self.context.get("userId")
 
-    @property
-    def encounter_id(self) -> str | None:
-        return self.context.get("encounterId")
-
     def without_token(self) -> bytes:
         """The body to be landed: byte for byte as it came, but the value of the access token nowhere in it.
 
