@@ -40,13 +40,13 @@ class CodeSet:
         return {"name": self.name, "scope": self.scope, "source": self.source, "codes": sorted(self.tokens)}
 
 
-def _keys(*groups: tuple[str, str]) -> frozenset[Key]:
+def keys(*groups: tuple[str, str]) -> frozenset[Key]:
     """`(system, "code code ...")` pairs, spelt out."""
     return frozenset((system, code) for system, codes in groups for code in codes.split())
 
 
-def _answers(groups: Mapping[float | None, Iterable[tuple[str, str]]]) -> dict[Key, float | None]:
-    return {key: value for value, pairs in groups.items() for key in _keys(*pairs)}
+def answers(groups: Mapping[float | None, Iterable[tuple[str, str]]]) -> dict[Key, float | None]:
+    return {key: value for value, pairs in groups.items() for key in keys(*pairs)}
 
 
 # ---- conditions ------------------------------------------------------------------------------------------------------
@@ -60,18 +60,18 @@ BREAST_CANCER = CodeSet(
     "invasive breast cancer",
     "Primary invasive cancer of the breast; carcinoma in situ, secondary neoplasms and sarcoma are out.",
     "[mCODE] 353431000119107; [ICD] C50; SNOMED CT disorders by their preferred terms",
-    _keys(
+    keys(
         (SCT, "254837009 372064008 372137005 353431000119107 353511000119101 448952004 408643008 278054005"),
         (ICD10CM, f"{_C50_ANY} {_C50_FEMALE} {_C50_MALE}"),
         (ICD10, _C50_ANY),
     ),
 )
-MALE_BREAST_CANCER = _keys((ICD10CM, _C50_MALE))
+MALE_BREAST_CANCER = keys((ICD10CM, _C50_MALE))
 IN_SITU = CodeSet(
     "carcinoma in situ of breast",
     "Named only so that the reason for silence can be given.",
     "[ICD] D05",
-    _keys(
+    keys(
         (ICD10, "D05 D05.0 D05.1 D05.7 D05.9"),
         (ICD10CM, " ".join(f"D05.{kind}{side}" for kind in "0189" for side in "012")),
     ),
@@ -80,7 +80,7 @@ METASTASIS = CodeSet(
     "distant metastasis",
     "Secondary malignant neoplasm of another organ. Regional lymph nodes (C77) are no distant metastasis.",
     "[ICD] C78, C79; SNOMED CT for bone, brain, liver, lung and the unspecific term",
-    _keys(
+    keys(
         (SCT, "128462008 94222008 94225005 94381002 94391008"),
         (ICD10, " ".join(f"{group}{tail}" for group in ("C78", "C79") for tail in ("", *(f".{n}" for n in range(9))))),
         (
@@ -94,88 +94,88 @@ METASTASIS = CodeSet(
 
 # ---- questions -------------------------------------------------------------------------------------------------------
 
-BIRTH_DATE = CodeSet("date of birth", "Patient.birthDate", "FHIR R4 Patient", _keys((PATIENT, "birthDate")))
-SEX = CodeSet("sex", "Patient.gender (administrative)", "FHIR R4 Patient", _keys((PATIENT, "gender")))
+BIRTH_DATE = CodeSet("date of birth", "Patient.birthDate", "FHIR R4 Patient", keys((PATIENT, "birthDate")))
+SEX = CodeSet("sex", "Patient.gender (administrative)", "FHIR R4 Patient", keys((PATIENT, "gender")))
 SIZE = CodeSet(
     "tumour size",
     "Largest dimension; 33729-5 (other dimensions) is out.",
     "[mCODE] mcode-tumor-size: 21889-1, component 33728-7",
-    _keys((LOINC, "21889-1 33728-7")),
+    keys((LOINC, "21889-1 33728-7")),
 )
 GRADE = CodeSet(
     "histologic grade",
     "Nottingham grade. The Nottingham sum score (3 to 9) is another question.",
     "[mCODE] example 44648-4; profile mcode-histologic-grade NCIT C18000, earlier 33732-9",
-    _keys((LOINC, "44648-4 33732-9"), (NCIT, "C18000")),
+    keys((LOINC, "44648-4 33732-9"), (NCIT, "C18000")),
 )
 NODES = CodeSet(
-    "positive regional lymph nodes", "All regional nodes together.", "[LOINC] 21893-3", _keys((LOINC, "21893-3"))
+    "positive regional lymph nodes", "All regional nodes together.", "[LOINC] 21893-3", keys((LOINC, "21893-3"))
 )
 SENTINEL_NODES = CodeSet(
     "positive sentinel lymph nodes",
     "Sentinel nodes only; used where no count of all regional nodes is given. Nodes examined (92833-3) is out.",
     "[mCODE] 92832-5",
-    _keys((LOINC, "92832-5")),
+    keys((LOINC, "92832-5")),
 )
 ER = CodeSet(
     "oestrogen receptor",
     "Presence in tumour tissue; percentages and Allred scores are out.",
     "[mCODE] 85337-4, 16112-5; [LOINC] 40556-3",
-    _keys((LOINC, "85337-4 16112-5 40556-3")),
+    keys((LOINC, "85337-4 16112-5 40556-3")),
 )
 PR = CodeSet(
     "progesterone receptor",
     "Presence in tumour tissue; percentages and Allred scores are out.",
     "[mCODE] 85339-0, 16113-3; [LOINC] 40557-1",
-    _keys((LOINC, "85339-0 16113-3 40557-1")),
+    keys((LOINC, "85339-0 16113-3 40557-1")),
 )
 HER2 = CodeSet(
     "HER2",
     "Interpretation, immune stain and FISH in tumour tissue; serum HER2 is out.",
     "[mCODE] 48676-1, 85319-2, 85318-4; [LOINC] 18474-7, 31150-6",
-    _keys((LOINC, "48676-1 85319-2 85318-4 18474-7 31150-6")),
+    keys((LOINC, "48676-1 85319-2 85318-4 18474-7 31150-6")),
 )
 KI67 = CodeSet(
     "Ki-67",
     "Percentage of cells stained.",
     "[LOINC] 85330-9, 29593-1 (not in mCODE's value set; its binding is extensible)",
-    _keys((LOINC, "85330-9 29593-1")),
+    keys((LOINC, "85330-9 29593-1")),
 )
-SMOKING = CodeSet("tobacco smoking status", "US Core smoking status.", "[mCODE] 72166-2", _keys((LOINC, "72166-2")))
+SMOKING = CodeSet("tobacco smoking status", "US Core smoking status.", "[mCODE] 72166-2", keys((LOINC, "72166-2")))
 PT = CodeSet(
     "pathological T category",
     "Compared with the size.",
     "[mCODE] 384625004",
-    _keys((SCT, "384625004"), (LOINC, "21899-0")),
+    keys((SCT, "384625004"), (LOINC, "21899-0")),
 )
 PN = CodeSet(
     "pathological N category",
     "Stands in for a missing count only where it is pN0.",
     "[mCODE] 371494008",
-    _keys((SCT, "371494008"), (LOINC, "21900-6")),
+    keys((SCT, "371494008"), (LOINC, "21900-6")),
 )
 M = CodeSet(
     "M category",
     "Clinical and pathological.",
     "[mCODE] 399387003, 371497001",
-    _keys((SCT, "399387003 371497001"), (LOINC, "21907-1 21901-4")),
+    keys((SCT, "399387003 371497001"), (LOINC, "21907-1 21901-4")),
 )
 
 # ---- answers ---------------------------------------------------------------------------------------------------------
 # None: recognised, and says neither yes nor no.
 
-PRESENCE = _answers(
+PRESENCE = answers(
     {
         1.0: [(LOINC, "LA6576-8"), (SCT, "10828004")],
         0.0: [(LOINC, "LA6577-6"), (SCT, "260385009")],
         None: [(LOINC, "LA4489-6"), (SCT, "42425007 261665006")],
     }
 )
-HER2_ANSWERS = PRESENCE | _answers(
+HER2_ANSWERS = PRESENCE | answers(
     {1.0: [(LOINC, "LA11843-2")], 0.0: [(LOINC, "LA11841-6")], None: [(LOINC, "LA11842-4")]}
 )
 """With the immune-stain scores of ASCO/CAP 2018: 3+ positive, 1+ negative, 2+ equivocal until FISH."""
-GRADE_ANSWERS = _answers(
+GRADE_ANSWERS = answers(
     {
         1.0: [(LOINC, "LA27823-6"), (SCT, "54102005 369790002")],
         2.0: [(LOINC, "LA27824-4"), (SCT, "1663004 369791003 1286893008")],
@@ -184,7 +184,7 @@ GRADE_ANSWERS = _answers(
     }
 )
 """Of mCODE's three words, "low" (1155708003) covers grades 1 and 2 where only two words are used: it says nothing."""
-SMOKING_ANSWERS = _answers(
+SMOKING_ANSWERS = answers(
     {
         1.0: [
             (SCT, "449868002 428041000124106 77176002 428071000124103 428061000124105"),
@@ -195,9 +195,9 @@ SMOKING_ANSWERS = _answers(
     }
 )
 
-PN_ZERO = _keys((SCT, "1229947003 1229948008 1229949000 1229950000 62455006"))
+PN_ZERO = keys((SCT, "1229947003 1229948008 1229949000 1229950000 62455006"))
 """pN0, also with isolated tumour cells, pN0(i+), pN0(mol+): no positive node (AJCC 8)."""
-PN_POSITIVE = _keys(
+PN_POSITIVE = keys(
     (
         SCT,
         "1229951001 1229952008 1229953003 1229954009 1229955005 1229956006 1229957002 1229958007 1229959004 1229960009 "
@@ -205,16 +205,16 @@ PN_POSITIVE = _keys(
     )
 )
 """pN1 to pN3c: at least one, an exact count cannot be told."""
-AFTER_NEOADJUVANT = _keys((SCT, "1229877005 1229878000 1229884002 1229885001"))
+AFTER_NEOADJUVANT = keys((SCT, "1229877005 1229878000 1229884002 1229885001"))
 """ypN: staged after neoadjuvant treatment."""
-M1 = _keys(
+M1 = keys(
     (
         SCT,
         "1229903009 1229904003 1229907005 1229916009 1229917000 1229918005 1229919002 1229920008 1229921007 1229922000 "
         "1229923005 1229924004 1229925003 1229926002 1229927006 1229928001 55440008",
     )
 )
-M0 = _keys((SCT, "1229901006 30893008"))
+M0 = keys((SCT, "1229901006 30893008"))
 
 PT_SIZE: dict[Key, tuple[str, float, float]] = {
     (SCT, code): (name, low, high)
