@@ -18,6 +18,8 @@ class Row:
     weights: Mapping[str, float]
     half_width: float = math.nan
     """Half width, in logits, of the range if missing results arrive; NaN: none is published."""
+    events: int | None = None
+    """Events of the patients that this row was fitted on."""
 
     def __post_init__(self) -> None:
         if any(weight < 0 for weight in self.weights.values()):
