@@ -22,7 +22,7 @@ from cds_server.store.entropy import new_ref
 from cds_server.store.reads import marks
 from cds_server.store.tables import MANY
 from cds_server.store.writer import Tx
-from models.canonical import canonical_text
+from models.canonical import spell
 from models.errors import BadInput
 from models.nouns import JSON, Fact, Marks, Part, Provenance, Statement, Subject, Verb
 from models.plugins import discover
@@ -422,7 +422,7 @@ def add_validation(tx: Tx, landing_id: int, part: int, asked: Mapping[str, Seque
         checked=len(asked),
         invalid=len(problems),
         validator=VALIDATOR,
-        problems=canonical_text(problems).decode() if problems else None,
+        problems=spell(problems).decode() if problems else None,
     )
 
 

@@ -7,14 +7,29 @@ precision) and binary64 values as JSON numbers, so the same noun always gives th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Self, TypeVar
 
 import msgspec
 import rfc8785
 
 _MAX_SAFE = 2**53 - 1
-_encode = msgspec.json.Encoder(order="deterministic").encode
+_encode = msgspec.json.Encoder(order="sorted").encode
+
+T = TypeVar("T")
+
+
+class Noun(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A frozen record. A field with its default does not appear in its plain form: absence has one spelling."""
+
+    def plain(self) -> dict[str, Any]:
+        """The JSON object that stands for it."""
+        plain: dict[str, Any] = msgspec.to_builtins(self)
+        return plain
+
+    def but(self, **changes: Any) -> Self:
+        """The same with some fields changed."""
+        return msgspec.structs.replace(self, **changes)
 
 
 class _Rare(Exception):
@@ -94,12 +109,27 @@ def _respelled(value: Any) -> Any:
     return value
 
 
-def canonical_text(value: Any) -> bytes:
-    """RFC 8785 bytes of a value that holds text, booleans and null only, under ASCII names: nobody looks for numbers.
+def spell(value: Any) -> bytes:
+    """RFC 8785 bytes of what holds text, whole numbers, booleans and null only, under ASCII names, by its types.
 
-    For the many small nouns that are so by their types (facts).
+    Nobody looks for other numbers in it: for the many small nouns that hold none (facts), and containers of them.
     """
     return _encode(value)
+
+
+def spelled(value: Any) -> Any:
+    """A member of what is given to `spell` that may hold any number."""
+    return msgspec.Raw(canonical(value))
+
+
+def from_plain(kind: type[T], plain: Any) -> T:
+    """The noun that a plain form stands for. Raises: ValueError where it does not stand for one."""
+    return msgspec.convert(plain, kind)
+
+
+def reader_of(kind: type[T]) -> Callable[[bytes], T]:
+    """A parser of JSON bytes that we wrote ourselves. Raises: ValueError, as `from_plain`."""
+    return msgspec.json.Decoder(kind).decode
 
 
 def digest(value: Any) -> str:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from models.canonical import canonical, whole, without_none
+from models.canonical import Noun, from_plain, spell, spelled, whole, without_none
 
 JSON = Mapping[str, Any]
 
@@ -51,8 +51,7 @@ class LandingMeta:
             raise ValueError("a landing has a source and a namespace")
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(Noun, frozen=True):
     """One line, message or object of a landing: the bytes themselves."""
 
     landing: str
@@ -72,8 +71,7 @@ class Verb(StrEnum):
     UNLINK = "unlink"
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(Noun, frozen=True):
     """What a reader takes from a part: assert a resource, void one, link or unlink two patient records."""
 
     verb: Verb
@@ -89,8 +87,7 @@ class Statement:
     """The sender's own FHIR base URL, where the part states it: references below it are local ones."""
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(Noun, frozen=True):
     """Whose a resource claims to be, before anybody believed it.
 
     Exactly one of: `local_id` (a reference `Patient/x` in the sender's namespace), `system` + `value` (a logical
@@ -103,8 +100,7 @@ class Subject:
     problem: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Marks:
+class Marks(Noun, frozen=True):
     """Labels that travel on every row: test data and confidentiality (meta.tag, meta.security)."""
 
     test: bool = False
@@ -115,8 +111,7 @@ class Marks:
 # ---- what is known ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Coding:
+class Coding(Noun, frozen=True):
     system: str
     code: str
     display: str | None = None
@@ -126,13 +121,8 @@ class Coding:
         """`system|code`, as FHIR writes it in a search."""
         return f"{self.system}|{self.code}"
 
-    def plain(self) -> dict[str, Any]:
-        plain = {"system": self.system, "code": self.code}
-        return plain if self.display is None else {**plain, "display": self.display}
 
-
-@dataclass(frozen=True, slots=True)
-class Provenance:
+class Provenance(Noun, frozen=True):
     """Where a fact came from: the place in a part, and the reader that took it from there."""
 
     landing: str
@@ -143,18 +133,12 @@ class Provenance:
     reader: str
     """`name@version` of the reader."""
 
-    def plain(self) -> dict[str, Any]:
-        return {
-            "landing": self.landing,
-            "part": self.part,
-            "pointer": self.pointer,
-            "resource": self.resource,
-            "reader": self.reader,
-        }
+    def below(self, pointer: str) -> Provenance:
+        """A place inside this one."""
+        return self.but(pointer=self.pointer + pointer)
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(Noun, frozen=True):
     """One coded, timed statement about a patient record.
 
     At most one of `number`, `coded`, `text` is set; all are None when the source gave no value (see `absent_reason`).
@@ -208,55 +192,15 @@ class Fact:
     def code(self) -> Coding:
         return self.codings[0]
 
-    def plain(self) -> dict[str, Any]:
-        """The JSON object that is sealed, snapshotted and digested."""
-        return without_none(
-            {
-                "id": self.id,
-                "record": self.record,
-                "kind": self.kind,
-                "codings": [coding.plain() for coding in self.codings],
-                "source": self.source.plain(),
-                "known_from": self.known_from,
-                "number": self.number,
-                "unit": self.unit,
-                "comparator": self.comparator,
-                "coded": [coding.plain() for coding in self.coded],
-                "text": self.text,
-                "original": self.original,
-                "problem": self.problem,
-                "status": self.status,
-                "absent_reason": self.absent_reason,
-                "effective": self.effective,
-                "effective_end": self.effective_end,
-                "focus": list(self.focus),
-                "body_site": [coding.plain() for coding in self.body_site],
-                "laterality": self.laterality,
-                "method": [coding.plain() for coding in self.method],
-                "specimen": self.specimen,
-                "labels": list(self.labels),
-                "test": self.test or None,
-            }
-        )
-
     @classmethod
     def from_plain(cls, plain: JSON) -> Fact:
-        members = dict(plain)
-        members["source"] = Provenance(**members["source"])
-        for name in ("codings", "coded", "body_site", "method"):
-            if name in members:
-                members[name] = tuple(Coding(**coding) for coding in members[name])
-        for name in ("focus", "labels"):
-            if name in members:
-                members[name] = tuple(members[name])
-        return cls(**members)
+        return from_plain(cls, plain)
 
 
 # ---- what was judged -------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(Noun, frozen=True):
     """The facts that a model asked for, as known at one instant, in a fixed order, plus the request's own context."""
 
     person: str
@@ -269,7 +213,7 @@ class Snapshot:
     model: str
     """`name@version` that asked."""
     facts: tuple[Fact, ...]
-    context: JSON = field(default_factory=dict)
+    context: JSON = {}  # noqa: RUF012 (msgspec gives each its own)
     """What only this request said: draft orders, a chosen tumour, what-if inputs. Never stored as facts."""
 
     def __post_init__(self) -> None:
@@ -283,29 +227,27 @@ class Snapshot:
     def ordered(facts: list[Fact]) -> tuple[Fact, ...]:
         return tuple(sorted(facts, key=lambda fact: (fact.code.token, fact.effective or "", fact.id)))
 
-    def plain(self) -> dict[str, Any]:
-        return {
-            "person": self.person,
-            "records": list(self.records),
-            "as_of": self.as_of,
-            "clinical_time": self.clinical_time,
-            "model": self.model,
-            "facts": [fact.plain() for fact in self.facts],
-            "context": dict(self.context),
-        }
-
     @classmethod
     def from_plain(cls, plain: JSON) -> Snapshot:
-        facts = tuple(map(Fact.from_plain, plain["facts"]))
-        return cls(**{**plain, "records": tuple(plain["records"]), "facts": facts})
+        return from_plain(cls, plain)
 
     @property
     def bytes(self) -> bytes:
-        return canonical(self.plain())
+        """RFC 8785. Facts are text and whole numbers by their types; of the context, nobody knows."""
+        return spell(
+            {
+                "person": self.person,
+                "records": self.records,
+                "as_of": self.as_of,
+                "clinical_time": self.clinical_time,
+                "model": self.model,
+                "facts": self.facts,
+                "context": spelled(self.context),
+            }
+        )
 
 
-@dataclass(frozen=True, slots=True)
-class Feature:
+class Feature(Noun, frozen=True):
     """One number that goes into a model, and the facts behind it."""
 
     name: str
@@ -339,8 +281,7 @@ class Feature:
         return plain
 
 
-@dataclass(frozen=True, slots=True)
-class FeatureVector:
+class FeatureVector(Noun, frozen=True):
     """One modality's numbers in the order of its graph's input columns.
 
     A missing feature may still carry the number that the published equation prescribes for "unknown" (PREDICT: grade

@@ -7,7 +7,7 @@ hook call: a plain Observation takes some tens of microseconds.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from adapters.readers.elements import (
@@ -98,7 +98,7 @@ class _Place:
             self.record,
             kind,
             code,
-            source if not below else replace(source, pointer=source.pointer + below),
+            source if not below else source.below(below),
             self.known_from,
             found.number,
             found.unit,

@@ -23,12 +23,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import orjson
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from cds_server.store.entropy import random_bytes
-from models.canonical import canonical_text
+from models.canonical import reader_of, spell
 from models.errors import DiskFull, KeysUnavailable, ReadOnlyStore, RecordUnavailable
 from models.nouns import Fact
 
@@ -36,6 +35,7 @@ KEY_BYTES = 32
 _NONCE = bytes(12)
 KEYS_A_STATEMENT = 400
 _CACHED_RECORDS = 8192
+_facts = reader_of(list[Fact])
 
 
 class KeyStore:
@@ -239,10 +239,10 @@ class Vault:
 
     def seal_facts(self, record: str, facts: Sequence[Fact]) -> bytes:
         """The facts of one resource version."""
-        return self.seal_of_record(record, canonical_text([fact.plain() for fact in facts]))
+        return self.seal_of_record(record, spell(facts))
 
     def open_facts(self, record: str, cipher: bytes) -> list[Fact]:
-        return [Fact.from_plain(plain) for plain in orjson.loads(self.open_of_record(record, cipher))]
+        return _facts(self.open_of_record(record, cipher))
 
     def seal_of_record(self, record: str, payload: bytes) -> bytes:
         nonce = random_bytes(12)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -110,7 +109,7 @@ def test_the_whole_text_is_the_golden_one(scorer: Scorer) -> None:
 def test_the_tumour_is_named(scorer: Scorer) -> None:
     second = condition(resource="Condition/second", laterality="right")
     said_of_it = {
-        name: replace(known, focus=("Condition/primary",))
+        name: known.but(focus=("Condition/primary",))
         for name, known in persona().items()
         if known.kind == "observation"
     }

@@ -164,7 +164,7 @@ def test_another_snapshot_score_or_model_is_noticed(settings: Settings) -> None:
     called(build(settings))
     parts = build(settings)
     recorded = next(r for r in (load(parts.store, ref) for ref in all_refs(parts.store.reads)) if r.snapshot.facts)
-    fewer = replace(recorded.snapshot, facts=recorded.snapshot.facts[1:])
+    fewer = recorded.snapshot.but(facts=recorded.snapshot.facts[1:])
     assert isinstance(fewer, Snapshot)
     assert "does not come out" in reproduce(parts.registry, replace(recorded, snapshot=fewer)).why
     altered = replace(recorded, judged=recorded.judged.replace(b"1", b"2", 1))
