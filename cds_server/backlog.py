@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from adapters.readers import validation
-from cds_server.digest import PartRead, Read, Reducer, Tally, Where, close_digest, read_part, reader_id
+from cds_server.digest import PartRead, Read, Reducer, Tally, Where, close_digest, read_part, reader_id, where_of
 from cds_server.redo import Redo
 from cds_server.store.reads import LandingRow
 from cds_server.store.store import Store
@@ -39,7 +39,8 @@ def digest_backlog(
 ) -> Tally:
     """Digest every part that no reader has seen; gives the counts.
 
-    Where another process digests too, one of the two goes on and the other stops, so that arrival order is kept.
+    Where another process digests the same long landing, one of the two goes on and the other stops, so that arrival
+    order is kept; a landing of one part that it was first with (a hook call's) is done.
     """
     waiting = [(store.reads.landing(landing_id), start) for landing_id, start in store.reads.undigested()]
     landings = [(landing, start) for landing, start in waiting if landing is not None]
@@ -50,6 +51,8 @@ def digest_backlog(
         for batch in _batches(store, landing, start, pace, validate):
             made = _digest(store, batch, joining, actor, pace)
             if made is None:
+                if landing.parts == 1:
+                    break
                 return tally
             tally.add(made)
             done += len(batch.parts)
@@ -93,13 +96,13 @@ def validated(read: Read) -> Read:
     """The same reading with the verdict of fhir.resources on it."""
     if read.statement.body is None:
         return read
-    return Read(read.statement, read.subject, read.marks, read.content, tuple(validation.validate(read.statement.body)))
+    return read.but(invalid=tuple(validation.validate(read.statement.body)))
 
 
 def _digest(store: Store, batch: Batch, joining: frozenset[str], actor: str, pace: _Pace) -> Tally | None:
     """One act; None where another process has already digested some of these parts."""
     landing = batch.landing
-    where = Where(landing.id, landing.ref, landing.namespace, reader_id(landing.media_type))
+    where = where_of(landing)
     span = (batch.start, batch.start + len(batch.parts))
 
     def act(tx: Tx) -> tuple[Tally, float] | None:
@@ -117,6 +120,11 @@ def _digest(store: Store, batch: Batch, joining: frozenset[str], actor: str, pac
     tally, seconds = done
     pace.took(seconds, len(batch.parts))
     return tally
+
+
+def digest_landing(store: Store, landing: LandingRow, part: PartRead, joining: frozenset[str], actor: str) -> None:
+    """One act over a landing of one part, unless somebody digested it meanwhile."""
+    _digest(store, Batch(landing, 0, (part,)), joining, actor, _Pace())
 
 
 def redo(store: Store, joining: frozenset[str], actor: str, *, progress: Progress | None = None) -> Tally:

@@ -1,6 +1,6 @@
 """The verbs of a decision: `snapshot`, `infer`, `act`. What a hook call goes through, and what its record is.
 
-    land + digest   the request's own bytes and what they state: durable before anything is scored
+    land            the request's own bytes, durable before anything is scored; what they state (`reception`)
     snapshot        the facts that this model version asks for, as known now, with the request's context
     judge, cards    pure: models and a service file, which never see the store
     infer           Call, Snapshot, Inference, Cards and their entry in ONE transaction; then, and only then, the answer
@@ -11,68 +11,30 @@ An error is never an empty success. If the record cannot be written there is no 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from adapters.readers import cds_hooks
-from adapters.readers.subjects import subject_of
-from cds_server.digest import PartRead, Read, Reducer, Where, as_read, close_digest, reader_id
-from cds_server.hooks import prefetch
+from cds_server.digest import Read
 from cds_server.hooks.cards import render
 from cds_server.hooks.context import HookRequest
 from cds_server.hooks.routes import Answer, Caller
 from cds_server.hooks.service import CardGuide, ServiceSpec
-from cds_server.intake import add_landing
+from cds_server.reception import Known, Landed, Reception, actor
 from cds_server.registry import Registry, runtime_id
 from cds_server.settings import Settings
 from cds_server.store.entropy import new_ref, new_uuid
-from cds_server.store.pack import INLINE, PackWriter
-from cds_server.store.reads import ActReads, Reads, RecordRow
+from cds_server.store.reads import RecordRow
 from cds_server.store.store import Store
 from cds_server.store.vault import object_ref
 from cds_server.store.writer import Tx
 from models.canonical import canonical
 from models.errors import BadInput, CdsError, WrongPatient
-from models.nouns import JSON, ClinicianAction, Fact, Judgement, LandingMeta, Snapshot, instant
+from models.nouns import JSON, ClinicianAction, Judgement, Snapshot, instant
 from models.scoring import Scorer
 
 CALL, SNAPSHOT, INFERENCE, CARD, ACTION = b"k", b"s", b"i", b"c", b"a"
 """Kinds of sealed payloads: the first letter of a key reference."""
-
-_EHR_SOURCE = "cds-hooks"
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What is known about the person behind a record at one instant, as far as a caller may see it."""
-
-    person: str
-    records: tuple[RecordRow, ...]
-    facts: tuple[Fact, ...]
-    at: str
-
-
-@dataclass(frozen=True, slots=True)
-class Landed:
-    """The request is durable, and what it states is known."""
-
-    landing_id: int
-    record: RecordRow
-    known: Known
-    unread: tuple[str, ...]
-    """Pointers of what the request brought and nobody could read: in quarantine, and told on the card."""
-
-
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """A request's sealed bytes: in memory, or in a blob file."""
-
-    pack: PackWriter
-    inline: bytes | None
-    file: str | None
 
 
 class Decisions:
@@ -82,7 +44,7 @@ class Decisions:
         self._store = store
         self._settings = settings
         self._registry = registry
-        self._blobs = store.data_dir / "blobs"
+        self._reception = Reception(store, settings)
 
     async def call(self, spec: ServiceSpec, request: HookRequest, caller: Caller) -> Answer:
         """One hook call, from a checked request to an answer whose record is durable."""
@@ -92,7 +54,7 @@ class Decisions:
             return Answer(cards=())
         scorer = self._registry.scorer(spec.id)
         reads = await self._read(spec, request, caller, received)
-        landed = await self._land(scorer, request, reads, caller, received)
+        landed = await self._reception.land(scorer, request, reads, caller, received)
         context = spec.context(request.context)
         if landed.unread:
             context["unread"] = list(landed.unread)
@@ -104,141 +66,24 @@ class Decisions:
         outcome = "failed" if error.status >= 500 else "refused"
         await self._record_call(service, request, caller, now(), outcome, error.status, str(error))
 
-    # -- land and digest -----------------------------------------------------------------------------------------------
+    def known(self, scorer: Scorer, record: RecordRow, at: str | None = None) -> Known:
+        """What is, or was, known about the person behind a record (for commands)."""
+        return self._reception.known(scorer, record, at or now())
 
     async def _read(self, spec: ServiceSpec, request: HookRequest, caller: Caller, received: str) -> tuple[Read, ...]:
         """What the prefetch states. A resource of another patient refuses the whole call, as a safety event."""
         try:
-            prefetch.check_patient(request, subject_of)
-            reads = tuple(
-                map(as_read, cds_hooks.read_request({"prefetch": request.prefetch, "fhirServer": request.fhir_server}))
-            )
-            await prefetch.complete(spec.prefetch, spec.required, request)
+            return await self._reception.read(spec, request)
         except BadInput as error:
-            safety = isinstance(error, WrongPatient)
-            await self._refused_landing(spec.id, request, caller, received, error, "safety" if safety else "refused")
+            outcome = "safety" if isinstance(error, WrongPatient) else "refused"
+            what, status = error.what, error.status
+
+            def record(tx: Tx, landing_id: int, landing: str) -> None:
+                self._add_call(tx, spec.id, request, caller, received, outcome, status, what, landing_id)
+                tx.entry(outcome, actor(caller), {"service": spec.id, "status": status, "landing": landing})
+
+            await self._reception.refuse(request, caller, received, error, record=record)
             raise Recorded(error) from None
-        return reads
-
-    async def _land(
-        self, scorer: Scorer, request: HookRequest, reads: tuple[Read, ...], caller: Caller, received: str
-    ) -> Landed:
-        """Land and digest in one act, and look up what is known then: the facts just read need no second reading."""
-
-        packed = await self._pack(request)
-
-        def act(tx: Tx) -> Landed:
-            landing_id, where = self._add_landing(tx, packed, caller, received)
-            reducer = Reducer(tx, where, self._settings.joining_systems)
-            reducer.run([PartRead(0, reads)])
-            record = RecordRow(*reducer.record(request.patient_id), caller.namespace)
-            opened = tx.seq
-            close_digest(tx, reducer, (0, 1), len(reads), actor(caller))
-            made_here = record.id >> 20 == opened and not reducer.linked
-            if made_here:  # nothing else can be known of it
-                known = self._seen(scorer, record, (record,), tx.now, reducer.opened)
-            else:
-                known = self._known(ActReads(tx), scorer, record, tx.now, opened, reducer.opened)
-            return Landed(landing_id, record, known, tuple(reducer.unread))
-
-        return await self._store.writer.write(act)
-
-    async def _pack(self, request: HookRequest) -> Packed:
-        """The request's bytes, sealed; a large one is on disk already, written where nobody waits for it."""
-        body = request.without_token()
-        pack = self._store.pack_writer(new_ref())
-
-        def seal() -> Packed:
-            pack.write(body)
-            pack.end_part()
-            return Packed(pack, *pack.settle(self._blobs))
-
-        return seal() if len(body) < INLINE // 2 else await asyncio.to_thread(seal)
-
-    def _add_landing(self, tx: Tx, packed: Packed, caller: Caller, received: str) -> tuple[int, Where]:
-        pack, ref = packed.pack, packed.pack.landing
-        meta = LandingMeta(_EHR_SOURCE, caller.namespace, cds_hooks.REQUEST, received)
-        dedup = tx.vault.index("landing", ref)
-        landing_id = add_landing(tx, meta, ref, pack, packed.inline, packed.file, pack.content, dedup)
-        tx.entry(
-            "land",
-            actor(caller),
-            {
-                "landing": ref,
-                "source": _EHR_SOURCE,
-                "namespace": caller.namespace,
-                "parts": 1,
-                "pack": pack.digest.hex(),
-            },
-        )
-        return landing_id, Where(landing_id, ref, caller.namespace, reader_id(cds_hooks.REQUEST))
-
-    async def _refused_landing(
-        self, service: str, request: HookRequest, caller: Caller, received: str, error: CdsError, outcome: str
-    ) -> None:
-        """Keep what was refused, and say so: the bytes, a Call, and a Flag that somebody must look at."""
-
-        packed = await self._pack(request)
-
-        def act(tx: Tx) -> None:
-            landing_id, where = self._add_landing(tx, packed, caller, received)
-            tx.add(
-                "digestion",
-                landing_id=landing_id,
-                reader=where.reader,
-                part_from=0,
-                part_to=1,
-                statements=0,
-                quarantined=1,
-            )
-            tx.add(
-                "flag",
-                kind="flag" if outcome == "safety" else "quarantine",
-                reason="wrong-patient" if outcome == "safety" else "unreadable",
-                landing_id=landing_id,
-                part=0,
-                pointer=error.where,
-                detail=error.what,
-                at=tx.now,
-            )
-            self._add_call(tx, service, request, caller, received, outcome, error.status, error.what, landing_id)
-            tx.entry(outcome, actor(caller), {"service": service, "status": error.status, "landing": where.landing})
-
-        await self._store.writer.write(act)
-
-    # -- what is known -------------------------------------------------------------------------------------------------
-
-    def known(self, scorer: Scorer, record: RecordRow, at: str | None = None) -> Known:
-        """What is, or was, known about the person behind a record (for commands: a hook call asks inside its act)."""
-        return self._known(self._store.reads, scorer, record, at or now(), None, ())
-
-    def _known(
-        self, reads: Reads, scorer: Scorer, record: RecordRow, at: str, entry: int | None, opened: Sequence[Fact]
-    ) -> Known:
-        """Only records of namespaces that the caller's EHR may see are in it; facts marked as test data only where that
-        EHR is one for tests.
-
-        `opened` are the facts that entry `entry` wrote, at hand already; all others are read.
-        """
-        ids = reads.person(record.id, at)
-        records = (record,) if ids == (record.id,) else tuple(reads.records(ids))
-        known = self._seen(scorer, record, records, at, opened)
-        before = reads.facts(
-            [r.id for r in known.records], scorer.facts_wanted(), at, **({} if entry is None else {"before": entry})
-        )
-        return self._seen(scorer, record, records, at, [*before, *opened])
-
-    def _seen(
-        self, scorer: Scorer, record: RecordRow, records: Sequence[RecordRow], at: str, facts: Sequence[Fact]
-    ) -> Known:
-        """What of these facts the caller's EHR may see and the model asks for."""
-        ehr = self._settings.ehr(record.namespace)
-        seen = tuple(r for r in records if r.namespace == record.namespace or r.namespace in ehr.sees)
-        refs, wanted = {r.ref for r in seen}, scorer.facts_wanted()
-        kept = [
-            fact for fact in facts if fact.record in refs and fact.code.token in wanted and (ehr.test or not fact.test)
-        ]
-        return Known(person=records[0].ref, records=seen, facts=Snapshot.ordered(kept), at=at)
 
     # -- infer ---------------------------------------------------------------------------------------------------------
 
@@ -489,10 +334,6 @@ def _action_digest(tx: Tx, action: ClinicianAction, caller: Caller) -> bytes:
 def judged_bytes(judgement: Judgement) -> bytes:
     """What an Inference seals besides its snapshot: the feature vectors and the score."""
     return canonical({"vectors": [vector.plain() for vector in judgement.vectors], "score": judgement.score.plain()})
-
-
-def actor(caller: Caller) -> str:
-    return f"ehr:{caller.namespace}"
 
 
 def now() -> str:

@@ -15,14 +15,15 @@ from typing import Any
 import orjson
 
 from adapters import readers
+from adapters.readers import cds_hooks
 from adapters.readers import facts as projection
 from adapters.readers.subjects import identifiers_of, marks_of, subject_of
 from cds_server.identity import Identifier, join, value_text, withdraw
 from cds_server.store.entropy import new_ref
-from cds_server.store.reads import marks
+from cds_server.store.reads import LandingRow, marks
 from cds_server.store.tables import MANY
 from cds_server.store.writer import Tx
-from models.canonical import spell
+from models.canonical import Noun, spell
 from models.errors import BadInput
 from models.nouns import JSON, Fact, Marks, Part, Provenance, Statement, Subject, Verb
 from models.plugins import discover
@@ -30,21 +31,22 @@ from models.plugins import discover
 VALIDATOR = "fhir.resources R4B"
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(Noun, frozen=True):
     """One statement, with everything about it that needs no store."""
 
     statement: Statement
     subject: Subject | None
     marks: Marks
-    content: bytes
-    """The resource in one spelling, for telling a new version from a repetition."""
     invalid: tuple[str, ...] | None = None
     """What fhir.resources says against it (paths and rules); None while it was not asked."""
 
+    @property
+    def content(self) -> bytes:
+        """The resource in one spelling, for telling a new version from a repetition."""
+        return orjson.dumps(self.statement.body, default=str, option=orjson.OPT_SORT_KEYS)
 
-@dataclass(frozen=True, slots=True)
-class PartRead:
+
+class PartRead(Noun, frozen=True):
     """What a reader made of one part."""
 
     ordinal: int
@@ -102,16 +104,18 @@ def read_part(part: Part) -> PartRead:
         return PartRead(part.ordinal, problem=error.what, pointer=error.where)
 
 
+def read_sealed(landing: LandingRow, body: bytes | None) -> PartRead:
+    """What the reader makes of a landing of one part; None: its bytes cannot be opened any more."""
+    if body is None:
+        return PartRead(0, problem="its sealed bytes cannot be opened")
+    return read_part(Part(landing.ref, 0, landing.namespace, landing.media_type, landing.received_at, body))
+
+
 def as_read(statement: Statement) -> Read:
     body = statement.body
     if body is None:
-        return Read(statement, None, Marks(), b"")
-    return Read(
-        statement,
-        subject_of(body, base=statement.base),
-        marks_of(body),
-        orjson.dumps(body, default=str, option=orjson.OPT_SORT_KEYS),
-    )
+        return Read(statement, None, Marks())
+    return Read(statement, subject_of(body, base=statement.base), marks_of(body))
 
 
 # ---- reducing: inside one act ----------------------------------------------------------------------------------------
@@ -125,6 +129,27 @@ class Where:
     landing: str
     namespace: str
     reader: str
+    known_from: str | None = None
+    """Since when its facts are known, where they were used before they were digested; None: from the digest on."""
+
+    def project(self, part: int, statement: Statement, record: str, known_from: str) -> tuple[Fact, ...]:
+        """The facts of one resource of this landing. Raises: Unreadable."""
+        if statement.body is None:
+            return ()
+        source = Provenance(
+            landing=self.landing,
+            part=part,
+            pointer=statement.pointer,
+            resource=f"{statement.resource_type}/{statement.local_id}",
+            reader=self.reader,
+        )
+        return projection.project(statement.body, record=record, source=source, known_from=known_from)
+
+
+def where_of(landing: LandingRow) -> Where:
+    """The facts of a hook call are known since it came: what was scored then rests on them."""
+    used = landing.received_at if landing.media_type == cds_hooks.REQUEST else None
+    return Where(landing.id, landing.ref, landing.namespace, reader_id(landing.media_type), used)
 
 
 @dataclass(slots=True)
@@ -134,6 +159,7 @@ class Open:
     id: int
     content: bytes
     record_id: int | None
+    known_from: str
 
 
 @dataclass(slots=True)
@@ -149,10 +175,6 @@ class Reducer:
     locals: dict[tuple[str, str], bytes] = field(default_factory=dict)
     unread: list[str] = field(default_factory=list)
     """Pointers of resources that a reader took but the projection refused."""
-    linked: bool = False
-    """Whether a record of this act was joined to another."""
-    fresh: dict[int, tuple[Fact, ...]] = field(default_factory=dict)
-    """Facts of the versions that this act opened, by resource row."""
 
     @property
     def changed(self) -> bool:
@@ -189,13 +211,13 @@ class Reducer:
             ):
                 self.records[bytes(digest)] = (row_id, ref)
         for chunk in _chunks(list(resources)):
-            for row_id, digest, content, record_id in self.tx.read(
-                "SELECT r.id, r.local_digest, r.content, r.record_id FROM resource r "
+            for row_id, digest, content, record_id, known_from in self.tx.read(
+                "SELECT r.id, r.local_digest, r.content, r.record_id, r.known_from FROM resource r "
                 "LEFT JOIN resource_closing c ON c.resource_id = r.id "
                 f"WHERE r.local_digest IN ({marks(chunk)}) AND c.id IS NULL",
                 tuple(chunk),
             ):
-                self.versions[bytes(digest)] = Open(row_id, bytes(content), record_id)
+                self.versions[bytes(digest)] = Open(row_id, bytes(content), record_id, known_from)
 
     def local(self, resource_type: str, local_id: str) -> bytes:
         """Keyed digest of a local id in this landing's namespace."""
@@ -205,6 +227,11 @@ class Reducer:
             self.locals[resource_type, local_id] = known
         return known
 
+    def repeats(self, read: Read) -> bool:
+        """Whether the open version of a resource says the same already."""
+        known = self.versions.get(self.local(read.statement.resource_type, read.statement.local_id))
+        return known is not None and known.content == self.tx.vault.index("content", read.content)
+
     def apply(self, part: int, read: Read) -> None:
         statement = read.statement
         local = self.local(statement.resource_type, statement.local_id)
@@ -213,7 +240,7 @@ class Reducer:
             if known is not None:
                 if statement.resource_type == "Patient" and known.record_id is not None:
                     withdraw(self.tx, known.record_id, self._withdrawn(known.id, ()))
-                self.close(known.id, "voided")
+                self.close(known, "voided")
                 self.versions[local] = None
                 self.tally.voided += 1
             return
@@ -222,13 +249,14 @@ class Reducer:
                 "unmatched", "link-by-feed", part, statement.pointer, "a feed links two records: a person must decide"
             )
             return
-        content = self.tx.vault.index("content", read.content)
-        if known is not None and known.content == content:
+        if self.repeats(read):
             self.tally.unchanged += 1
             return
+        content = self.tx.vault.index("content", read.content)
         record = self.resolve(part, read)
+        known_from = self.since(known)
         try:
-            facts = self.project(part, read, record)
+            facts = self.where.project(part, statement, record[1], known_from) if record else ()
         except BadInput as error:
             self.flag("quarantine", "unreadable", part, error.where or statement.pointer, error.what)
             self.tally.quarantined += 1
@@ -236,7 +264,7 @@ class Reducer:
             if known is not None:  # its latest version cannot be read: what the one before said is no longer known
                 if statement.resource_type == "Patient" and known.record_id is not None:
                     withdraw(self.tx, known.record_id, self._withdrawn(known.id, ()))
-                self.close(known.id, "unreadable")
+                self.close(known, "unreadable")
                 self.versions[local] = None
             return
         if known is not None:
@@ -249,10 +277,10 @@ class Reducer:
                     "a resource moved from one patient to another",
                     known.record_id,
                 )
-            self.close(known.id, "superseded")
+            self.close(known, "superseded")
             self.tally.superseded += 1
-        resource_id = self.open(part, read, local, content, record, facts)
-        self.versions[local] = Open(resource_id, content, record[0] if record else None)
+        resource_id = self.open(part, read, local, content, record, facts, known_from)
+        self.versions[local] = Open(resource_id, content, record[0] if record else None, known_from)
         if statement.resource_type == "Patient" and record is not None and statement.body is not None:
             self.identify(part, resource_id, record[0], statement.body, facts, known.id if known else None)
 
@@ -295,17 +323,7 @@ class Reducer:
         digest = self.local("Patient", local_id)
         known = self.records.get(digest)
         if known is None:
-            ref = new_ref()
-            self.tx.vault.new_record_key(ref, self.tx.fresh_keys)
-            row_id = self.tx.add(
-                "patient_record",
-                ref=ref,
-                namespace=self.where.namespace,
-                local_digest=digest,
-                sealed=self.tx.vault.seal_of_record(ref, local_id.encode()),
-                at=self.tx.now,
-            )
-            known = self.records[digest] = (row_id, ref)
+            known = self.records[digest] = add_record(self.tx, self.where.namespace, local_id, digest)
         return known
 
     def identify(
@@ -316,7 +334,6 @@ class Reducer:
         if before is not None and (lost := self._withdrawn(before, held)):
             withdraw(self.tx, record_id, lost)
         joined = join(self.tx, record_id, held, demographics, self.joining)
-        self.linked = self.linked or bool(joined.linked)
         if joined.refused is not None:
             self.flag("unmatched", "identity", part, None, joined.refused, record_id)
             self.tally.unmatched += 1
@@ -341,18 +358,10 @@ class Reducer:
 
     # -- rows ----------------------------------------------------------------------------------------------------------
 
-    def project(self, part: int, read: Read, record: tuple[int, str] | None) -> tuple[Fact, ...]:
-        statement = read.statement
-        if record is None or statement.body is None:
-            return ()
-        source = Provenance(
-            landing=self.where.landing,
-            part=part,
-            pointer=statement.pointer,
-            resource=f"{statement.resource_type}/{statement.local_id}",
-            reader=self.where.reader,
-        )
-        return projection.project(statement.body, record=record[1], source=source, known_from=self.tx.now)
+    def since(self, known: Open | None) -> str:
+        """From when on a version is known: never before the one that it replaces."""
+        moment = self.where.known_from or self.tx.now
+        return max(moment, known.known_from) if known is not None else moment
 
     def open(
         self,
@@ -362,6 +371,7 @@ class Reducer:
         content: bytes,
         record: tuple[int, str] | None,
         facts: tuple[Fact, ...],
+        known_from: str,
     ) -> int:
         codes = {fact.code.token for fact in facts}
         resource_id = self.tx.add(
@@ -374,7 +384,7 @@ class Reducer:
             part=part,
             pointer=read.statement.pointer,
             reader=self.where.reader,
-            known_from=self.tx.now,
+            known_from=known_from,
             content=content,
             test=read.marks.test,
             labels=" ".join(read.marks.labels),
@@ -383,17 +393,10 @@ class Reducer:
         )
         self.tally.asserted += 1
         self.tally.facts += len(facts)
-        self.fresh[resource_id] = facts
         return resource_id
 
-    @property
-    def opened(self) -> list[Fact]:
-        """Facts that became known by this act, and still are."""
-        return [fact for facts in self.fresh.values() for fact in facts]
-
-    def close(self, resource_id: int, cause: str) -> None:
-        self.fresh.pop(resource_id, None)
-        self.tx.add("resource_closing", resource_id=resource_id, known_to=self.tx.now, cause=cause)
+    def close(self, known: Open, cause: str) -> None:
+        self.tx.add("resource_closing", resource_id=known.id, known_to=self.since(known), cause=cause)
 
     def flag(
         self, kind: str, reason: str, part: int, pointer: str | None, detail: str, record_id: int | None = None
@@ -410,6 +413,21 @@ class Reducer:
             at=self.tx.now,
         )
         self.tally.flagged += 1
+
+
+def add_record(tx: Tx, namespace: str, local_id: str, digest: bytes) -> tuple[int, str]:
+    """A new patient record with its key: row id and reference."""
+    ref = new_ref()
+    tx.vault.new_record_key(ref, tx.fresh_keys)
+    row_id = tx.add(
+        "patient_record",
+        ref=ref,
+        namespace=namespace,
+        local_digest=digest,
+        sealed=tx.vault.seal_of_record(ref, local_id.encode()),
+        at=tx.now,
+    )
+    return row_id, ref
 
 
 def add_validation(tx: Tx, landing_id: int, part: int, asked: Mapping[str, Sequence[str]]) -> None:

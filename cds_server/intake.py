@@ -101,8 +101,9 @@ def add_landing(
     file: str | None,
     content: bytes,
     dedup: bytes,
+    record_id: int | None = None,
 ) -> int:
-    """The Landing row, its keys and its sealed manifest; gives the row's id."""
+    """The Landing row, its keys and its sealed manifest; gives the row's id. `record_id`: whom a hook call is about."""
     tx.fresh_keys.update(pack.keys)
     manifest = None
     if meta.manifest:
@@ -122,4 +123,5 @@ def add_landing(
         pack_file=file,
         pack_digest=pack.digest,
         manifest=manifest,
+        record_id=record_id,
     )

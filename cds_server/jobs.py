@@ -1,7 +1,7 @@
 """Background work: what may follow off the path of a hook call. Leased, so that of several processes one does it.
 
-Today: full R4 validation of what hook calls brought. Its verdict is a row of its own; where a resource fails, the
-inferences of the call that brought it are flagged.
+digest      what hook calls brought becomes resource versions; a call that comes sooner digests it itself
+validate    full R4 validation of it; where a resource fails, the inferences of the call that brought it are flagged
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from adapters.readers import validation
+from adapters.readers import cds_hooks, validation
 from cds_server import logs
-from cds_server.digest import VALIDATOR, add_validation
+from cds_server.backlog import digest_landing
+from cds_server.digest import VALIDATOR, add_validation, read_sealed
 from cds_server.logs import log
 from cds_server.settings import Settings
 from cds_server.store.store import Store
@@ -30,7 +31,7 @@ from models import strict
 from models.errors import CdsError, Unreadable
 from models.nouns import instant
 
-IDLE = 0.5
+IDLE = 0.25
 """Seconds between two looks for work."""
 SETTLED = 2.0
 """Seconds after which a call's inference is on record, or never will be."""
@@ -38,6 +39,7 @@ REST = 3.0
 """Times as long as it worked: even work that only takes what nobody wants slows its neighbours on the same core."""
 LEASE = 30.0
 BATCH = 64
+FEW = 16
 _PR_SET_PDEATHSIG = 1
 """prctl(2), Linux: the kernel ends this process when its parent is gone."""
 
@@ -55,14 +57,17 @@ def run(settings: Settings, parent: int) -> None:
     store = Store.open(settings.data_dir, settings.database_url)
     holder = uuid.uuid4().hex
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_idle) as idle:
-        validator = Validator(store, idle)
+        jobs: dict[str, Callable[[], int]] = {
+            "digest": Digester(store, idle, settings.joining_systems).some,
+            "validate": Validator(store, idle).some,
+        }
         while os.getppid() == parent and not stopping.is_set():
-            began = time.monotonic()
-            try:
-                worked = lease(store, "validate", holder) and validator.some()
-            except CdsError as error:
-                log().error("background work failed", job="validate", what=error.what)
-                worked = 0
+            began, worked = time.monotonic(), 0
+            for name, some in jobs.items():
+                try:
+                    worked += lease(store, name, holder) and some()
+                except CdsError as error:
+                    log().error("background work failed", job=name, what=error.what)
             stopping.wait(min(IDLE, REST * (time.monotonic() - began)) if worked else IDLE)
     with contextlib.suppress(CdsError):
         store.close()
@@ -100,6 +105,31 @@ def lease(store: Store, name: str, holder: str) -> bool:
     if row and row[0] == holder and row[1] > instant(moment + timedelta(seconds=LEASE / 2)):
         return True
     return store.writer.submit(act).result()
+
+
+class Digester:
+    """Digests what hook calls brought, oldest first; one act a landing: none of them holds the lock for long."""
+
+    def __init__(self, store: Store, idle: Executor, joining: frozenset[str]) -> None:
+        self._store = store
+        self._idle = idle
+        self._joining = joining
+        self._cursor = 0
+
+    def some(self) -> int:
+        """Digest up to a few landings; gives how many."""
+        ids = self._store.reads.waiting(cds_hooks.REQUEST, self._cursor, FEW)
+        landings = [landing for landing in map(self._store.reads.landing, ids) if landing is not None]
+        if not landings:
+            return 0
+        parts = self._idle.map(read_sealed, landings, map(self._store.opened, landings))
+        for landing, part in zip(landings, parts, strict=True):
+            try:
+                digest_landing(self._store, landing, part, self._joining, "system")
+            except CdsError as error:  # it stays waiting: the next start, or `cds digest`, tries again
+                log().error("a hook call was not digested", landing=landing.ref, what=error.what)
+            self._cursor = landing.id
+        return len(landings)
 
 
 class Validator:

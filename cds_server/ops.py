@@ -42,6 +42,9 @@ class Metrics:
         )
         self.flags = Gauge("cds_open_flags", "Open flags by kind.", ("kind",), registry=self.registry)
         self.entries = Gauge("cds_ledger_entries", "Entries in the ledger.", registry=self.registry)
+        self.undigested = Gauge(
+            "cds_undigested_landings", "Deliveries of which no reader has seen every part.", registry=self.registry
+        )
         self.unvalidated = Gauge(
             "cds_unvalidated_resources", "Resources that wait for R4 validation.", registry=self.registry
         )
@@ -84,6 +87,7 @@ def router(store: Store, registry: Registry, metrics: Metrics) -> APIRouter:
         for kind, count in store.reads.open_flags().items():
             metrics.flags.labels(kind).set(count)
         metrics.entries.set(store.reads.head()[0])
+        metrics.undigested.set(len(store.reads.undigested()))
         metrics.unvalidated.set(store.reads.unvalidated_count())
         return Response(generate_latest(metrics.registry), media_type="text/plain; version=0.0.4")
 

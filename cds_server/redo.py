@@ -74,7 +74,7 @@ class Redo(Reducer):
         known = self.versions.get(local)
         if known is not None and known.id == resource_id:
             self.versions[local] = Open(
-                known.id, b"", known.record_id
+                known.id, b"", known.record_id, known.known_from
             )  # so that the same bytes count as another version
             self.apply(part, read)
 
@@ -86,7 +86,7 @@ class Redo(Reducer):
         sealed = self.tx.read("SELECT facts FROM resource WHERE id = ?", (resource_id,))[0][0]
         before = [_comparable(fact.plain()) for fact in self.tx.vault.open_facts(ref, sealed)] if sealed else []
         try:
-            again = [_comparable(fact.plain()) for fact in self.project(part, read, (record_id, ref))]
+            again = [_comparable(fact.plain()) for fact in self.where.project(part, read.statement, ref, self.tx.now)]
         except BadInput:
             return True
         return before != again

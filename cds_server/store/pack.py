@@ -164,7 +164,7 @@ def read_parts(
             pack.seek(length, os.SEEK_CUR)
         else:
             if frame == 0:
-                key = vault.keys.get(part_ref(landing, ordinal))
+                key = vault.key(part_ref(landing, ordinal))
             if key is None:
                 raise KeysUnavailable(
                     "the key of a part is gone: erased, or the key store was lost", where=f"part {ordinal}"

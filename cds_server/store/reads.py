@@ -94,6 +94,24 @@ class Reads:
             )
         ]
 
+    def undigested_of(self, record_ids: Sequence[int]) -> list[int]:
+        """Landings of hook calls about these records that no reader has seen, in arrival order."""
+        rows = self.query(
+            "SELECT l.id FROM landing l LEFT JOIN digestion d ON d.landing_id = l.id "
+            f"WHERE l.record_id IN ({marks(record_ids)}) AND d.id IS NULL ORDER BY l.id",
+            record_ids,
+        )
+        return [row[0] for row in rows]
+
+    def waiting(self, media_type: str, after: int, limit: int) -> list[int]:
+        """Landings of one media type beyond `after` that no reader has seen, in arrival order."""
+        rows = self.query(
+            "SELECT l.id FROM landing l LEFT JOIN digestion d ON d.landing_id = l.id "
+            "WHERE l.id > ? AND l.media_type = ? AND d.id IS NULL ORDER BY l.id LIMIT ?",
+            (after, media_type, limit),
+        )
+        return [row[0] for row in rows]
+
     # -- persons -------------------------------------------------------------------------------------------------------
 
     def record(self, namespace: str, local_id: str) -> RecordRow | None:
@@ -143,20 +161,15 @@ class Reads:
 
     # -- facts ---------------------------------------------------------------------------------------------------------
 
-    def facts(
-        self, record_ids: Sequence[int], codes: frozenset[str], at: str = FOREVER, *, before: int = 1 << 62
-    ) -> list[Fact]:
-        """Facts of these records with these codes (`system|code`) as known at that instant, unordered.
-
-        `before`: only those that entries before this one wrote.
-        """
+    def facts(self, record_ids: Sequence[int], codes: frozenset[str], at: str = FOREVER) -> list[Fact]:
+        """Facts of these records with these codes (`system|code`) as known at that instant, unordered."""
         wanted = _sorted(codes)
         rows = self.query(
             "SELECT p.ref, r.facts FROM resource r JOIN patient_record p ON p.id = r.record_id "
             "LEFT JOIN resource_closing c ON c.resource_id = r.id AND c.known_to <= ? "
             f"WHERE r.record_id IN ({marks(record_ids)}) AND r.code IN ({marks(wanted)}) AND r.known_from <= ? "
-            "AND r.id < ? AND c.id IS NULL",
-            (at, *record_ids, *wanted, at, min(before << 20, (1 << 62))),
+            "AND c.id IS NULL",
+            (at, *record_ids, *wanted, at),
         )
         return [
             fact for ref, sealed in rows for fact in self._vault.open_facts(ref, sealed) if fact.code.token in codes

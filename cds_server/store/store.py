@@ -102,6 +102,13 @@ class Store:
             return body
         raise RecordUnavailable("a landing has no such part", where=f"landing {landing.ref} part {ordinal}")
 
+    def opened(self, landing: LandingRow) -> bytes | None:
+        """The bytes of a landing of one part; None where they cannot be opened any more."""
+        try:
+            return self.part(landing, 0)
+        except RecordUnavailable:
+            return None
+
     def manifest(self, landing: LandingRow) -> bytes:
         return self.vault.open(part_ref(landing.ref, MANIFEST), landing.manifest) if landing.manifest else b"{}"
 

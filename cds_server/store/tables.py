@@ -69,6 +69,8 @@ class Landing(SQLModel, table=True):
     """SHA-256 of the sealed pack: it can be checked without any key."""
     manifest: bytes | None = _bytes(nullable=True)
     """Sealed."""
+    record_id: int | None = _big(index=True, nullable=True)
+    """Whom a hook call is about: what it brought is looked for before it is digested. (Migration 0002.)"""
 
 
 class Digestion(SQLModel, table=True):

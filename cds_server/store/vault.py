@@ -204,6 +204,8 @@ class Vault:
     def __init__(self, keys: KeyStore | ClosedKeys) -> None:
         self.keys = keys
         self._index = keys.secret("index")
+        self.unsaved: dict[bytes, bytes] = {}
+        """Keys of acts whose transaction is still open: a later act of the same group may open what they sealed."""
         self._records: OrderedDict[str, AESGCM] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -220,9 +222,12 @@ class Vault:
         fresh[ref] = key
         return Sealed(AESGCM(key).encrypt(_NONCE, payload, ref), commitment(key, payload))
 
+    def key(self, ref: bytes) -> bytes | None:
+        return self.unsaved.get(ref) or self.keys.get(ref)
+
     def open(self, ref: bytes, cipher: bytes) -> bytes:
         """The payload. Raises KeysUnavailable when its key is gone (lost, or destroyed by an erasure)."""
-        key = self.keys.get(ref)
+        key = self.key(ref)
         if key is None:
             raise KeysUnavailable("the key of this object is gone: erased, or the key store was lost")
         try:
@@ -258,7 +263,7 @@ class Vault:
         with self._lock:
             known = self._records.get(ref)
         if known is None:
-            key = self.keys.get(record_key_ref(ref))
+            key = self.key(record_key_ref(ref))
             if key is None:
                 raise KeysUnavailable("the key of this patient record is gone: erased, or the key store was lost")
             known = AESGCM(key)

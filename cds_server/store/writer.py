@@ -187,6 +187,7 @@ class _Group:
             self._cursor.execute("ROLLBACK TO SAVEPOINT act")
         else:
             self.outcomes.append((act, result, None))
+            self._vault.unsaved.update(tx.fresh_keys)
             self._keys.update(tx.fresh_keys)
             self._seq, self._chain = tx.head
         self._cursor.execute("RELEASE SAVEPOINT act")
@@ -200,11 +201,17 @@ class _Group:
     def close(self) -> None:
         """Give the connection and the lock back."""
         self._transaction.__exit__(None, None, None)
+        self._forget()
+
+    def _forget(self) -> None:
+        for ref in self._keys:
+            self._vault.unsaved.pop(ref, None)
 
     def give_up(self, error: BaseException) -> None:
         """Roll back; the lock is free again."""
         with contextlib.suppress(Exception):
             self._transaction.__exit__(type(error), error, error.__traceback__)
+        self._forget()
 
 
 class Writer:

@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 
 from cds_server.app import Parts, build, create_app
 from cds_server.audit import audit
+from cds_server.backlog import digest_backlog
 from cds_server.decisions import now
 from cds_server.reproduce import all_refs, load
 from cds_server.settings import Settings
@@ -58,11 +59,12 @@ def test_a_call_sees_its_own_values_and_not_those_it_replaced(settings: Settings
 
 
 def test_what_a_hook_knew_is_what_the_store_says_was_known(settings: Settings) -> None:
-    """A call asks inside its own act; asked again afterwards, as of then, the facts are the same."""
+    """What a call brings is digested later; asked afterwards, as of then, the facts are the same."""
     parts = build(settings)
     with TestClient(create_app(parts), client=("127.0.0.1", 5000)) as client:
         for size in (2.5, 3.5):
             assert client.post(SERVICE, json=hook(size)).status_code == 200
+        digest_backlog(parts.store, frozenset(), "system")
         scorer = parts.registry.scorer("breast-cancer-prognosis")
         record = parts.store.reads.record("sandbox", "jenny-m")
         assert record is not None
@@ -97,6 +99,7 @@ def test_what_could_not_be_read_is_told_on_the_card(settings: Settings) -> None:
         assert card["summary"].startswith("Estimated 10-year survival: 87 %")
         assert "One resource of this request could not be read and had no part in this" in card["detail"]
         assert "a text where" not in card["detail"]
+        digest_backlog(parts.store, frozenset(), "system")
         assert parts.store.reads.open_flags() == {"quarantine": 1}
     assert audit(settings.data_dir, settings.database_url, deep=True).findings == ()
 

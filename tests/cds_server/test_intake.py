@@ -225,7 +225,6 @@ def test_retry_reads_what_a_newer_reader_understands(store: Store, monkeypatch: 
     real = fhir.read
 
     def newer(part: Any) -> Any:
-        from dataclasses import replace
 
         return real(part.but(body=part.body.replace(b'"observation"', b'"Observation"')))
 

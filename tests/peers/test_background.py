@@ -20,10 +20,15 @@ def until(holds: Callable[[], bool], seconds: float = 40.0) -> None:
         time.sleep(0.2)
 
 
-def unvalidated(server: Server) -> float:
-    found = re.search(r"^cds_unvalidated_resources (\S+)$", server.http.get("/metrics").text, re.MULTILINE)
-    assert found
-    return float(found[1])
+def left(server: Server) -> float:
+    """What waits for its digest or its validation."""
+    found = re.findall(r"^cds_un(?:digested_landings|validated_resources) (\S+)$", metrics(server), re.MULTILINE)
+    assert len(found) == 2
+    return sum(map(float, found))
+
+
+def metrics(server: Server) -> str:
+    return server.http.get("/metrics").text
 
 
 def children(server: Server) -> list[int]:
@@ -37,7 +42,7 @@ def test_an_invalid_resource_flags_the_inference_that_rests_on_its_call(server: 
     body = hook("jenny-m.patient-view")
     body["prefetch"]["observations"]["entry"][0]["resource"]["performer"] = "not a list"
     of_inference(server.call(body))
-    until(lambda: unvalidated(server) == 0)
+    until(lambda: left(server) == 0)
     flags = [flag for flag in server.ask("work", "list", "--kind", "flag") if flag["reason"] == "invalid-resource"]
     assert [flag["pointer"] for flag in flags] == ["/prefetch/observations/entry/0/resource"]
     assert flags[0]["inference_id"] is not None
@@ -51,6 +56,6 @@ def test_background_work_that_dies_is_started_again(server: Server) -> None:
     (first,) = children(server)
     os.kill(first, signal.SIGKILL)
     of_inference(server.call(hook("maria-k.patient-view")))
-    until(lambda: unvalidated(server) == 0)
+    until(lambda: left(server) == 0)
     assert "background work died" in server.told()
     assert children(server) != [first]

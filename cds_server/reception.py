@@ -1,0 +1,326 @@
+"""A hook call's own data: durable first, then read, then set beside what was known.
+
+    land      the request's bytes, and the patient record that they are about: durable before anything is scored
+    arrived   what its resources state, as facts; where they restate a stored resource, they take its place
+    digest    what was landed becomes resource versions a moment later, off the path (`jobs.Digester`)
+
+A call never misses what an earlier one brought: where a delivery about the same person still waits for its digest, it
+is digested before this call is answered. A call whose data could join two records, or whose subject must be looked up,
+is digested at once, in the same act: whose facts they are must be settled before they are scored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from adapters.readers import cds_hooks
+from adapters.readers.subjects import identifiers_of, subject_of
+from cds_server.digest import (
+    PartRead,
+    Read,
+    Reducer,
+    Where,
+    add_record,
+    as_read,
+    close_digest,
+    read_sealed,
+    reader_id,
+    where_of,
+)
+from cds_server.hooks import prefetch
+from cds_server.hooks.context import HookRequest
+from cds_server.hooks.routes import Caller
+from cds_server.hooks.service import ServiceSpec
+from cds_server.intake import add_landing
+from cds_server.settings import Settings
+from cds_server.store.entropy import new_ref
+from cds_server.store.pack import INLINE, PackWriter
+from cds_server.store.reads import ActReads, Reads, RecordRow
+from cds_server.store.store import Store
+from cds_server.store.writer import Tx
+from models.errors import BadInput, CdsError, WrongPatient
+from models.nouns import Fact, LandingMeta, Snapshot
+from models.scoring import Scorer
+
+_EHR_SOURCE = "cds-hooks"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known about the person behind a record at one instant, as far as a caller may see it."""
+
+    person: str
+    records: tuple[RecordRow, ...]
+    facts: tuple[Fact, ...]
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """The request is durable, and what it states is known."""
+
+    landing_id: int
+    record: RecordRow
+    known: Known
+    unread: tuple[str, ...]
+    """Pointers of what the request brought and nobody could read: in quarantine, and told on the card."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    """A request's sealed bytes: in memory, or in a blob file."""
+
+    pack: PackWriter
+    inline: bytes | None
+    file: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What the act of a landing leaves for afterwards."""
+
+    landing_id: int
+    where: Where
+    record: RecordRow
+    at: str
+    records: tuple[RecordRow, ...]
+    """Of the person, as joined now."""
+    stored: tuple[Fact, ...]
+    """What the person's visible records say to the model's questions."""
+    same: frozenset[str] = frozenset()
+    """Pointers of what the request only repeats."""
+    unread: tuple[str, ...] | None = None
+    """None: the digest follows later."""
+
+
+class Reception:
+    """Takes a call's data in."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._store = store
+        self._settings = settings
+        self._blobs = store.data_dir / "blobs"
+
+    async def read(self, spec: ServiceSpec, request: HookRequest) -> tuple[Read, ...]:
+        """What the prefetch states. Raises: WrongPatient, where it holds a resource of another patient; BadInput."""
+        prefetch.check_patient(request, subject_of)
+        stated = cds_hooks.read_request({"prefetch": request.prefetch, "fhirServer": request.fhir_server})
+        reads = tuple(map(as_read, stated))
+        await prefetch.complete(spec.prefetch, spec.required, request)
+        return reads
+
+    async def land(
+        self, scorer: Scorer, request: HookRequest, reads: tuple[Read, ...], caller: Caller, received: str
+    ) -> Landed:
+        """Land the request, and look up what is known then."""
+        packed = await self._pack(request)
+        settled = all(read.subject is None or read.subject.local_id == request.patient_id for read in reads)
+        claims = [read for read in reads if self._may_join(read)]
+
+        def act(tx: Tx) -> _Kept:
+            record, made_here = self._record(tx, caller.namespace, request.patient_id)
+            if not made_here:
+                self._catch_up(tx, record, caller)
+            landing_id, where = self._add_landing(tx, packed, caller, received, record)
+            reducer = Reducer(tx, where, self._settings.joining_systems)
+            same = frozenset[str]() if made_here else _unchanged(reducer, reads)
+            if not settled or any(claim.statement.pointer not in same for claim in claims):
+                return self._at_once(reducer, scorer, landing_id, record, reads, caller)
+            found = ActReads(tx)
+            records = (record,) if made_here else self._person(found, record, tx.now)
+            stored = () if made_here else self._stored(found, scorer, record, records, tx.now)
+            return _Kept(landing_id, where, record, tx.now, records, tuple(stored), same)
+
+        kept = await self._store.writer.write(act)
+        facts, unread = _beside(kept, reads) if kept.unread is None else (kept.stored, kept.unread)
+        return Landed(kept.landing_id, kept.record, self._seen(scorer, kept, facts), unread)
+
+    async def refuse(
+        self,
+        request: HookRequest,
+        caller: Caller,
+        received: str,
+        error: CdsError,
+        *,
+        record: Callable[[Tx, int, str], None],
+    ) -> None:
+        """Keep the bytes of what was refused, with a Flag that somebody must look at; `record` adds the Call."""
+        packed = await self._pack(request)
+        safety = isinstance(error, WrongPatient)
+
+        def act(tx: Tx) -> None:
+            landing_id, where = self._add_landing(tx, packed, caller, received, None)
+            tx.add(
+                "digestion",
+                landing_id=landing_id,
+                reader=where.reader,
+                part_from=0,
+                part_to=1,
+                statements=0,
+                quarantined=1,
+            )
+            tx.add(
+                "flag",
+                kind="flag" if safety else "quarantine",
+                reason="wrong-patient" if safety else "unreadable",
+                landing_id=landing_id,
+                part=0,
+                pointer=error.where,
+                detail=error.what,
+                at=tx.now,
+            )
+            record(tx, landing_id, where.landing)
+
+        await self._store.writer.write(act)
+
+    async def _pack(self, request: HookRequest) -> _Packed:
+        """The request's bytes, sealed; a large one is on disk already, written where nobody waits for it."""
+        body = request.without_token()
+        pack = self._store.pack_writer(new_ref())
+
+        def seal() -> _Packed:
+            pack.write(body)
+            pack.end_part()
+            return _Packed(pack, *pack.settle(self._blobs))
+
+        return seal() if len(body) < INLINE // 2 else await asyncio.to_thread(seal)
+
+    # -- inside the act ------------------------------------------------------------------------------------------------
+
+    def _record(self, tx: Tx, namespace: str, local_id: str) -> tuple[RecordRow, bool]:
+        """The patient record that a call is about, and whether it was made here."""
+        digest = tx.vault.index("local", namespace, "Patient", local_id)
+        known = tx.read(
+            "SELECT id, ref FROM patient_record WHERE namespace = ? AND local_digest = ?", (namespace, digest)
+        )
+        if known:
+            return RecordRow(known[0][0], known[0][1], namespace), False
+        return RecordRow(*add_record(tx, namespace, local_id, digest), namespace), True
+
+    def _catch_up(self, tx: Tx, record: RecordRow, caller: Caller) -> None:
+        """Digest what calls about this person brought and no reader has seen, in the order in which it came."""
+        found = ActReads(tx)
+        for landing_id in found.undigested_of(found.person(record.id)):
+            landing = found.landing(landing_id)
+            if landing is not None:
+                part = read_sealed(landing, self._store.opened(landing))
+                reducer = Reducer(tx, where_of(landing), self._settings.joining_systems)
+                reducer.run([part])
+                close_digest(tx, reducer, (0, 1), len(part.reads), actor(caller))
+
+    def _add_landing(
+        self, tx: Tx, packed: _Packed, caller: Caller, received: str, record: RecordRow | None
+    ) -> tuple[int, Where]:
+        pack, ref = packed.pack, packed.pack.landing
+        meta = LandingMeta(_EHR_SOURCE, caller.namespace, cds_hooks.REQUEST, received)
+        dedup = tx.vault.index("landing", ref)
+        landing_id = add_landing(
+            tx, meta, ref, pack, packed.inline, packed.file, pack.content, dedup, record.id if record else None
+        )
+        tx.entry(
+            "land",
+            actor(caller),
+            {
+                "landing": ref,
+                "source": _EHR_SOURCE,
+                "namespace": caller.namespace,
+                "parts": 1,
+                "pack": pack.digest.hex(),
+            },
+        )
+        return landing_id, Where(landing_id, ref, caller.namespace, reader_id(cds_hooks.REQUEST), received)
+
+    def _may_join(self, read: Read) -> bool:
+        """Whether it is a Patient with an identifier of a joining system."""
+        statement, joining = read.statement, self._settings.joining_systems
+        if statement.resource_type != "Patient" or statement.body is None or not joining:
+            return False
+        return any(system in joining for system, _, _ in identifiers_of(statement.body))
+
+    def _at_once(
+        self,
+        reducer: Reducer,
+        scorer: Scorer,
+        landing_id: int,
+        record: RecordRow,
+        reads: tuple[Read, ...],
+        caller: Caller,
+    ) -> _Kept:
+        """Digest in the act of the landing: whose facts these are, only the record can tell."""
+        tx = reducer.tx
+        reducer.run([PartRead(0, reads)])
+        close_digest(tx, reducer, (0, 1), len(reads), actor(caller))
+        found = ActReads(tx)
+        records = self._person(found, record, tx.now)
+        stored = self._stored(found, scorer, record, records, tx.now)
+        return _Kept(
+            landing_id, reducer.where, record, tx.now, records, tuple(stored), frozenset(), tuple(reducer.unread)
+        )
+
+    # -- what is known -------------------------------------------------------------------------------------------------
+
+    def known(self, scorer: Scorer, record: RecordRow, at: str) -> Known:
+        """What is, or was, known about the person behind a record, as far as it was digested."""
+        reads = self._store.reads
+        records = self._person(reads, record, at)
+        stored = self._stored(reads, scorer, record, records, at)
+        return self._seen(scorer, _Kept(0, Where(0, "", "", ""), record, at, records, tuple(stored)), stored)
+
+    def _person(self, reads: Reads, record: RecordRow, at: str) -> tuple[RecordRow, ...]:
+        ids = reads.person(record.id, at)
+        return (record,) if ids == (record.id,) else tuple(reads.records(ids))
+
+    def _stored(
+        self, reads: Reads, scorer: Scorer, record: RecordRow, records: Iterable[RecordRow], at: str
+    ) -> list[Fact]:
+        visible = self._visible(record, records)
+        return reads.facts([each.id for each in visible], scorer.facts_wanted(), at)
+
+    def _visible(self, record: RecordRow, records: Iterable[RecordRow]) -> tuple[RecordRow, ...]:
+        """Only records of namespaces that the caller's EHR may see."""
+        ehr = self._settings.ehr(record.namespace)
+        return tuple(each for each in records if each.namespace == record.namespace or each.namespace in ehr.sees)
+
+    def _seen(self, scorer: Scorer, kept: _Kept, facts: Iterable[Fact]) -> Known:
+        """What of these facts the caller's EHR may see and the model asks for; facts that are marked as test data only
+        where that EHR is one for tests."""
+        records = self._visible(kept.record, kept.records)
+        refs, wanted = {each.ref for each in records}, scorer.facts_wanted()
+        test = self._settings.ehr(kept.record.namespace).test
+        seen = [fact for fact in facts if fact.record in refs and fact.code.token in wanted and (test or not fact.test)]
+        return Known(person=kept.records[0].ref, records=records, facts=Snapshot.ordered(seen), at=kept.at)
+
+
+def actor(caller: Caller) -> str:
+    return f"ehr:{caller.namespace}"
+
+
+def _unchanged(reducer: Reducer, reads: tuple[Read, ...]) -> frozenset[str]:
+    """Pointers of the resources whose open version says the same already."""
+    reducer.look_up([PartRead(0, reads)])
+    return frozenset(read.statement.pointer for read in reads if reducer.repeats(read))
+
+
+def _beside(kept: _Kept, reads: tuple[Read, ...]) -> tuple[Iterable[Fact], tuple[str, ...]]:
+    """Stored facts with those of the request beside them, and the pointers of what could not be read.
+
+    A resource that the request states anew replaces what its stored version said, also where it cannot be read: the
+    same that the digest will do.
+    """
+    ref, where = kept.record.ref, kept.where
+    stated: dict[str, tuple[Fact, ...]] = {}
+    unread: list[str] = []
+    for read in reads:
+        statement = read.statement
+        if read.subject is None or statement.pointer in kept.same:
+            continue
+        name = f"{statement.resource_type}/{statement.local_id}"
+        try:
+            stated[name] = where.project(0, statement, ref, where.known_from or kept.at)
+        except BadInput:
+            stated[name] = ()
+            unread.append(statement.pointer)
+    stored = [fact for fact in kept.stored if fact.record != ref or fact.source.resource not in stated]
+    return [*stored, *(fact for facts in stated.values() for fact in facts)], tuple(unread)
