@@ -33,8 +33,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="a bare FastAPI route")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--answer-bytes", type=int, required=True)
+    parser.add_argument("--processes", type=int, default=1)
     args = parser.parse_args()
-    run_app(create_app(args.answer_bytes), "127.0.0.1", args.port)
+    run_app(create_app(args.answer_bytes), "127.0.0.1", args.port, processes=args.processes)
 
 
 if __name__ == "__main__":

@@ -91,17 +91,19 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def serving(data_dir: Path) -> Iterator[tuple[int, int]]:
-    """`cds serve` on an instance, one worker, as it ships: gives (port, pid)."""
+def serving(data_dir: Path, processes: int = 1) -> Iterator[tuple[int, int]]:
+    """`cds serve` on an instance, as it ships: gives (port, pid)."""
     port = free_port()
-    yield from _running([*program(), "serve", "--port", str(port)], port, environment(data_dir), "readyz")
+    command = [*program(), "serve", "--port", str(port), "--workers", str(processes)]
+    yield from _running(command, port, environment(data_dir), "readyz")
 
 
 @contextlib.contextmanager
-def bare(answer_bytes: int) -> Iterator[tuple[int, int]]:
+def bare(answer_bytes: int, processes: int = 1) -> Iterator[tuple[int, int]]:
     """The bare FastAPI route, run by the same uvicorn settings."""
     port = free_port()
     command = [sys.executable, "-m", "benchmarks._bare", "--port", str(port), "--answer-bytes", str(answer_bytes)]
+    command += ["--processes", str(processes)]
     yield from _running(command, port, dict(os.environ), "healthz")
 
 

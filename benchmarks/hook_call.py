@@ -28,6 +28,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=8.0, help="of each round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--latency-seconds", type=float, default=20.0, help="of each measurement at half rate")
+    parser.add_argument("--processes", type=int, default=1, help="of either server")
     parser.add_argument("--types", nargs="*", default=[], help="preload only these resource types (default: all)")
     parser.add_argument("--instance", type=Path, help="copy this preloaded data directory instead of preloading")
     args = parser.parse_args()
@@ -51,10 +52,10 @@ def _preload(instance: Path, args: argparse.Namespace) -> None:
 def _measure(instance: Path, args: argparse.Namespace) -> bool:
     ours: list[float] = []
     bares: list[float] = []
-    with _bench.serving(instance) as (port, _):
+    with _bench.serving(instance, args.processes) as (port, _):
         size = drive(port, 2.0).answer_bytes
         assert size, "no answer came while the server warmed up"
-        with _bench.bare(size) as (bare_port, _):
+        with _bench.bare(size, args.processes) as (bare_port, _):
             for _ in range(args.rounds):
                 ours.append(drive(port, args.seconds).rate)
                 bares.append(drive(bare_port, args.seconds, check=False).rate)

@@ -118,9 +118,13 @@ def _one_of_several(settings: Settings, listening: socket.socket) -> None:
     worker(settings, listening)
 
 
-def run_app(app: Any, host: str, port: int) -> None:
+def run_app(app: Any, host: str, port: int, *, processes: int = 1) -> None:
     """Serve another application (the sandbox) until stopped."""
     listening = bind(host, port)
+    for _ in range(processes - 1):
+        if os.fork() == 0:
+            jobs.end_with_parent(signal.SIGTERM)
+            break
     try:
         _run(app, listening)
     finally:

@@ -28,6 +28,7 @@ _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _PLACE = re.compile(r"\(byte (\d+)\)")
 
 _decode = msgspec.json.Decoder(float_hook=Decimal).decode
+_encode = msgspec.json.Encoder().encode
 
 
 def loads(raw: bytes, *, what: str = "the body") -> Any:
@@ -53,7 +54,7 @@ def loads(raw: bytes, *, what: str = "the body") -> Any:
         raise Malformed(f"{what} holds a number that this server does not take, or is nested too deeply") from None
     if b"\\u0000" in raw and _holds_nul(value):
         raise Malformed(f"{what} holds the character NUL")
-    if outside.count(b":") != _members(value):
+    if outside.count(b":") != _members(raw, value):
         raise Malformed(f"{what} names a member twice in one object")
     return value
 
@@ -88,21 +89,23 @@ def _too_deep(outside: bytes) -> bool:
     return bool(brackets)
 
 
-def _members(value: Any) -> int:
-    """How many members all objects in a value have together."""
+def _members(raw: bytes, value: Any) -> int:
+    """How many members all objects in a value have together.
+
+    Where nothing in the text is escaped, a quote and a colon stand side by side in its compact form after the name of a
+    member only: C code writes it, and C code counts.
+    """
+    if b"\\" not in raw:
+        return _encode(value).count(b'":')
     count = 0
     stack = [value]
     while stack:
         top = stack.pop()
         if type(top) is dict:
             count += len(top)
-            for member in top.values():
-                if type(member) is dict or type(member) is list:
-                    stack.append(member)
+            stack += top.values()
         elif type(top) is list:
-            for member in top:
-                if type(member) is dict or type(member) is list:
-                    stack.append(member)
+            stack += top
     return count
 
 

@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -217,6 +218,7 @@ def clean(text: str) -> str:
     return " ".join("".join(c for c in line if c in _JOINERS or unicodedata.category(c) not in _NEVER).split())
 
 
+@lru_cache(maxsize=4096)
 def escape(text: str) -> str:
     """Text from outside, as Markdown and as HTML that shows exactly this text and does nothing.
 
@@ -225,7 +227,7 @@ def escape(text: str) -> str:
     text, and HTML too. What stays as it is, because nothing can come of it: `, ; / % (`, and `. - + : )` where they
     belong to a number, a date or a sentence ("2.5 mm", "2018-03-16", "+6.0", "HER2+", "(pN0)."). Autolink extensions
     look at text after references are resolved, so an invisible word joiner stands inside what they would find (`www.`,
-    `://`, `@`).
+    `://`, `@`). Most of what stands on a card stands on the next one, too: what was escaped lately is kept.
     """
     line = clean(text)
     return _PUNCTUATION.sub(lambda match: _escaped(line, match.start()), line)
