@@ -11,7 +11,7 @@ import pytest
 from models.modalities import clinical
 from models.nouns import ModelVersion
 from models.shelf import SHIPPED
-from models.training import predict_breast, release, release_predict_breast
+from models.training import predict_breast, release_predict_breast, sources
 
 
 def test_every_shipped_byte_comes_out_again(tmp_path: Path) -> None:
@@ -24,7 +24,8 @@ def test_every_shipped_byte_comes_out_again(tmp_path: Path) -> None:
 
 def test_manifest_names_the_encoder_and_the_sources_of_today(predict_breast: ModelVersion) -> None:
     assert predict_breast.manifest["modalities"][0]["encoder"] == clinical.ENCODER
-    assert predict_breast.manifest["training"]["sources"] == release.sources_digest()
+    now = sources.sources(release_predict_breast.__name__, data=release_predict_breast.READ)
+    assert predict_breast.manifest["training"]["sources"] == now
 
 
 def test_coefficients_are_those_of_the_official_program(peer_data: Path) -> None:
