@@ -39,6 +39,7 @@ class Move:
 class Score:
     """What the model said, or why it said nothing.
 
+    A model that publishes no probability (points, descriptions) speaks by its outputs alone.
     base + sum of contribution amounts (in this order, float64) == logit, exactly.
     """
 
@@ -62,8 +63,10 @@ class Score:
 
     def __post_init__(self) -> None:
         if self.abstained is None:
+            if self.logit is None and self.probability is None and self.outputs:
+                return
             if self.logit is None or self.probability is None:
-                raise ValueError("a score that did not abstain has a logit and a probability")
+                raise ValueError("a score that did not abstain has a logit and a probability, or outputs alone")
             total = self.base
             for contribution in self.contributions:
                 total += contribution.amount
@@ -84,7 +87,7 @@ class Score:
         plain: dict[str, Any] = {"model": self.model, "base": whole(self.base)}
         if self.abstained is not None:
             plain["abstained"] = self.abstained
-        else:
+        elif self.logit is not None:
             plain["logit"], plain["probability"] = self.logit, self.probability
         if self.contributions:
             plain["contributions"] = [contribution.plain() for contribution in self.contributions]
