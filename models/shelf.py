@@ -85,6 +85,11 @@ class Shelf:
         raise NotFound("no such model version on the shelf")
 
 
+def is_version(text: str) -> bool:
+    """Whether a version may be called so: it is a directory's name."""
+    return _WORD.fullmatch(text) is not None
+
+
 def problems(directory: Path) -> list[str]:
     """What is wrong with one version's directory, one sentence per file."""
     try:

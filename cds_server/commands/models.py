@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cds_server.commands import recalibrating
 from cds_server.commands.opening import actor_of, common, emit, existing, parts_of, settings_of, table
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     run_.add_argument("model", metavar="NAME[@V]")
     run_.add_argument("--features", required=True, metavar="FILE.csv", help="columns named as in the manifest")
     run_.add_argument("--out", metavar="FILE.csv", help="default: standard output")
+    recalibrating.arguments(verbs.add_parser("recalibrate", help="fit a model to a site's own outcomes: a new version"))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -62,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
             "\n".join(f"{model}: " + ("ok" if not wrong else "; ".join(wrong)) for model, wrong in found.items()),
         )
         return 1 if any(found.values()) else 0
+    if args.verb == "recalibrate":
+        return recalibrating.run(args, settings, shelf)
     name, _, version = args.model.partition("@")
     model = shelf.get(name, version or None)
     if args.verb == "show":

@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from models import recalibration, shelf, shelving
+from models import recalibration, shelving
 from models.calibration import sigmoid
 from models.errors import BadInput, Conflict, ContractMismatch, DigestMismatch, Refused
 from models.outcomes import Outcomes, read
 from models.score import Contribution, Move, Score
-from models.shelf import SHIPPED, Shelf
+from models.shelf import Shelf
 from models.site_line import SiteLine, line_of
-
-ID = "some-model@1.0.0"
+from tests.models.some_model import ID, outcomes, put_some_model
 
 
 def site(n: int, *, intercept: float = 0.0, slope: float = 1.0, seed: int = 1) -> Outcomes:
-    """Patients whose true logit is intercept + slope x the stated one, lost at random, followed for eight years."""
-    rng = np.random.Generator(np.random.PCG64(seed))
-    stated = rng.normal(-1.2, 0.9, n)
-    rate = -np.log1p(-sigmoid(intercept + slope * stated)) / 60.0
-    happens, lost = rng.exponential(1.0 / rate), np.minimum(rng.exponential(200.0, n), 96.0)
-    lines = [
-        f"{number},{logit:.6f},{max(min(at, to), 0.001):.4f},{int(at <= to)}"
-        for number, (logit, at, to) in enumerate(zip(stated, happens, lost, strict=True))
-    ]
-    return read("\n".join(["id,logit,time,event", *lines]).encode(), ID)
+    return read(outcomes(n, intercept=intercept, slope=slope, seed=seed), ID)
 
 
 def test_a_large_site_gets_the_line_that_its_patients_follow() -> None:
@@ -186,17 +175,8 @@ def put(model, parents: Shelf, root: Path, fitted: recalibration.Recalibration) 
 
 @pytest.fixture
 def parents(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
-    """A shelf with a version that may be recalibrated: PREDICT's graphs under another name, without its curves."""
     root = tmp_path_factory.mktemp("parents")
-    source = Shelf().get("predict-breast")
-    manifest = {**source.manifest, "name": "some-model", "version": "1.0.0", "horizon_months": 60}
-    part = manifest["modalities"][0]
-    manifest["modalities"] = [{**part, "curves": {name: [None] * 12 for name in part["curves"]}}]
-    directory = root / "some-model" / "1.0.0"
-    directory.mkdir(parents=True)
-    for name in source.files:
-        (directory / name).write_bytes((SHIPPED / "predict-breast" / source.version / name).read_bytes())
-    (directory / shelf.MANIFEST).write_text(json.dumps(manifest, sort_keys=True))
+    put_some_model(root)
     return Shelf((root,))
 
 
