@@ -54,6 +54,8 @@ _REQUIRED = {
     "nodes": "number of positive nodes",
     "er": "ER status",
 }
+"""What PREDICT requires; another model of this modality states its own in its part of the manifest (`required`)."""
+_ANY_AGE = (0.0, 150.0)
 
 Slots = dict[str, list[Fact]]
 
@@ -253,7 +255,7 @@ def _age(slots: Slots, tumour: _Tumour, size: Feature) -> Feature:
     if birth is None or day is None:
         which = "birth" if birth is None else "diagnosis"
         return Feature("age", features.NAN, True, ids, "unknown", None, f"no usable date of {which}")
-    age = day.year - birth.year - ((day.month, day.day) < (birth.month, birth.day))
+    age = features.completed_years(birth, day)
     if birth.partial or day.partial:
         notes.append("a date is known to the month or year only: its middle was taken")
     note = "; ".join(notes) or None
@@ -287,11 +289,12 @@ def _what_if(found: dict[str, Feature], what_if: object, manifest: JSON) -> None
 
 
 def _lacking(found: dict[str, Feature], manifest: JSON) -> str | None:
-    lacking = [words for name, words in _REQUIRED.items() if found[name].missing]
+    required = manifest.get("required", _REQUIRED)
+    lacking = [words for name, words in required.items() if found[name].missing]
     if lacking:
         return f"required and not usable: {', '.join(lacking)}"
-    low, high = manifest["population"]["age"]
-    if not low <= found["age"].value <= high:
+    low, high = manifest["population"].get("age", _ANY_AGE)
+    if "age" in required and not low <= found["age"].value <= high:
         return f"the equation holds for an age of {low:g} to {high:g} years at diagnosis"
     return None
 
