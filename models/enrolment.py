@@ -20,6 +20,7 @@ import numpy as np
 
 import models.modalities
 from models.errors import Conflict, ContractMismatch, DigestMismatch, ModelFault, TooLarge
+from models.explain import Explainer
 from models.modalities import Modality, declared
 from models.nouns import JSON, ModelVersion
 from models.plugins import discover
@@ -82,13 +83,14 @@ def read(folder: Path) -> Submission:
 def check(submission: Submission, directory: Path, manifest_digest: str) -> ModelVersion:
     """Load the version as it was staged in `directory`: encoders, digests, shapes of graphs and head, a trial run.
 
-    Raises: ModelFault and its kinds, as `Scorer` does.
+    Raises: ModelFault and its kinds, as `Scorer` and `Explainer` do.
     """
     digests = {name: sha256(body).hexdigest() for name, body in submission.files.items()}
     manifest = {**submission.manifest, "files": digests}
     model = ModelVersion(manifest["name"], manifest["version"], manifest, manifest_digest, digests)
     try:
         Scorer(model, directory)
+        Explainer(model, directory)
         for part in manifest["modalities"]:
             _try(part, manifest, digests, directory)
     except (KeyError, TypeError, ValueError, IndexError) as error:

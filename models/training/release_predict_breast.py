@@ -67,6 +67,14 @@ OTHER_INPUTS = {
     "screen": ("Detected by screening", "what-if input only: no mCODE element states it", "the equation takes 0.204"),
 }
 
+EXPLAIN = {
+    "kind": "what-if",
+    "reference": {"size": 20.0, "nodes": 0.0, "grade": 9.0, "her2": 9.0, "ki67": 9.0, "pr": 9.0},
+    "text": (
+        "What the 10-year risk would be with a tumour of 20 mm (the border of T1 and T2), with no positive node, or "
+        "with this grade or marker unknown to the equation: one at a time, not to be added up."
+    ),
+}
 CARD = {
     "developer": "Equation: the PREDICT team, University of Cambridge. Graph and integration: the cds-server project",
     "users": "members of a tumour board",
@@ -130,6 +138,7 @@ def manifest() -> dict[str, Any]:
                     for output in ("survival", "breast_mortality")
                 },
                 "z": "logit of the 10-year risk of dying of breast cancer after surgery alone",
+                "explain": EXPLAIN,
                 "features": clinical.DEFINITIONS,
             }
         ],
@@ -140,6 +149,7 @@ def manifest() -> dict[str, Any]:
             "inputs": inputs,
             "outputs": outputs,
             "text": "Identity: one modality, weight 1, no interval.",
+            "no_band": "PREDICT publishes no band of uncertainty, so none is drawn",
         },
         "rules": RULES,
         "parameters": {name: list(value) for name, value in PARAMETERS.items()},
