@@ -100,7 +100,7 @@ class Head:
         )  # fmt: skip
 
     def _why(self, there: frozenset[str], reasons: Mapping[str, str]) -> str:
-        absent = [reasons[name] for name in self.modalities if name in reasons]
+        absent = list(dict.fromkeys(reasons[name] for name in self.modalities if name in reasons))
         if not there:
             return "; ".join(absent) or "no modality is available"
         names = " and ".join(name for name in self.modalities if name in there)

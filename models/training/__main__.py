@@ -7,10 +7,12 @@ from pathlib import Path
 
 from models.shelf import SHIPPED
 from models.training import (
+    release_breast_cancer_recurrence,
     release_cha2ds2_va,
     release_kfre,
     release_khorana,
     release_meld3,
+    release_metabric_genomic,
     release_news2,
     release_npi,
     release_predict_breast,
@@ -18,6 +20,8 @@ from models.training import (
 
 RELEASES = (
     release_predict_breast,
+    release_metabric_genomic,
+    release_breast_cancer_recurrence,
     release_npi,
     release_khorana,
     release_news2,

@@ -11,6 +11,7 @@ folds), so that a base model that fits its own training rows too well isn't beli
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -65,7 +66,7 @@ class Base:
 
     def z(self, cohort: Cohort, rows: Rows) -> dict[str, Floats]:
         return {
-            CLINICAL: self.clinical(_predict(cohort)[rows]),
+            CLINICAL: self.clinical(predict_inputs(cohort)[rows]),
             EXPRESSION: self.expression(_subtype(cohort)[rows]),
             MUTATION: self.mutation(_flags(cohort, self.genes)[rows]),
         }
@@ -136,7 +137,9 @@ def fit_base(cohort: Cohort, rows: Rows) -> Base:
     y, weight = outcome(cohort, rows)
     prevalence = dict(zip(cohort.genes, cohort.mutated[rows].mean(axis=0).tolist(), strict=True))
     prevalence = {gene: share for gene, share in prevalence.items() if share >= RARE}
-    predict, subtype, flags = (x[rows] for x in (_predict(cohort), _subtype(cohort), _flags(cohort, tuple(prevalence))))
+    predict, subtype, flags = (
+        x[rows] for x in (predict_inputs(cohort), _subtype(cohort), _flags(cohort, tuple(prevalence)))
+    )
 
     known = ~np.isnan(y) & ~np.isnan(predict[:, 0])
     constant, slope = newton(np.column_stack([np.ones(len(rows)), predict])[known], y[known], weight[known])
@@ -168,7 +171,7 @@ def fit_heads(
     for pattern, row in rows.items():
         gaps = [name for name in modalities if name not in pattern]
         moves = {name: _width(logits[pattern | {name}] - logits[pattern], everything) for name in gaps}
-        half = _width(logits[patterns[-1]] - logits[pattern], everything) if gaps else 0.0
+        half = _width(logits[patterns[-1]] - logits[pattern], everything) if gaps else math.nan
         events = int(np.sum(y[known & ~np.isnan(logits[pattern])]))
         rows[pattern] = replace(row, half_width=half, moves=moves, events=events)
     return rows
@@ -212,7 +215,8 @@ def _width(moves: Floats, there: npt.NDArray[np.bool_]) -> float:
     return float(sizes[min(rank, len(sizes)) - 1])
 
 
-def _predict(cohort: Cohort) -> Floats:
+def predict_inputs(cohort: Cohort) -> Floats:
+    """[n, 1]: logit of five-year breast-cancer mortality by PREDICT, NaN where it does not hold."""
     return logit(predict_curve.breast_mortality(cohort, YEAR)[:, 4:5])
 
 
