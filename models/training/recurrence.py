@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import StratifiedKFold  # type: ignore[import-untyped]
 
+from models.calibration import ipc_weights
 from models.training import predict_curve
 from models.training.head import Row
 from models.training.metabric import HORIZON, SUBTYPES, Cohort, Floats, Rows
@@ -67,8 +68,8 @@ class Base:
     def z(self, cohort: Cohort, rows: Rows) -> dict[str, Floats]:
         return {
             CLINICAL: self.clinical(predict_inputs(cohort)[rows]),
-            EXPRESSION: self.expression(_subtype(cohort)[rows]),
-            MUTATION: self.mutation(_flags(cohort, self.genes)[rows]),
+            EXPRESSION: self.expression(subtype_flags(cohort)[rows]),
+            MUTATION: self.mutation(gene_flags(cohort, self.genes)[rows]),
         }
 
 
@@ -123,14 +124,8 @@ def outcome(cohort: Cohort, rows: Rows) -> tuple[Floats, Floats]:
     The censoring distribution is the Kaplan-Meier estimate in these rows; a recurrence comes before a censoring of the
     same day.
     """
-    y, months = cohort.at_five_years()[rows], cohort.months[rows]
-    censored = ~cohort.recurred[rows]
-    times = np.unique(months[censored])
-    at_risk = np.array([np.sum(months >= time) for time in times])
-    lost = np.array([np.sum(censored & (months == time)) for time in times])
-    still = np.concatenate([[1.0], np.cumprod(1.0 - lost / at_risk)])
-    before = still[np.searchsorted(times, np.minimum(months, HORIZON), side="left")]
-    return y, np.where(np.isnan(y), 0.0, 1.0 / np.where(np.isnan(y), 1.0, before))
+    _, weight = ipc_weights(cohort.months[rows], cohort.recurred[rows], HORIZON)
+    return cohort.at_five_years()[rows], weight
 
 
 def fit_base(cohort: Cohort, rows: Rows) -> Base:
@@ -138,7 +133,7 @@ def fit_base(cohort: Cohort, rows: Rows) -> Base:
     prevalence = dict(zip(cohort.genes, cohort.mutated[rows].mean(axis=0).tolist(), strict=True))
     prevalence = {gene: share for gene, share in prevalence.items() if share >= RARE}
     predict, subtype, flags = (
-        x[rows] for x in (predict_inputs(cohort), _subtype(cohort), _flags(cohort, tuple(prevalence)))
+        x[rows] for x in (predict_inputs(cohort), subtype_flags(cohort), gene_flags(cohort, tuple(prevalence)))
     )
 
     known = ~np.isnan(y) & ~np.isnan(predict[:, 0])
@@ -220,12 +215,12 @@ def predict_inputs(cohort: Cohort) -> Floats:
     return logit(predict_curve.breast_mortality(cohort, YEAR)[:, 4:5])
 
 
-def _subtype(cohort: Cohort) -> Floats:
+def subtype_flags(cohort: Cohort) -> Floats:
     """One column for each subtype; NaN where there is none."""
     known = np.array([[1.0 if subtype else np.nan] for subtype in cohort.subtype])
     return np.asarray(known * np.array([[float(subtype == name) for name in SUBTYPES] for subtype in cohort.subtype]))
 
 
-def _flags(cohort: Cohort, genes: tuple[str, ...]) -> Floats:
+def gene_flags(cohort: Cohort, genes: tuple[str, ...]) -> Floats:
     flags = cohort.mutated[:, [cohort.genes.index(gene) for gene in genes]]
     return np.column_stack([flags, np.log1p(flags.sum(axis=1))])
