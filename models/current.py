@@ -98,10 +98,18 @@ class Reading:
             every[name] = Feature(name, value, False, (), label)
         _what_if(every, context.get("what_if"), manifest)
         features = tuple(every[name] for name in manifest["columns"])
-        titles = {definition.name: definition.title for definition in self.definitions}
-        lacking = [titles.get(each.name, each.name).lower() for each in features if each.value != each.value]
+        titles = _TITLES | {definition.name: definition.title for definition in self.definitions}
+        lacking = [_inside(titles.get(each.name, each.name)) for each in features if each.value != each.value]
         why = outside or (f"required and not usable: {', '.join(lacking)}" if lacking else None)
         return FeatureVector(self.name, self.encoder, features, why, tuple(cautions))
+
+
+_TITLES = {"male": "Sex", "female": "Sex"}
+
+
+def _inside(title: str) -> str:
+    """A title inside a sentence; eGFR and INR stay as they are."""
+    return title if title[1:2].isupper() else title[:1].lower() + title[1:]
 
 
 def _what_if(found: dict[str, Feature], what_if: object, manifest: JSON) -> None:
