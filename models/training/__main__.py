@@ -8,6 +8,7 @@ from pathlib import Path
 from models.shelf import SHIPPED
 from models.training import (
     release_breast_cancer_recurrence,
+    release_cgm_summary,
     release_cha2ds2_va,
     release_kfre,
     release_khorana,
@@ -15,6 +16,7 @@ from models.training import (
     release_metabric_genomic,
     release_news2,
     release_npi,
+    release_nuclear_morphometry,
     release_predict_breast,
 )
 
@@ -28,6 +30,8 @@ RELEASES = (
     release_kfre,
     release_meld3,
     release_cha2ds2_va,
+    release_nuclear_morphometry,
+    release_cgm_summary,
 )
 
 

@@ -29,21 +29,22 @@ def training(
     seeds: Mapping[str, int] | None = None,
     data: Mapping[str, str] | None = None,
     read: Iterable[Path] = (),
+    fitted_by: Iterable[str] = (),
     libraries: Iterable[str] = (),
 ) -> dict[str, Any]:
     """The `training` member of a manifest, for the release `module` (its `__name__`).
 
     `seeds` by what they are for; `data`: file -> SHA-256 of what was fitted on and does not stand in the repository;
-    `read`: files beside the training sources that were read (coefficients, licences); `libraries`: further ones that
-    had a part in committed coefficients, and that the release itself does not import.
+    `read`: files beside the training sources that were read (coefficients, licences); `fitted_by`: modules that made
+    committed coefficients and that the release itself does not import, or only the `libraries` of these.
 
     Raises: Misconfigured where an installed library is not the locked one.
     """
-    imported = {*sources.libraries(module), *libraries}
+    modules = (module, *fitted_by)
     return {
         "command": "python -m models.training",
-        "sources": sources.sources(module, data=read),
-        "libraries": sbom.versions(sorted(imported)),
+        "sources": sources.sources(*modules, data=read),
+        "libraries": sbom.versions(sorted({*sources.libraries(*modules), *libraries})),
         "seeds": dict(seeds or {}),
         "data": dict(data or {}),
         "threads": 1,
