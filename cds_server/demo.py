@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from cds_server.decisions import now
 from cds_server.hooks.routes import INFERENCES, LEDGER_HEADER
 from cds_server.http import blocking_client
 from cds_server.intake import StoreIntake
+from cds_server.sandbox.clock import redated
 from cds_server.serve import bind, fixtures, program, wait_ready
 from cds_server.settings import Settings, from_environment
 from cds_server.store.store import Store
@@ -128,18 +130,19 @@ def _play(url: str, hooks: Path) -> None:
     """Every fixture hook against the running server, the card of each printed; the first card is overridden."""
     overridden = False
     with blocking_client(url) as client:
+        listed = client.get("/cds-services").json()["services"]
         for path in sorted(hooks.glob("*.json")):
-            body = {**json.loads(path.read_bytes()), "hookInstance": str(uuid.uuid4())}
-            service = "breast-cancer-prognosis" + ("" if body["hook"] == "patient-view" else f"-{body['hook']}")
-            response = client.post(f"/cds-services/{service}", json=body)
-            print(f"\nhook       {path.name} -> {service}: {response.status_code}")
-            if response.status_code != 200:
-                raise PeerFailed(f"the server answered {response.status_code}", where=path.name)
-            answer = response.json()
-            for card in answer["cards"]:
-                print(f"card       [{card['indicator']}] {card['summary']}")
-                if not overridden and card["indicator"] == "info" and "overrideReasons" in card:
-                    overridden = _override(client, service, card, answer["extension"][INFERENCES]["items"][0])
+            fixture = redated(json.loads(path.read_bytes()), datetime.now(UTC))
+            for service in [each["id"] for each in listed if each["hook"] == fixture["hook"]]:
+                response = client.post(f"/cds-services/{service}", json={**fixture, "hookInstance": str(uuid.uuid4())})
+                print(f"\nhook       {path.name} -> {service}: {response.status_code}")
+                if response.status_code != 200:
+                    raise PeerFailed(f"the server answered {response.status_code}", where=path.name)
+                answer = response.json()
+                for card in answer["cards"]:
+                    print(f"card       [{card['indicator']}] {card['summary']}")
+                    if not overridden and card["indicator"] == "info" and "overrideReasons" in card:
+                        overridden = _override(client, service, card, answer["extension"][INFERENCES]["items"][0])
 
 
 def _override(client: Any, service: str, card: dict[str, Any], inference: dict[str, Any]) -> bool:

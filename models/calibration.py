@@ -71,8 +71,8 @@ def _product_limit(times: Array, events: Counts, risk: Counts) -> Curve:
     some = events > 0
     d, n = events[some].astype(np.float64), risk[some].astype(np.float64)
     with np.errstate(divide="ignore"):
-        greenwood: Array = np.cumsum(d / (n * (n - d)))
-    alive: Array = np.cumprod(1.0 - d / n)
+        greenwood = np.asarray(np.cumsum(d / (n * (n - d))), dtype=np.float64)
+    alive = np.asarray(np.cumprod(1.0 - d / n), dtype=np.float64)
     return Curve(times[some], alive, greenwood)
 
 

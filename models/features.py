@@ -45,6 +45,8 @@ class Definition:
     """False: about the person, whichever tumour is meant."""
     window_days: int | None = None
     """Results further from the diagnosis are about something else; earlier ones may still name the tumour."""
+    max_age_hours: float | None = None
+    """Values older than this at the clinical time are no longer true; for values of a person (`models.current`)."""
     unknown: float = NAN
     """What the equation takes for unknown; NaN: the input is required."""
     unknown_note: str | None = None
@@ -75,6 +77,7 @@ class Definition:
             "required": self.required,
             "unknown": None if self.required else self.unknown,
             "unknown_note": self.unknown_note,
+            **({} if self.max_age_hours is None else {"max_age_hours": self.max_age_hours}),
         }
 
 
@@ -183,7 +186,7 @@ def _usable(
     day = (fact.effective or "")[:10]
     if day > today:
         return None, "a result dated in the future is not used"
-    value, why = _read(definition, fact)
+    value, why = read(definition, fact)
     if value is not None and (far := _far(definition, day, diagnosed, named=tumour in fact.focus)):
         return None, f"a result from long {far} the diagnosis is not used"
     return value, why
@@ -246,7 +249,11 @@ def calendar(text: str | None) -> Day | None:
     return Day(whole.year, whole.month, whole.day, day is None)
 
 
-def _read(definition: Definition, fact: Fact) -> tuple[float | None, str | None]:
+def completed_years(birth: Day, on: Day) -> int:
+    return on.year - birth.year - ((on.month, on.day) < (birth.month, birth.day))
+
+
+def read(definition: Definition, fact: Fact) -> tuple[float | None, str | None]:
     """The number of a fact, or why there is none. Reasons that end in `refused` bar older results, too."""
     status = fact.status
     if status not in USABLE:

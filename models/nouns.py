@@ -16,6 +16,8 @@ from enum import StrEnum
 from typing import Any
 
 from models.canonical import Noun, from_plain, spell, spelled, whole, without_none
+from models.score import Contribution as Contribution
+from models.score import Score as Score
 
 JSON = Mapping[str, Any]
 
@@ -326,64 +328,6 @@ class ModelVersion:
     @property
     def id(self) -> str:
         return f"{self.name}@{self.version}"
-
-
-@dataclass(frozen=True, slots=True)
-class Contribution:
-    modality: str
-    z: float | None
-    """The modality's own calibrated logit; None when it is not available."""
-    amount: float
-    """What it adds to the fused logit; exactly 0.0 when not available."""
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """What the model said, or why it said nothing.
-
-    base + sum of contribution amounts (in this order, float64) == logit, exactly.
-    """
-
-    model: str
-    abstained: str | None
-    logit: float | None = None
-    probability: float | None = None
-    base: float = 0.0
-    contributions: tuple[Contribution, ...] = ()
-    interval: tuple[float, float] | None = None
-    """`range if missing results arrive`, on the probability scale; None where none is published or validated."""
-    interval_kind: str | None = None
-    outputs: JSON = field(default_factory=dict)
-    """Further outputs of a modality's graph, by name: lists of binary64 (PREDICT: survival per scenario and year)."""
-
-    def __post_init__(self) -> None:
-        if self.abstained is None:
-            if self.logit is None or self.probability is None:
-                raise ValueError("a score that did not abstain has a logit and a probability")
-            total = self.base
-            for contribution in self.contributions:
-                total += contribution.amount
-            if total != self.logit:
-                raise ValueError("contributions do not add up to the logit")
-        elif self.logit is not None or self.probability is not None:
-            raise ValueError("an abstention has no number")
-
-    def plain(self) -> dict[str, Any]:
-        return without_none(
-            {
-                "model": self.model,
-                "abstained": self.abstained,
-                "logit": self.logit,
-                "probability": self.probability,
-                "base": whole(self.base),
-                "contributions": [
-                    without_none({"modality": c.modality, "z": c.z, "amount": c.amount}) for c in self.contributions
-                ],
-                "interval": list(self.interval) if self.interval else None,
-                "interval_kind": self.interval_kind,
-                "outputs": dict(self.outputs) or None,
-            }
-        )
 
 
 @dataclass(frozen=True, slots=True)

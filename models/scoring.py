@@ -11,11 +11,15 @@ import numpy as np
 
 import models.modalities
 from models.errors import ContractMismatch, ModelFault
-from models.fusion import Head
+from models.fusion import Head, abstain
 from models.modalities import Modality
-from models.nouns import JSON, FeatureVector, Judgement, ModelVersion, Score, Snapshot
+from models.nouns import JSON, FeatureVector, Judgement, ModelVersion, Snapshot
 from models.plugins import discover
 from models.runtime import Session
+from models.score import Score
+
+_PARTLY = ("population", "rules", "parameters")
+"""Members of the manifest that a modality's own part may replace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +30,10 @@ class _Voice:
     modality: Modality
     manifest: JSON
     session: Session
-    z: int
-    """Position of `z` among the outputs."""
+    z: int | None
+    """Position of `z` among the outputs; None: the modality describes, it gives no risk."""
+    guard: tuple[tuple[int, float, float, str], ...]
+    """Applicability: position among the columns, lowest and highest value that the model was fitted on, its title."""
     curves: tuple[tuple[int, tuple[tuple[int, str], ...]], ...]
     """Outputs [N, S, Y] by position, with the rows that go into the Score under a name: lists of Y numbers."""
 
@@ -44,10 +50,10 @@ class Scorer:
                 _voice(part, model, directory, cast("dict[str, Modality]", known))
                 for part in model.manifest["modalities"]
             )
-            self._head = Head(model.manifest["head"], model.files, directory)
+            self._head = Head(model.manifest["head"], model.files, directory) if model.manifest["head"] else None
         except (KeyError, TypeError) as error:
             raise ContractMismatch(f"the manifest lacks what a model needs ({error!s})", where=model.id) from None
-        if self._head.modalities != tuple(voice.name for voice in self._voices):
+        if self._head is not None and self._head.modalities != tuple(voice.name for voice in self._voices):
             raise ContractMismatch("head and modalities of the manifest differ", where=model.id)
         self._wanted = frozenset[str]().union(*(voice.modality.facts_wanted(voice.manifest) for voice in self._voices))
 
@@ -65,14 +71,20 @@ class Scorer:
         reasons: dict[str, str] = {}
         outputs: dict[str, Any] = {}
         for voice in self._voices:
-            vector = voice.modality.encode(snapshot, voice.manifest)
+            vector = _guarded(voice, voice.modality.encode(snapshot, voice.manifest))
             vectors.append(vector)
             if vector.absent is not None:
                 z[voice.name], reasons[voice.name] = None, vector.absent
                 continue
             z[voice.name] = _speak(voice, vector, outputs)
-        score = self._head.fuse(self.model.id, z, reasons, outputs)
-        return Judgement(snapshot, tuple(vectors), self.model, score)
+        return Judgement(snapshot, tuple(vectors), self.model, self._fused(z, reasons, outputs))
+
+    def _fused(self, z: dict[str, float | None], reasons: dict[str, str], outputs: dict[str, Any]) -> Score:
+        if self._head is not None:
+            return self._head.fuse(self.model.id, z, reasons, outputs)
+        if not outputs:
+            return abstain(self.model.id, "; ".join(reasons.values()) or "no modality is available")
+        return Score(self.model.id, None, outputs=outputs)
 
 
 def _voice(part: JSON, model: ModelVersion, directory: Path, known: dict[str, Modality]) -> _Voice:
@@ -91,11 +103,28 @@ def _voice(part: JSON, model: ModelVersion, directory: Path, known: dict[str, Mo
         (positions.index(output), tuple((row, kept) for row, kept in enumerate(names) if kept is not None))
         for output, names in part["curves"].items()
     )
-    manifest = {**part, **{key: model.manifest[key] for key in ("population", "rules", "parameters")}}
-    return _Voice(name, known[name], manifest, session, positions.index("z"), curves)
+    manifest = {**{key: model.manifest[key] for key in _PARTLY}, **part}
+    guard = tuple(
+        (part["columns"].index(rule["name"]), *map(float, rule["range"]), str(rule["title"]))
+        for rule in part.get("guard", ())
+    )
+    z = positions.index("z") if "z" in positions else None
+    return _Voice(name, known[name], manifest, session, z, guard, curves)
 
 
-def _speak(voice: _Voice, vector: FeatureVector, outputs: dict[str, Any]) -> float:
+def _guarded(voice: _Voice, vector: FeatureVector) -> FeatureVector:
+    """The vector, turned off where a value lies outside what the modality was fitted on: visibly, before fusion."""
+    if vector.absent is not None:
+        return vector
+    for position, low, high, title in voice.guard:
+        feature = vector.features[position]
+        if not feature.missing and not low <= feature.value <= high:
+            why = f"{title} is outside {low:g} to {high:g}, where the model was fitted: modality {voice.name} is off"
+            return FeatureVector(vector.modality, vector.encoder, vector.features, why, vector.cautions)
+    return vector
+
+
+def _speak(voice: _Voice, vector: FeatureVector, outputs: dict[str, Any]) -> float | None:
     values = [feature.value for feature in vector.features]
     if not all(map(math.isfinite, values)):
         raise ModelFault(f"modality {voice.name} encoded an input without a number")
@@ -104,4 +133,4 @@ def _speak(voice: _Voice, vector: FeatureVector, outputs: dict[str, Any]) -> flo
         rows = results[position][0].tolist()
         for row, output in kept:
             outputs[output] = rows[row]
-    return float(results[voice.z].item())
+    return None if voice.z is None else float(results[voice.z].item())

@@ -14,7 +14,7 @@ from typing import Any
 
 from models import strict
 from models.errors import BadInput, ContractMismatch, DigestMismatch, ModelFault, NotFound
-from models.nouns import JSON, ModelVersion
+from models.nouns import ModelVersion
 
 SHIPPED = Path(__file__).parent / "artifacts"
 MANIFEST = "manifest.json"
@@ -85,6 +85,11 @@ class Shelf:
         raise NotFound("no such model version on the shelf")
 
 
+def is_version(text: str) -> bool:
+    """Whether a version may be called so: it is a directory's name."""
+    return _WORD.fullmatch(text) is not None
+
+
 def problems(directory: Path) -> list[str]:
     """What is wrong with one version's directory, one sentence per file."""
     try:
@@ -114,28 +119,33 @@ def load_manifest(directory: Path) -> ModelVersion:
     """The version that a directory holds. Raises: ContractMismatch where the manifest breaks its rules."""
     try:
         raw = (directory / MANIFEST).read_bytes()
-        manifest = _binary(strict.loads(raw, what=MANIFEST))
     except OSError as error:
         raise ModelFault(f"{MANIFEST} is missing or cannot be read ({type(error).__name__})") from None
-    except BadInput as error:
-        raise ContractMismatch(error.what) from None
-    _check(manifest, directory)
+    manifest = read_manifest(raw)
+    if (manifest["name"], manifest["version"]) != (directory.parent.name, directory.name):
+        raise ContractMismatch(f"{MANIFEST} names another version than its directory")
     return ModelVersion(
         manifest["name"], manifest["version"], manifest, hashlib.sha256(raw).hexdigest(), manifest["files"]
     )
 
 
-def _check(manifest: JSON, directory: Path) -> None:
+def read_manifest(raw: bytes) -> dict[str, Any]:
+    """A manifest from its bytes, wherever they stand. Raises: ContractMismatch where it breaks its rules."""
+    try:
+        manifest = _binary(strict.loads(raw, what=MANIFEST))
+    except BadInput as error:
+        raise ContractMismatch(error.what) from None
     if not isinstance(manifest, dict):
         raise ContractMismatch(f"{MANIFEST} is not an object")
     for name, kind in _REQUIRED.items():
         if not isinstance(manifest.get(name), kind):
             raise ContractMismatch(f"{MANIFEST} lacks {name}, or it is of another type")
-    if (manifest["name"], manifest["version"]) != (directory.parent.name, directory.name):
-        raise ContractMismatch(f"{MANIFEST} names another version than its directory")
+    if not _WORD.fullmatch(manifest["name"]) or not _WORD.fullmatch(manifest["version"]):
+        raise ContractMismatch(f"{MANIFEST}: name and version are lower-case letters, digits, dots and hyphens")
     for file, digest in manifest["files"].items():
         if not _FILE.fullmatch(file) or not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
             raise ContractMismatch(f"{MANIFEST}: files must map plain names to SHA-256 in lower-case hex")
+    return manifest
 
 
 def _binary(value: Any) -> Any:

@@ -1,7 +1,8 @@
 """Feature rows in, outputs out, no patient involved: `cds models run`.
 
 Columns are those of the manifest's `table` member. For `predict-breast` they are the ones of the official program's
-reference table, so that a validator can compare the two line by line.
+reference table, so that a validator can compare the two line by line. An output is named with its scenario and year, or
+alone where it is one number.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ def run_table(model: ModelVersion, directory: Path, rows: Iterable[Mapping[str, 
     rules = {rule["name"]: rule for rule in model.manifest["rules"]}
     positions = list(part["outputs"])
     cells = [
-        (name, positions.index(output), part["scenarios"].index(scenario), year - 1)
-        for name, output, scenario, year in table["outputs"]
+        (name, positions.index(output), (0, part["scenarios"].index(where[0]), where[1] - 1) if where else (0, 0))
+        for name, output, *where in table["outputs"]
     ]
     for number, row in enumerate(rows, start=1):
         values = [_cell(rules[column], row, table["defaults"], number) for column in part["columns"]]
         results = session.run({"x": np.array([values])})
-        yield {name: repr(results[at][0, scenario, year].item()) for name, at, scenario, year in cells}
+        yield {name: repr(results[at][cell].item()) for name, at, cell in cells}
 
 
 def _cell(rule: JSON, row: Mapping[str, str], defaults: JSON, number: int) -> float:

@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cds_server.commands import enrolling, recalibrating
 from cds_server.commands.opening import actor_of, common, emit, existing, parts_of, settings_of, table
 
 if TYPE_CHECKING:
     from models.nouns import ModelVersion
 
 NAME = "models"
-HELP = "model versions: list, show, verify, pin one for a service, run one on a table of features"
+HELP = "model versions: list, show, verify, pin one for a service, run one on a table of features, enrol one, fit one"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +34,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     run_.add_argument("model", metavar="NAME[@V]")
     run_.add_argument("--features", required=True, metavar="FILE.csv", help="columns named as in the manifest")
     run_.add_argument("--out", metavar="FILE.csv", help="default: standard output")
+    enrolling.arguments(verbs.add_parser("enrol", help="take a third party's model from a folder, on record"))
+    recalibrating.arguments(verbs.add_parser("recalibrate", help="fit a model to a site's own outcomes: a new version"))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -62,6 +65,10 @@ def run(args: argparse.Namespace) -> int:
             "\n".join(f"{model}: " + ("ok" if not wrong else "; ".join(wrong)) for model, wrong in found.items()),
         )
         return 1 if any(found.values()) else 0
+    if args.verb == "enrol":
+        return enrolling.run(args, settings, shelf)
+    if args.verb == "recalibrate":
+        return recalibrating.run(args, settings, shelf)
     name, _, version = args.model.partition("@")
     model = shelf.get(name, version or None)
     if args.verb == "show":

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from cds_server.commands.opening import actor_of, common, emit, existing, parts_of, record_of, settings_of
 from cds_server.commands.patient import as_of
+
+if TYPE_CHECKING:
+    from models.score import Score
 
 NAME = "score"
 HELP = (
@@ -14,7 +18,7 @@ HELP = (
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("service")
+    parser.add_argument("service", metavar="SERVICE", help="or NAME@V: a model that no service uses, its score alone")
     parser.add_argument("--patient", required=True, metavar="ID", help="NAMESPACE/ID, system|value, or a person uuid")
     parser.add_argument("--as-of", metavar="T", help="with what was known at this instant")
     parser.add_argument("--focus", metavar="Condition/ID", help="the tumour that is meant, where there are several")
@@ -33,20 +37,31 @@ def run(args: argparse.Namespace) -> int:
     existing(settings)
     with parts_of(settings, actor_of(args, settings)) as parts:
         spec = next((spec for spec in parts.registry.specs if spec.id == args.service), None)
-        if spec is None:
+        name, _, version = args.service.partition("@")
+        if spec is None and not version:
             raise NotFound("there is no such service")
         record = record_of(parts.store, args.patient)
-        scorer = parts.registry.scorer(spec.id)
+        scorer = parts.registry.scorer(spec.id) if spec else parts.registry.scorer_of(name, version)
         known = parts.decisions.known(scorer, record, as_of(args.as_of) if args.as_of else None)
         judgement = scorer.judge(snapshot(scorer, known, {"focus": args.focus} if args.focus else {}))
         guide = CardGuide(
             inference="", data_as_of=known.at, public_url=settings.public_url, new_uuid=lambda: str(uuid4())
         )
-        cards = [render(card) for card in spec.cards(judgement, guide)]
+        cards = [render(card) for card in spec.cards(judgement, guide)] if spec else []
     result = {
         "score": judgement.score.plain(),
         "vectors": [vector.plain() for vector in judgement.vectors],
         "cards": cards,
     }
-    emit(args, result, "\n\n".join(f"{card['summary']}\n\n{card.get('detail', '')}" for card in cards))
+    told = "\n\n".join(f"{card['summary']}\n\n{card.get('detail', '')}" for card in cards)
+    emit(args, result, told if spec else _alone(judgement.score))
     return 0
+
+
+def _alone(score: Score) -> str:
+    """A model without a service has no cards: its numbers, or why it says none."""
+    if score.abstained is not None:
+        return f"{score.model} abstains: {score.abstained}"
+    said = [] if score.probability is None else [f"probability {score.probability:.4f}"]
+    said += [f"{name} {value}" for name, value in score.outputs.items()]
+    return f"{score.model}: {', '.join(said)}"

@@ -231,16 +231,28 @@ def _bundle(value: Any) -> str | None:
     return None
 
 
+def _selections(value: Any) -> str | None:
+    """`Type/id` of resources in draftOrders (order-select 1.0)."""
+    named = isinstance(value, list) and all(isinstance(each, str) and _SELECTED.fullmatch(each) for each in value)
+    return None if named else "must be a list of Type/id"
+
+
+_SELECTED = re.compile(rf"[A-Z][A-Za-z]{{1,63}}/{_ID.pattern}")
 _PATIENT = ContextField("patientId", _id)
 _ENCOUNTER = ContextField("encounterId", _id, required=False)
 _ANY_USER = ContextField("userId", _reference("Practitioner", "PractitionerRole", "Patient", "RelatedPerson"))
+_DRAFTS = ContextField("draftOrders", _bundle, token=False)
 _PRESCRIBER = ContextField("userId", _reference("Practitioner", "PractitionerRole"))
 
 HOOKS: Mapping[str, tuple[ContextField, ...]] = {
     # patient-view 1.0, maturity 5
     "patient-view": (_ANY_USER, _PATIENT, _ENCOUNTER),
     # order-sign 1.0, maturity 5
-    "order-sign": (_PRESCRIBER, _PATIENT, _ENCOUNTER, ContextField("draftOrders", _bundle, token=False)),
+    "order-sign": (_PRESCRIBER, _PATIENT, _ENCOUNTER, _DRAFTS),
+    # order-select 1.0, maturity 4
+    "order-select": (_PRESCRIBER, _PATIENT, _ENCOUNTER, ContextField("selections", _selections, token=False), _DRAFTS),
+    # encounter-start 1.0, maturity 1
+    "encounter-start": (_PRESCRIBER, _PATIENT, ContextField("encounterId", _id)),
 }
 """One row a hook: its context fields as the hook's own page lists them."""
 

@@ -7,12 +7,14 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from cds_server import wire
 from cds_server.hooks.routes import LEDGER_HEADER
 from cds_server.sandbox import render
+from cds_server.sandbox.clock import redated
 from models.errors import Misconfigured, PeerFailed
 from models.nouns import JSON
 
@@ -99,9 +101,9 @@ class Ehr:
         return [await self._call(service, case.requests[hook]) for service in services]
 
     async def _call(self, service: JSON, fixture: JSON) -> Called:
-        sent = {**fixture, "hookInstance": str(uuid.uuid4())}
+        sent = {**redated(fixture, datetime.now(UTC)), "hookInstance": str(uuid.uuid4())}
         wanted = service.get("prefetch", {})
-        sent["prefetch"] = {key: value for key, value in fixture.get("prefetch", {}).items() if key in wanted}
+        sent["prefetch"] = {key: value for key, value in sent.get("prefetch", {}).items() if key in wanted}
         took, reply = await self._send("POST", f"/cds-services/{service['id']}", sent)
         answer = _json(reply)
         if reply.status_code != 200:

@@ -7,31 +7,26 @@ card says so and why.
 
 from __future__ import annotations
 
-import re
-from calendar import monthrange
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
-from functools import cache
-from typing import Any
 
+from cds_server.hooks import evidence
 from cds_server.hooks.cards import (
     MAX_SUMMARY,
     Card,
     Indicator,
-    Link,
-    LinkType,
     SelectionBehavior,
     Source,
     Suggestion,
     escape,
     table,
 )
+from cds_server.hooks.evidence import TOPICS, features, is_read
+from cds_server.hooks.orders import draft_orders
 from cds_server.hooks.reasons import CLINICAL
 from cds_server.hooks.service import CardGuide, ServiceSpec
 from models import codes
-from models.canonical import without_none
-from models.nouns import JSON, Coding, Fact, Feature, Judgement, Snapshot
+from models.nouns import Coding, Judgement
 
 NAME = "breast-cancer-prognosis"
 MODEL = "predict-breast"
@@ -65,7 +60,7 @@ TREATMENTS = {
 _SOURCE = Source(
     label="PREDICT Breast v3.2 equation",
     url="https://github.com/WintonCentre/predict-v30-r",
-    topic=Coding("https://cds-server.org/fhir/CodeSystem/topics", NAME, "Breast cancer prognosis"),
+    topic=Coding(TOPICS, NAME, "Breast cancer prognosis"),
 )
 _LIMITS = "Research tool, not a medical device. The average course of women with these inputs, not the course of one."
 
@@ -94,14 +89,10 @@ def steps(judgement: Judgement) -> list[Step]:
         five, ten, fifteen = (float(outputs[output][year - 1]) for year in YEARS)
         return five, ten, fifteen
 
-    on = {name for name, feature in _features(judgement).items() if not feature.missing and feature.value}
+    on = {name for name, feature in features(judgement).items() if not feature.missing and feature.value}
     acts_on = {"horm": "er", "traz": "her2"}
     treated = [told for name, told in TREATMENTS.items() if name in on and acts_on.get(name, name) in on]
     return [Step(None, at("survival_s")), *(Step(word, at(output)) for word, output in treated)]
-
-
-def _features(judgement: Judgement) -> dict[str, Feature]:
-    return {feature.name: feature for vector in judgement.vectors for feature in vector.features}
 
 
 # ---- the card --------------------------------------------------------------------------------------------------------
@@ -125,7 +116,7 @@ def _estimate(judgement: Judgement, guide: CardGuide) -> Card:
         suggestions=(Suggestion("Take this estimate into account", guide.new_uuid()),),
         selection_behavior=SelectionBehavior.AT_MOST_ONE,
         override_reasons=CLINICAL,
-        links=_links(guide),
+        links=evidence.links(guide),
     )
 
 
@@ -135,17 +126,12 @@ def _abstention(judgement: Judgement, reason: str, guide: CardGuide) -> Card:
         summary=f"No survival estimate: {reason}",
         indicator=Indicator.INFO,
         source=_SOURCE,
-        detail="\n\n".join([f"**No estimate was made:** {escape(_sentence(reason))}", *_basis(judgement, guide)]),
+        detail="\n\n".join(
+            [f"**No estimate was made:** {escape(evidence.sentence(reason))}", *_basis(judgement, guide)]
+        ),
         override_reasons=CLINICAL,
-        links=_links(guide),
+        links=evidence.links(guide),
     )
-
-
-def _links(guide: CardGuide) -> tuple[Link, ...]:
-    if not guide.smart_app:
-        return ()
-    context = f'{{"inference":"{guide.inference}"}}'
-    return (Link("Open the full reasoning", f"{guide.public_url}/app/launch", LinkType.SMART, app_context=context),)
 
 
 def _summary(course: Sequence[Step]) -> str:
@@ -162,7 +148,7 @@ def _summary(course: Sequence[Step]) -> str:
 
 def _about(judgement: Judgement) -> str:
     """Which tumour: a person may have two, and their numbers are never mixed."""
-    behind = {fact for feature in _features(judgement).values() for fact in feature.facts}
+    behind = {fact for feature in features(judgement).values() for fact in feature.facts}
     tumours = [fact for fact in judgement.snapshot.facts if fact.kind == "condition" and fact.id in behind]
     told = [f"{fact.code.display or fact.code.code} ({fact.source.resource})" for fact in tumours]
     return f"**About:** {escape('; '.join(told) or 'no tumour of the record')}"
@@ -189,165 +175,30 @@ def _listed(words: Sequence[str]) -> str:
 
 def _basis(judgement: Judgement, guide: CardGuide) -> list[str]:
     """Inputs, what is missing, cautions, limits, record: the same on an estimate and on an abstention."""
-    found = _features(judgement)
+    found = features(judgement)
     described = [found[name] for name in INPUTS if name in found]
-    as_of = guide.data_as_of[:16].replace("T", " ")
-    model = judgement.model
-    population = str(model.manifest.get("population", {}).get("text", ""))
-    told = (f"Model {model.name} {model.version}", f"data as of {as_of} UTC", f"record {guide.inference}")
     blocks = [
-        _inputs([each for each in described if _is_read(each)], judgement.snapshot),
-        _missing([each for each in described if each.missing]),
+        evidence.inputs([each for each in described if is_read(each)], INPUTS, judgement.snapshot),
+        evidence.missing([each for each in described if each.missing], INPUTS),
         _set_by_release(judgement),
-        _cautions(judgement),
-        _limits(population),
-        " · ".join(map(escape, told)),
+        evidence.cautions(judgement),
+        evidence.limits(_LIMITS, evidence.population(judgement)),
+        evidence.record(judgement, guide),
     ]
     return [block for block in blocks if block]
-
-
-@cache
-def _limits(population: str) -> str:
-    """Words of the release, not of a patient: escaped once."""
-    return f"*{escape(f'{_LIMITS} {population}')}*"
-
-
-def _is_read(feature: Feature) -> bool:
-    """From the record, or from the request; not a parameter of the release."""
-    return not feature.missing and bool(feature.facts or feature.note)
-
-
-def _inputs(known: Sequence[Feature], snapshot: Snapshot) -> str:
-    rows = [_row(feature, snapshot) for feature in known]
-    return "**What it rests on**\n\n" + table(["Input", "Value", "Dated", "From"], rows) if rows else ""
-
-
-def _missing(missing: Sequence[Feature]) -> str:
-    told = [INPUTS[each.name] + (f" ({each.note.removeprefix('unknown: ')})" if each.note else "") for each in missing]
-    return f"**Not known:** {escape('; '.join(told))}" if told else ""
 
 
 def _set_by_release(judgement: Judgement) -> str:
     """The parameters that nobody recorded: which year, which chemotherapy, why a treatment is not shown."""
     if judgement.score.abstained is not None:
         return ""
-    found = _features(judgement)
+    found = features(judgement)
     shown = {step.treatment for step in steps(judgement)}
     fixed = [found[name] for name in ("year", "gen") if name in found]
     fixed += [found[name] for name, (word, _) in TREATMENTS.items() if name in found and word not in shown]
-    told = dict.fromkeys(each.label for each in fixed if not _is_read(each) and each.label)
+    told = dict.fromkeys(each.label for each in fixed if not is_read(each) and each.label)
     line = f"**Set by this release of the model:** {escape('; '.join(told))}\n\n" if told else ""
     return line + "Treatments are those that could be given, not those on record."
-
-
-def _cautions(judgement: Judgement) -> str:
-    cautions = [caution for vector in judgement.vectors for caution in vector.cautions]
-    if any(fact.test for fact in judgement.snapshot.facts):
-        cautions.append("some of these data are marked as test data")
-    if unread := len(judgement.snapshot.context.get("unread", ())):
-        what = "one resource" if unread == 1 else f"{unread} resources"
-        cautions.append(f"{what} of this request could not be read and had no part in this")
-    return (
-        "**Please check**\n\n" + "\n".join(f"- {escape(_sentence(caution))}" for caution in cautions)
-        if cautions
-        else ""
-    )
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _row(feature: Feature, snapshot: Snapshot) -> list[str]:
-    facts = [fact for fact in snapshot.facts if fact.id in feature.facts]
-    value = feature.label or f"{feature.value:g}"
-    if feature.note and feature.facts:
-        value += f" ({feature.note})"
-    effective = feature.effective or max((fact.effective for fact in facts if fact.effective), default=None)
-    dated = f"{age(effective, snapshot.clinical_time)}, {effective[:10]}" if effective else "–"
-    return [INPUTS[feature.name], value, dated, _origin(facts) or feature.note or ""]
-
-
-def _origin(facts: Sequence[Fact]) -> str:
-    """Which documents say so, and in which words where a measured value was converted."""
-    told = []
-    for fact in facts[:2]:
-        converted = fact.number is not None and fact.original and fact.original != f"{fact.number} {fact.unit}"
-        told.append(f"{fact.source.resource} ({fact.original})" if converted else fact.source.resource)
-    more = len(facts) - len(told)
-    return "; ".join(told) + (f"; {more} more" if more else "")
-
-
-def age(effective: str, now: str) -> str:
-    """How long ago, in the unit that a person would use, never finer than the source's own precision."""
-    parts = re.match(r"(\d{4})(?:-(\d\d))?(?:-(\d\d))?", effective)
-    if parts is None:
-        return "of unknown date"
-    year, month, day = (int(part) if part else None for part in parts.groups())
-    today = date.fromisoformat(now[:10])
-    if year is None or month is None:
-        return _ago(today.year - (year or today.year), "year")
-    months = (today.year - year) * 12 + today.month - month
-    if day is not None and day <= monthrange(year, month)[1]:
-        days = (today - date(year, month, day)).days
-        if days < 60:
-            return _ago(days, "day")
-        months -= today.day < day
-    return _ago(months, "month") if months < 24 else _ago(months // 12, "year")
-
-
-def _ago(count: int, unit: str) -> str:
-    if count < 0:
-        return "in the future"
-    if count == 0:
-        return "today" if unit == "day" else f"this {unit}"
-    return f"{count} {unit}{'s' if count > 1 else ''} ago"
-
-
-# ---- from the request ------------------------------------------------------------------------------------------------
-
-
-def draft_orders(hook_context: JSON) -> dict[str, Any]:
-    """`{"focus": "Condition/x", "draft_orders": [{"type", "codings", "text"}]}` of the draft orders, each if any.
-
-    Orders that name another patient than the context are left out. The focus is taken only when all orders that give a
-    reason agree on one Condition: which tumour is meant is never guessed.
-    """
-    bundle = hook_context.get("draftOrders", {})
-    mine = f"Patient/{hook_context.get('patientId')}"
-    orders = [entry.get("resource", {}) for entry in bundle.get("entry", [])]
-    orders = [order for order in orders if _reference(order.get("subject")) in (None, mine)]
-    reasons = {reference for order in orders for reference in _reasons(order)}
-    told = [each for each in map(_order, orders) if each is not None]
-    return without_none({"focus": reasons.pop() if len(reasons) == 1 else None, "draft_orders": told})
-
-
-def _reference(member: Any) -> str | None:
-    reference = member.get("reference") if isinstance(member, dict) else None
-    return reference if isinstance(reference, str) else None
-
-
-def _reasons(order: JSON) -> list[str]:
-    references = order.get("reasonReference", [])
-    told = [_reference(member) for member in references] if isinstance(references, list) else []
-    return [reference for reference in told if reference and re.fullmatch(r"Condition/[A-Za-z0-9.-]+", reference)]
-
-
-def _order(order: JSON) -> dict[str, Any] | None:
-    """What is ordered: codings with system and code, and the words beside them; None if neither is there."""
-    concept = order.get("medicationCodeableConcept") or order.get("code")
-    if not isinstance(concept, dict):
-        return None
-    sent = concept.get("coding", [])
-    codings = [
-        {name: coding[name] for name in ("system", "code", "display") if isinstance(coding.get(name), str)}
-        for coding in (sent if isinstance(sent, list) else [])
-        if isinstance(coding, dict) and coding.get("system") and coding.get("code")
-    ]
-    text = concept.get("text")
-    if not codings and not isinstance(text, str):
-        return None
-    return without_none({"type": order.get("resourceType"), "codings": codings, "text": text})
 
 
 # ---- discovery -------------------------------------------------------------------------------------------------------

@@ -1,15 +1,14 @@
 """Clinical modality: what PREDICT Breast needs, read from facts about one chosen tumour.
 
-The rules against mixing two tumours stand in `_tumour` and `_speaks_of`; how one value is picked stands in
-`models.features`. Age is the age at diagnosis, as PREDICT defines its first input (Candido dos Reis
-2017, Breast Cancer Res 19:58, "age at diagnosis"), in completed years, as the official program asks for it.
+The rules against mixing two tumours stand in `models.tumour`; how one value is picked stands in `models.features`. Age
+is the age at diagnosis, as PREDICT defines its first input (Candido dos Reis 2017, Breast Cancer Res 19:58, "age at
+diagnosis"), in completed years, as the official program asks for it.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,14 @@ from models import codes, features
 from models.canonical import digest
 from models.codes import Key
 from models.errors import BadInput
-from models.features import NOTHING, USABLE, Definition, Picked, pick
+from models.features import NOTHING, Definition, Picked, pick
 from models.inputs import checked
-from models.nouns import JSON, Fact, Feature, FeatureVector, Snapshot
+from models.nouns import JSON, Feature, FeatureVector, Snapshot
+from models.tumour import Slots, Tumour, by_question, category, chosen, outside_population, speaks_of, verification
 
 NAME = "clinical"
 
-_SOURCES = ("codes.py", "features.py", "inputs.py", "modalities/clinical.py")
+_SOURCES = ("codes.py", "features.py", "inputs.py", "modalities/clinical.py", "tumour.py")
 _ROOM = Path(__file__).parent.parent
 DEFINITIONS: list[dict[str, Any]] = [definition.plain() for definition in features.PREDICT_BREAST]
 ENCODER = digest(
@@ -44,8 +44,6 @@ _SLOT: dict[Key, str] = {
 }
 _WANTED = frozenset(f"{system}|{code}" for system, code in _SLOT)
 _RECEPTORS = (features.GRADE, features.ER, features.HER2, features.KI67, features.PR, features.SMOKER)
-_NO_PRIMARY = frozenset({"refuted", "entered-in-error"})
-_RECURRENT = frozenset({"recurrence", "relapse"})
 _PT = frozenset(codes.PT_SIZE)
 _SCREEN = Feature("screen", 2.0, True, (), "unknown", None, "unknown: the equation takes 0.204")
 _REQUIRED = {
@@ -54,8 +52,8 @@ _REQUIRED = {
     "nodes": "number of positive nodes",
     "er": "ER status",
 }
-
-Slots = dict[str, list[Fact]]
+"""What PREDICT requires; another model of this modality states its own in its part of the manifest (`required`)."""
+_ANY_AGE = (0.0, 150.0)
 
 
 def facts_wanted(manifest: JSON) -> frozenset[str]:
@@ -63,27 +61,16 @@ def facts_wanted(manifest: JSON) -> frozenset[str]:
     return _WANTED
 
 
-@dataclass(frozen=True, slots=True)
-class _Tumour:
-    fact: Fact
-    alone: bool
-    """No other candidate: facts that name no tumour may be about this one."""
-    side_is_enough: bool
-    """No other candidate shares its side: a fact of that side is about this one."""
-    reference: str
-    """`Condition/id`, within its own patient record."""
-
-
 def encode(snapshot: Snapshot, manifest: JSON) -> FeatureVector:
     """The 17 inputs of PREDICT Breast v3.2, in the manifest's column order.
 
     `snapshot.context` may carry `focus` (`Condition/id`, the chosen tumour) and `what_if` (column -> number).
     """
-    slots = _by_question(snapshot.facts)
-    tumour = _tumour(slots, snapshot.context.get("focus"))
+    slots = by_question(snapshot.facts, _SLOT)
+    tumour = chosen(slots, snapshot.context.get("focus"))
     if isinstance(tumour, str):
         return _absent(tumour)
-    outside = _outside_population(slots, tumour)
+    outside = outside_population(slots, tumour)
     if outside:
         return _absent(outside)
 
@@ -100,98 +87,10 @@ def _absent(reason: str) -> FeatureVector:
     return FeatureVector(NAME, ENCODER, (), reason)
 
 
-def _by_question(facts: tuple[Fact, ...]) -> Slots:
-    slots: Slots = {}
-    for fact in facts:
-        taken = None
-        for coding in fact.codings:
-            slot = _SLOT.get((coding.system, coding.code))
-            if slot is not None and slot != taken:
-                slots.setdefault(slot, []).append(fact)
-                taken = slot
-    return slots
-
-
-# ---- whose ----------------------------------------------------------------------------------------------------------
-
-
-def _verification(fact: Fact) -> tuple[str, str]:
-    verification, _, clinical = (fact.status or "").partition("/")
-    return verification, clinical
-
-
-def _conditions(slots: Slots, name: str) -> dict[tuple[str, str], Fact]:
-    """Condition facts that still stand, one per resource of a record."""
-    if name not in slots:
-        return {}
-    return {
-        (fact.record, fact.source.resource): fact
-        for fact in slots[name]
-        if fact.kind == "condition" and _verification(fact)[0] not in _NO_PRIMARY
-    }
-
-
-def _tumour(slots: Slots, focus: object) -> _Tumour | str:
-    candidates = list(_conditions(slots, codes.BREAST_CANCER.name).values())
-    if not candidates:
-        if _conditions(slots, codes.IN_SITU.name):
-            return "only carcinoma in situ is recorded; the equation holds for invasive breast cancer"
-        return "no invasive breast cancer is recorded"
-    chosen = [fact for fact in candidates if fact.source.resource == focus] if focus else candidates
-    if not chosen:
-        return "the chosen tumour is not among the recorded breast cancers"
-    if len(chosen) > 1:
-        return "two tumours, none chosen"
-    fact = chosen[0]
-    others = [other for other in candidates if other is not fact]
-    side = fact.laterality
-    distinct = side is not None and all(other.laterality not in (side, "bilateral", None) for other in others)
-    return _Tumour(fact, not others, distinct, fact.source.resource)
-
-
-def _speaks_of(tumour: _Tumour, fact: Fact) -> bool:
-    """Whether a result may be about the chosen tumour; a reference counts only within its own patient record."""
-    if fact.focus and (named := [reference for reference in fact.focus if reference.startswith("Condition/")]):
-        return fact.record == tumour.fact.record and tumour.reference in named
-    if fact.laterality and tumour.fact.laterality and fact.laterality != tumour.fact.laterality:
-        return False
-    return tumour.alone or (tumour.side_is_enough and fact.laterality == tumour.fact.laterality)
-
-
-def _outside_population(slots: Slots, tumour: _Tumour) -> str | None:
-    stated = (fact.text or (fact.coded[0].code if fact.coded else None) for fact in slots.get(codes.SEX.name, ()))
-    sexes = {sex for sex in stated if sex not in (None, "", "unknown")}
-    if any((coding.system, coding.code) in codes.MALE_BREAST_CANCER for coding in tumour.fact.codings):
-        sexes.add("male")
-    if sexes != {"female"}:
-        return "the equation holds for women only" if sexes == {"male"} else "sex is not recorded, or not clearly"
-    if _verification(tumour.fact)[1] in _RECURRENT:
-        return "the equation holds for a first diagnosis, and this tumour is recorded as recurrent"
-    if _conditions(slots, codes.METASTASIS.name) or _says(slots.get(codes.M.name, ()), codes.M1):
-        return "distant metastasis is recorded; the equation holds for early breast cancer"
-    if _category(slots, tumour, codes.PN.name, codes.AFTER_NEOADJUVANT):
-        return "staged after neoadjuvant treatment; the equation holds for surgery first"
-    return None
-
-
-def _category(slots: Slots, tumour: _Tumour, name: str, wanted: frozenset[Key]) -> list[Fact]:
-    """Categories of this tumour. (Metastasis is asked of the whole person: whichever tumour spread.)"""
-    facts = slots.get(name)
-    return _says([fact for fact in facts if _speaks_of(tumour, fact)], wanted) if facts else []
-
-
-def _says(facts: Iterable[Fact], wanted: frozenset[Key]) -> list[Fact]:
-    return [
-        fact
-        for fact in facts
-        if fact.status in USABLE and any((coding.system, coding.code) in wanted for coding in fact.coded)
-    ]
-
-
 # ---- what -----------------------------------------------------------------------------------------------------------
 
 
-def _values(slots: Slots, tumour: _Tumour, today: str) -> dict[str, Feature]:
+def _values(slots: Slots, tumour: Tumour, today: str) -> dict[str, Feature]:
     day = features.calendar(tumour.fact.effective)
     diagnosed = day.ordinal if day else None
     reference = tumour.reference
@@ -201,7 +100,7 @@ def _values(slots: Slots, tumour: _Tumour, today: str) -> dict[str, Feature]:
         if not facts:
             return NOTHING
         if definition.of_tumour:
-            facts = [fact for fact in facts if _speaks_of(tumour, fact)]
+            facts = [fact for fact in facts if speaks_of(tumour, fact)]
         return pick(definition, facts, today, diagnosed, reference)
 
     found = {definition.name: _feature(definition, picked(definition)) for definition in _RECEPTORS}
@@ -218,7 +117,7 @@ def _feature(definition: Definition, found: Picked) -> Feature:
     return Feature(definition.name, found.value, False, found.facts, label, found.effective, found.note)
 
 
-def _nodes(slots: Slots, tumour: _Tumour, all_nodes: Picked, sentinel: Picked) -> Feature:
+def _nodes(slots: Slots, tumour: Tumour, all_nodes: Picked, sentinel: Picked) -> Feature:
     """All regional nodes, else sentinel nodes, else pN0. Other pN categories give no exact count: unknown."""
     if all_nodes.value is not None or all_nodes.note:
         return _feature(features.NODES, all_nodes)
@@ -228,8 +127,8 @@ def _nodes(slots: Slots, tumour: _Tumour, all_nodes: Picked, sentinel: Picked) -
         return Feature("nodes", feature.value, False, feature.facts, feature.label, feature.effective, only)
     if sentinel.note:
         return _feature(features.SENTINEL_NODES, sentinel)
-    zero = _category(slots, tumour, codes.PN.name, codes.PN_ZERO)
-    positive = _category(slots, tumour, codes.PN.name, codes.PN_POSITIVE)
+    zero = category(slots, tumour, codes.PN.name, codes.PN_ZERO)
+    positive = category(slots, tumour, codes.PN.name, codes.PN_POSITIVE)
     if zero and not positive:
         ids = tuple(fact.id for fact in zero)
         return Feature("nodes", 0.0, False, ids, "0", zero[-1].effective, "no count recorded; derived from pN0")
@@ -239,7 +138,7 @@ def _nodes(slots: Slots, tumour: _Tumour, all_nodes: Picked, sentinel: Picked) -
     return Feature("nodes", features.NAN, True, tuple(f.id for f in (*zero, *positive)), "unknown", None, note)
 
 
-def _age(slots: Slots, tumour: _Tumour, size: Feature) -> Feature:
+def _age(slots: Slots, tumour: Tumour, size: Feature) -> Feature:
     births = slots.get(codes.BIRTH_DATE.name, ())
     texts = {fact.text for fact in births if fact.text}
     ids = tuple(fact.id for fact in births)
@@ -253,7 +152,7 @@ def _age(slots: Slots, tumour: _Tumour, size: Feature) -> Feature:
     if birth is None or day is None:
         which = "birth" if birth is None else "diagnosis"
         return Feature("age", features.NAN, True, ids, "unknown", None, f"no usable date of {which}")
-    age = day.year - birth.year - ((day.month, day.day) < (birth.month, birth.day))
+    age = features.completed_years(birth, day)
     if birth.partial or day.partial:
         notes.append("a date is known to the month or year only: its middle was taken")
     note = "; ".join(notes) or None
@@ -287,30 +186,31 @@ def _what_if(found: dict[str, Feature], what_if: object, manifest: JSON) -> None
 
 
 def _lacking(found: dict[str, Feature], manifest: JSON) -> str | None:
-    lacking = [words for name, words in _REQUIRED.items() if found[name].missing]
+    required = manifest.get("required", _REQUIRED)
+    lacking = [words for name, words in required.items() if found[name].missing]
     if lacking:
         return f"required and not usable: {', '.join(lacking)}"
-    low, high = manifest["population"]["age"]
-    if not low <= found["age"].value <= high:
+    low, high = manifest["population"].get("age", _ANY_AGE)
+    if "age" in required and not low <= found["age"].value <= high:
         return f"the equation holds for an age of {low:g} to {high:g} years at diagnosis"
     return None
 
 
-def _cautions(slots: Slots, tumour: _Tumour, found: dict[str, Feature]) -> tuple[str, ...]:
+def _cautions(slots: Slots, tumour: Tumour, found: dict[str, Feature]) -> tuple[str, ...]:
     cautions = []
-    for fact in _category(slots, tumour, codes.PT.name, _PT):
+    for fact in category(slots, tumour, codes.PT.name, _PT):
         name, low, high = next(
             codes.PT_SIZE[key] for coding in fact.coded if (key := (coding.system, coding.code)) in codes.PT_SIZE
         )
         if not found["size"].missing and not low < found["size"].value <= high:
             cautions.append(f"the recorded {name} does not fit the recorded tumour size; one of them is wrong")
     count = found["nodes"]
-    positive = bool(_category(slots, tumour, codes.PN.name, codes.PN_POSITIVE))
-    zero = bool(_category(slots, tumour, codes.PN.name, codes.PN_ZERO))
+    positive = bool(category(slots, tumour, codes.PN.name, codes.PN_POSITIVE))
+    zero = bool(category(slots, tumour, codes.PN.name, codes.PN_ZERO))
     if not count.missing and ((count.value == 0 and positive) or (count.value > 0 and zero)):
         cautions.append("the recorded pN category does not fit the number of positive nodes")
-    if not _category(slots, tumour, codes.M.name, codes.M0):
+    if not category(slots, tumour, codes.M.name, codes.M0):
         cautions.append("no M category is recorded; absence of metastasis is assumed")
-    if _verification(tumour.fact)[0] not in ("confirmed", ""):
+    if verification(tumour.fact)[0] not in ("confirmed", ""):
         cautions.append("the diagnosis is not recorded as confirmed")
     return tuple(cautions)

@@ -90,7 +90,7 @@ def baselines(k: dict[str, float]) -> dict[str, list[float]]:
     return hazards
 
 
-def _increments(cumulative: list[float]) -> list[float]:
+def increments(cumulative: list[float]) -> list[float]:
     return [after - before for before, after in zip([0.0, *cumulative], cumulative, strict=False)]
 
 
@@ -126,8 +126,8 @@ def build() -> bytes:
     x = g.columns("x", COLUMNS)
 
     er = g("Equal", x["er"], 1.0)
-    breast = _breast_index(g, k, x, er)  # [N, 15]
-    other = _other_index(g, k, x)  # [N, 1]
+    breast = breast_index(g, k, x, er)  # [N, 15]
+    other = other_index(g, k, x)  # [N, 1]
     effects, other_effects = _treatments(g, x, er)  # [N, 6], [N, 2]
 
     n_scenarios = len(SCENARIOS)
@@ -139,7 +139,7 @@ def build() -> bytes:
 
     year_axis, scenario_axis = g.constant([2], index=True), g.constant([1], index=True)
     hazards = baselines(k)
-    base = g("Where", er, g.constant([_increments(hazards["er1"])]), g.constant([_increments(hazards["er0"])]))
+    base = g("Where", er, g.constant([increments(hazards["er1"])]), g.constant([increments(hazards["er0"])]))
     yearly = g(
         "Mul",
         g("Unsqueeze", base, scenario_axis),
@@ -152,7 +152,7 @@ def build() -> bytes:
     )
     alive = g("Mul", alive_breast, alive_other)
 
-    die_breast, die_other, die = (_deaths(g, curve) for curve in (alive_breast, alive_other, alive))
+    die_breast, die_other, die = (deaths(g, curve) for curve in (alive_breast, alive_other, alive))
     of_breast = g("Mul", die, g("Div", die_breast, g("Add", die_breast, die_other)))
     cumulative = g("CumSum", of_breast, g.constant(2, index=True))
     g("Mul", alive, 100.0, out="survival")
@@ -174,7 +174,7 @@ def _linear(g: Graph, terms: list[str], weights: list[float]) -> str:
     return g("ReduceSum", g("Mul", g("Concat", *terms, axis=1), g.constant([weights])), axis, keepdims=1)
 
 
-def _breast_index(g: Graph, k: dict[str, float], x: dict[str, str], er: str) -> str:
+def breast_index(g: Graph, k: dict[str, float], x: dict[str, str], er: str) -> str:
     """Prognostic index of breast-cancer death, [N, 15] (the HER2 effect of ER-positive disease changes by year)."""
     a = g("Div", g("Sub", x["age"], 24.0), 100.0)
     nodes = g("Log", g("Add", x["nodes"], 1.0))
@@ -201,7 +201,7 @@ def _breast_index(g: Graph, k: dict[str, float], x: dict[str, str], er: str) -> 
     return g("Add", index, g("ReduceSum", markers, g.constant([1], index=True), keepdims=0))
 
 
-def _other_index(g: Graph, k: dict[str, float], x: dict[str, str]) -> str:
+def other_index(g: Graph, k: dict[str, float], x: dict[str, str]) -> str:
     """Index of death of other causes, [N, 1].
 
     Smoking: never or former ln(1 / 1.025), current ln(1.25 / 1.025), from 10 % smokers at 1.25 times the hazard; the
@@ -235,7 +235,7 @@ def _treatments(g: Graph, x: dict[str, str], er: str) -> tuple[str, str]:
     return g("Mul", flags, g.constant(weights)), g("Concat", heart, g("Where", none, 0.0, _ln("1.2")), axis=1)
 
 
-def _deaths(g: Graph, alive: str) -> str:
+def deaths(g: Graph, alive: str) -> str:
     """Yearly deaths from a survival curve [N, S, 15]."""
     first, last, axis = (g.constant([value], index=True) for value in (0, YEARS - 1, 2))
     before = g("Slice", alive, first, last, axis)

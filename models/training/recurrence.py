@@ -11,12 +11,15 @@ folds), so that a base model that fits its own training rows too well isn't beli
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.model_selection import StratifiedKFold  # type: ignore[import-untyped]
 
+from models.calibration import ipc_weights
 from models.training import predict_curve
 from models.training.head import Row
 from models.training.metabric import HORIZON, SUBTYPES, Cohort, Floats, Rows
@@ -24,10 +27,6 @@ from models.training.regression import logit, newton, nonnegative, ridge
 
 CLINICAL, EXPRESSION, MUTATION = MODALITIES = ("clinical", "expression", "mutation")
 FULL = frozenset(MODALITIES)
-PATTERNS: tuple[frozenset[str], ...] = tuple(
-    frozenset(kept) for size in range(1, 4) for kept in itertools.combinations(MODALITIES, size)
-)
-"""The seven patterns with something in them. With nothing there is no score."""
 YEAR = 2000.0
 """PREDICT's calendar year for the women of METABRIC (1977 to 2005); see specs: with 2017 it is off by 1.7."""
 EXPRESSION_C, MUTATION_C = 1.0, 0.02
@@ -68,9 +67,9 @@ class Base:
 
     def z(self, cohort: Cohort, rows: Rows) -> dict[str, Floats]:
         return {
-            CLINICAL: self.clinical(_predict(cohort)[rows]),
-            EXPRESSION: self.expression(_subtype(cohort)[rows]),
-            MUTATION: self.mutation(_flags(cohort, self.genes)[rows]),
+            CLINICAL: self.clinical(predict_inputs(cohort)[rows]),
+            EXPRESSION: self.expression(subtype_flags(cohort)[rows]),
+            MUTATION: self.mutation(gene_flags(cohort, self.genes)[rows]),
         }
 
 
@@ -87,6 +86,15 @@ class Fitted:
 
     def logit(self, z: Mapping[str, Floats], pattern: frozenset[str]) -> Floats:
         return pooled(self.heads[pattern], z, self.centres)
+
+
+def patterns_of(modalities: Sequence[str]) -> tuple[frozenset[str], ...]:
+    """Every pattern with something in it, the full one last. With nothing there is no score."""
+    sizes = range(1, len(modalities) + 1)
+    return tuple(frozenset(kept) for size in sizes for kept in itertools.combinations(modalities, size))
+
+
+PATTERNS = patterns_of(MODALITIES)
 
 
 def pooled(row: Row, z: Mapping[str, Floats], centres: Mapping[str, float]) -> Floats:
@@ -116,21 +124,17 @@ def outcome(cohort: Cohort, rows: Rows) -> tuple[Floats, Floats]:
     The censoring distribution is the Kaplan-Meier estimate in these rows; a recurrence comes before a censoring of the
     same day.
     """
-    y, months = cohort.at_five_years()[rows], cohort.months[rows]
-    censored = ~cohort.recurred[rows]
-    times = np.unique(months[censored])
-    at_risk = np.array([np.sum(months >= time) for time in times])
-    lost = np.array([np.sum(censored & (months == time)) for time in times])
-    still = np.concatenate([[1.0], np.cumprod(1.0 - lost / at_risk)])
-    before = still[np.searchsorted(times, np.minimum(months, HORIZON), side="left")]
-    return y, np.where(np.isnan(y), 0.0, 1.0 / np.where(np.isnan(y), 1.0, before))
+    _, weight = ipc_weights(cohort.months[rows], cohort.recurred[rows], HORIZON)
+    return cohort.at_five_years()[rows], weight
 
 
 def fit_base(cohort: Cohort, rows: Rows) -> Base:
     y, weight = outcome(cohort, rows)
     prevalence = dict(zip(cohort.genes, cohort.mutated[rows].mean(axis=0).tolist(), strict=True))
     prevalence = {gene: share for gene, share in prevalence.items() if share >= RARE}
-    predict, subtype, flags = (x[rows] for x in (_predict(cohort), _subtype(cohort), _flags(cohort, tuple(prevalence))))
+    predict, subtype, flags = (
+        x[rows] for x in (predict_inputs(cohort), subtype_flags(cohort), gene_flags(cohort, tuple(prevalence)))
+    )
 
     known = ~np.isnan(y) & ~np.isnan(predict[:, 0])
     constant, slope = newton(np.column_stack([np.ones(len(rows)), predict])[known], y[known], weight[known])
@@ -147,29 +151,76 @@ def fit_base(cohort: Cohort, rows: Rows) -> Base:
 
 
 def fit_heads(
-    out: Mapping[str, Floats], y: Floats, weight: Floats, centres: Mapping[str, float]
+    out: Mapping[str, Floats],
+    y: Floats,
+    weight: Floats,
+    centres: Mapping[str, float],
+    modalities: Sequence[str] = MODALITIES,
 ) -> dict[frozenset[str], Row]:
     """One row for each pattern: weights on whoever has its modalities, widths on whoever has all of them."""
-    rows: dict[frozenset[str], Row] = {}
-    for pattern in PATTERNS:
-        names = [name for name in MODALITIES if name in pattern]
-        known = ~np.isnan(y) & ~np.isnan(sum(out[name] for name in names))
-        x = np.column_stack([np.ones(len(y)), *(out[name] - centres[name] for name in names)])[known]
-        base, *weights = nonnegative(x, y[known], weight[known]).tolist()
-        rows[pattern] = Row(base, dict(zip(names, weights, strict=True)), events=int(np.sum(y[known])))
+    patterns = patterns_of(modalities)
+    rows = {pattern: Row(*_weights(out, y, weight, centres, _named(modalities, pattern))) for pattern in patterns}
+    logits = {pattern: pooled(row, out, centres) for pattern, row in rows.items()}
+    everything = ~np.isnan(logits[patterns[-1]])
+    known = ~np.isnan(y)
+    for pattern, row in rows.items():
+        gaps = [name for name in modalities if name not in pattern]
+        moves = {name: _width(logits[pattern | {name}] - logits[pattern], everything) for name in gaps}
+        half = _width(logits[patterns[-1]] - logits[pattern], everything) if gaps else math.nan
+        events = int(np.sum(y[known & ~np.isnan(logits[pattern])]))
+        rows[pattern] = replace(row, half_width=half, moves=moves, events=events)
     return rows
 
 
-def _predict(cohort: Cohort) -> Floats:
+def with_covariance(fitted: Fitted, cohort: Cohort, rows: Rows, draws: int, seed: int) -> Fitted:
+    """The same with the covariance of each head over bootstrap draws of the patients, their logits held fast."""
+    y, weight = outcome(cohort, rows)
+    generator = np.random.Generator(np.random.PCG64(seed))
+    drawn = [generator.integers(0, len(rows), len(rows)) for _ in range(draws)]
+    heads = {}
+    for pattern, row in fitted.heads.items():
+        names = _named(MODALITIES, pattern)
+        found = [
+            _weights({name: fitted.out_of_fold[name][at] for name in names}, y[at], weight[at], fitted.centres, names)
+            for at in drawn
+        ]
+        spread = np.atleast_2d(np.cov(np.array([[base, *weights.values()] for base, weights in found]).T))
+        heads[pattern] = replace(row, covariance=tuple(tuple(line) for line in spread.tolist()))
+    return replace(fitted, heads=heads)
+
+
+def _named(modalities: Sequence[str], pattern: frozenset[str]) -> tuple[str, ...]:
+    return tuple(name for name in modalities if name in pattern)
+
+
+def _weights(
+    out: Mapping[str, Floats], y: Floats, weight: Floats, centres: Mapping[str, float], names: Sequence[str]
+) -> tuple[float, dict[str, float]]:
+    """Base and weights of one pattern, on whoever has its modalities and a known outcome."""
+    x = np.column_stack([np.ones(len(y)), *(out[name] - centres[name] for name in names)])
+    known = ~np.isnan(y) & ~np.isnan(x).any(axis=1)
+    base, *weights = nonnegative(x[known], y[known], weight[known]).tolist()
+    return base, dict(zip(names, weights, strict=True))
+
+
+def _width(moves: Floats, there: npt.NDArray[np.bool_]) -> float:
+    """The conformal quantile: the smallest width that covers nine of ten such moves of one patient more."""
+    sizes = np.sort(np.abs(moves[there]))
+    rank = int(np.ceil((len(sizes) + 1) * COVERAGE))
+    return float(sizes[min(rank, len(sizes)) - 1])
+
+
+def predict_inputs(cohort: Cohort) -> Floats:
+    """[n, 1]: logit of five-year breast-cancer mortality by PREDICT, NaN where it does not hold."""
     return logit(predict_curve.breast_mortality(cohort, YEAR)[:, 4:5])
 
 
-def _subtype(cohort: Cohort) -> Floats:
+def subtype_flags(cohort: Cohort) -> Floats:
     """One column for each subtype; NaN where there is none."""
     known = np.array([[1.0 if subtype else np.nan] for subtype in cohort.subtype])
     return np.asarray(known * np.array([[float(subtype == name) for name in SUBTYPES] for subtype in cohort.subtype]))
 
 
-def _flags(cohort: Cohort, genes: tuple[str, ...]) -> Floats:
+def gene_flags(cohort: Cohort, genes: tuple[str, ...]) -> Floats:
     flags = cohort.mutated[:, [cohort.genes.index(gene) for gene in genes]]
     return np.column_stack([flags, np.log1p(flags.sum(axis=1))])

@@ -1,78 +1,79 @@
-"""Writes the directory of one model version: graphs, manifest, model card. The same sources give the same bytes."""
+"""Writes the directory of one model version: graphs, manifest, model card, bill of materials. Same sources, same bytes.
+
+A release states, beside what `models.shelf` asks of every manifest: `intended_use`, `evidence`, `source`, `training`
+(from `training` below), and, where it has them, `metrics`, `operating_points`, `attributions` (what the licences of
+its data ask to be said) and `card` (answers to the questions of `models.training.attributes`, by key).
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-ROOM = Path(__file__).parent
+from models.training import graph, sbom, sources
+from models.training.card import card as card
+
+CARD = "MODEL_CARD.md"
 
 
 def sha256(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
-def sources_digest() -> dict[str, str]:
-    """SHA-256 of every file that the training reads: programs and coefficients."""
-    files = sorted(path for path in ROOM.rglob("*") if path.suffix in {".py", ".csv", ".md"})
-    return {path.relative_to(ROOM).as_posix(): sha256(path.read_bytes()) for path in files}
+def training(
+    module: str,
+    *,
+    seeds: Mapping[str, int] | None = None,
+    data: Mapping[str, str] | None = None,
+    read: Iterable[Path] = (),
+    fitted_by: Iterable[str] = (),
+    libraries: Iterable[str] = (),
+) -> dict[str, Any]:
+    """The `training` member of a manifest, for the release `module` (its `__name__`).
+
+    `seeds` by what they are for; `data`: file -> SHA-256 of what was fitted on and does not stand in the repository;
+    `read`: files beside the training sources that were read (coefficients, licences); `fitted_by`: modules that made
+    committed coefficients and that the release itself does not import, or only the `libraries` of these.
+
+    Raises: Misconfigured where an installed library is not the locked one.
+    """
+    modules = (module, *fitted_by)
+    return {
+        "command": "python -m models.training",
+        "sources": sources.sources(*modules, data=read),
+        "libraries": sbom.versions(sorted({*sources.libraries(*modules), *libraries})),
+        "seeds": dict(seeds or {}),
+        "data": dict(data or {}),
+        "threads": 1,
+        "opset": graph.OPSET,
+        "ir_version": graph.IR_VERSION,
+    }
 
 
 def write(root: Path, manifest: dict[str, Any], files: Mapping[str, bytes]) -> Path:
-    """Write `<root>/<name>/<version>/`; the manifest gets the digest of every other file."""
+    """Write `<root>/<name>/<version>/`; the manifest gets the digest of every other file.
+
+    The model card and the bill of materials are always made here, from the manifest.
+    """
     directory: Path = root / manifest["name"] / manifest["version"]
     directory.mkdir(parents=True, exist_ok=True)
-    for name, body in files.items():
+    given = {name: body for name, body in files.items() if name not in (CARD, sbom.NAME)}
+    made = {
+        **given,
+        CARD: card(manifest).encode(),
+        sbom.NAME: sbom.bill(manifest, {name: sha256(body) for name, body in given.items()}),
+    }
+    for name, body in made.items():
         (directory / name).write_bytes(body)
-    whole = {**manifest, "files": {name: sha256(body) for name, body in sorted(files.items())}}
+    whole = {**manifest, "files": {name: sha256(body) for name, body in sorted(made.items())}}
     text = json.dumps(whole, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
     (directory / "manifest.json").write_bytes(text.encode())
     return directory
 
 
-def card(manifest: Mapping[str, Any]) -> str:
-    """The model card, in Markdown: what the manifest says, for people (after Mitchell 2019, FAT* '19)."""
-    lines = [
-        f"# {manifest['title']}",
-        "",
-        f"`{manifest['name']}@{manifest['version']}`. {manifest['intended_use']}",
-        "",
-        "## What it says",
-        "",
-        manifest["endpoint"],
-        "",
-        "## For whom",
-        "",
-        manifest["population"]["text"],
-        "",
-        "## Inputs",
-        "",
-        "| column | what | from | unknown |",
-        "| --- | --- | --- | --- |",
-    ]
-    for part in manifest["modalities"]:
-        for column in part["columns"]:
-            if column not in manifest["parameters"]:
-                described = [feature for feature in part["features"] if feature["name"] == column]
-                lines.append(_input_row(column, described, manifest))
-    lines += ["", "## Governed parameters", "", "Decided by whoever releases the model, not read from the record.", ""]
-    lines += [f"- `{name}`: {label}" for name, (_, label) in sorted(manifest["parameters"].items())]
-    lines += ["", "## How it was checked", "", *(f"- {text}" for text in manifest["evidence"])]
-    lines += ["", "## Limits", "", *(f"- {text}" for text in manifest["limits"])]
-    lines += ["", "## Source and licence", "", f"{manifest['source']['text']}", "", manifest["licence"], ""]
-    return "\n".join(lines)
-
-
-def _input_row(column: str, described: list[Mapping[str, Any]], manifest: Mapping[str, Any]) -> str:
-    if not described:
-        title, origin, unknown = manifest["other_inputs"][column]
-        return f"| `{column}` | {title} | {origin} | {unknown} |"
-    tokens = ", else ".join(
-        ", ".join(f"`{token.rpartition('|')[2]}`" for token in feature["codes"]["codes"]) for feature in described
-    )
-    feature = described[0]
-    unknown = "required" if feature["required"] else feature["unknown_note"].removeprefix("unknown: ")
-    return f"| `{column}` | {feature['title']} | {tokens} | {unknown} |"
+def sources_digest() -> dict[str, str]:
+    """SHA-256 of every file of the training room."""
+    return sources.everything()

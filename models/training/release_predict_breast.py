@@ -5,16 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy
-import onnx
-
 from models.fusion import head_shapes
 from models.modalities import clinical
-from models.training import graph, head, predict_breast, release
+from models.training import head, predict_breast, release
 
 NAME, VERSION = "predict-breast", "3.2.0"
 YEAR = 2017.0
 LICENCE = "LICENSE-predict-v30-r.md"
+READ = (predict_breast.COEFFICIENTS, predict_breast.DATA / LICENCE)
 KEPT = ("s", "r", "rh", "rhc", "rhct", "rhctb", "rh10ctb")
 """Scenarios whose curves go into every Score; the graph has more."""
 TABLE_YEARS = (5, 10, 15)
@@ -69,6 +67,39 @@ OTHER_INPUTS = {
     "screen": ("Detected by screening", "what-if input only: no mCODE element states it", "the equation takes 0.204"),
 }
 
+EXPLAIN = {
+    "kind": "what-if",
+    "reference": {"size": 20.0, "nodes": 0.0, "grade": 9.0, "her2": 9.0, "ki67": 9.0, "pr": 9.0},
+    "text": (
+        "What the 10-year risk would be with a tumour of 20 mm (the border of T1 and T2), with no positive node, or "
+        "with this grade or marker unknown to the equation: one at a time, not to be added up."
+    ),
+}
+CARD = {
+    "developer": "Equation: the PREDICT team, University of Cambridge. Graph and integration: the cds-server project",
+    "users": "members of a tumour board",
+    "cautioned": (
+        "Men, carcinoma in situ, recurrent or metastatic disease, neoadjuvant treatment, several tumours of which none "
+        "is chosen: the model abstains and says why."
+    ),
+    "variables": (
+        "Date of birth (as age at diagnosis) is an input; sex decides whether the model speaks. Race, ethnicity, "
+        "language, sexual orientation, gender identity, social determinants and health status assessments are not used."
+    ),
+    "model_type": "published parametric survival equation, evaluated exactly",
+    "keywords": "breast cancer, prognosis, survival, adjuvant treatment",
+    "validity_internal": "not measured here; see the publications of PREDICT",
+    "validity_external": (
+        "METABRIC, n 1,875: AUROC of 10-year breast-cancer death 0.717 (0.688 to 0.747); observed/expected 1.48 with "
+        "the fixed year 2017, 0.86 with the year 2000."
+    ),
+    "external_source": "METABRIC (United Kingdom and Canada, diagnosed 1977 to 2005), retrospective cohort",
+    "external_party": "the cds-server project",
+    "external_process": "the official equation on each patient, treatments as given, outcome from the follow-up",
+    "publications": "Candido dos Reis 2017, Breast Cancer Research 19:58 (PREDICT v2); v3.2: the official program",
+}
+"""Answers to the questions of HTI-1 and CHAI that the manifest does not imply."""
+
 
 def manifest() -> dict[str, Any]:
     """Everything but the digests of the files."""
@@ -107,6 +138,7 @@ def manifest() -> dict[str, Any]:
                     for output in ("survival", "breast_mortality")
                 },
                 "z": "logit of the 10-year risk of dying of breast cancer after surgery alone",
+                "explain": EXPLAIN,
                 "features": clinical.DEFINITIONS,
             }
         ],
@@ -117,6 +149,7 @@ def manifest() -> dict[str, Any]:
             "inputs": inputs,
             "outputs": outputs,
             "text": "Identity: one modality, weight 1, no interval.",
+            "no_band": "PREDICT publishes no band of uncertainty, so none is drawn",
         },
         "rules": RULES,
         "parameters": {name: list(value) for name, value in PARAMETERS.items()},
@@ -153,24 +186,17 @@ def manifest() -> dict[str, Any]:
             "licence_file": LICENCE,
         },
         "licence": "Equation and coefficients: MIT, Copyright (c) 2022 University of Cambridge.",
-        "training": {
-            "command": "python -m models.training",
-            "sources": release.sources_digest(),
-            "libraries": {"onnx": onnx.__version__, "numpy": numpy.__version__},
-            "opset": graph.OPSET,
-            "ir_version": graph.IR_VERSION,
-        },
+        "card": CARD,
+        "training": release.training(__name__, read=READ),
     }
 
 
 def write(root: Path) -> Path:
     """Write `predict-breast/3.2.0` under `root`."""
     identity = head.Row(0.0, {clinical.NAME: 1.0})
-    stated = manifest()
     files = {
         "clinical.onnx": predict_breast.build(),
         "head.onnx": head.build([clinical.NAME], [0.0], {frozenset({clinical.NAME}): identity}),
-        "MODEL_CARD.md": release.card(stated).encode(),
         LICENCE: (predict_breast.DATA / LICENCE).read_bytes(),
     }
-    return release.write(root, stated, files)
+    return release.write(root, manifest(), files)

@@ -12,9 +12,11 @@ import pytest
 from markdown_it import MarkdownIt
 
 from cds_server.hooks.cards import Card, render
+from cds_server.hooks.evidence import age
+from cds_server.hooks.orders import draft_orders
 from cds_server.hooks.service import CardGuide
 from cds_server.services import all_services
-from cds_server.services.breast_cancer_prognosis import SERVICES, age, cards, draft_orders, steps
+from cds_server.services.breast_cancer_prognosis import SERVICES, cards, steps
 from models.nouns import Judgement, Snapshot
 from models.scoring import Scorer
 from models.shelf import Shelf

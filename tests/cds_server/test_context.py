@@ -57,11 +57,32 @@ def test_the_request_of_the_conformance_suite(peer_data: Path) -> None:
     assert asked.without_token() == raw.replace(b"SAMPLE_TOKEN", b"[set aside]")
 
 
-@pytest.mark.parametrize("name", ["order_select", "order_dispatch", "appointment_book", "encounter_start"])
+@pytest.mark.parametrize("name", ["order_dispatch", "appointment_book"])
 def test_hooks_to_come_are_refused_by_name(peer_data: Path, name: str) -> None:
     raw = (peer_data / "cds-hooks" / f"{name}_hook_request.json").read_bytes()
     with pytest.raises(ContractBroken, match="hook is not known here"):
         parse(raw, loads(raw))
+
+
+def test_order_select_and_encounter_start_are_known(peer_data: Path) -> None:
+    selected, started = (
+        parse(raw, loads(raw))
+        for name in ("order_select", "encounter_start")
+        for raw in [(peer_data / "cds-hooks" / f"{name}_hook_request.json").read_bytes()]
+    )
+    assert (selected.hook, selected.context["selections"][1]) == (
+        "order-select",
+        "MedicationRequest/smart-MedicationRequest-103",
+    )
+    assert (started.hook, started.context["encounterId"]) == ("encounter-start", "example")
+
+
+@pytest.mark.parametrize("selections", [None, "MedicationRequest/1", ["1"], [1], [{}], ["MedicationRequest/<1>"]])
+def test_selections_must_be_references(selections: Any) -> None:
+    drafts = {"resourceType": "Bundle", "entry": []}
+    context = {"userId": "Practitioner/7", "patientId": "1", "draftOrders": drafts, "selections": selections}
+    with pytest.raises(ContractBroken, match=r"context\.selections"):
+        parsed(a_body(hook="order-select", context=context))
 
 
 def test_a_bare_call_needs_nothing_more() -> None:

@@ -144,7 +144,7 @@ def test_every_inference_comes_out_the_same_bits(settings: Settings) -> None:
     called(build(settings))
     parts = build(settings)
     refs = all_refs(parts.store.reads)
-    assert len(refs) == 6
+    assert len(refs) == 7
     for ref in refs:
         recorded = load(parts.store, ref)
         assert reproduce(parts.registry, recorded).why == "equal, bit for bit"

@@ -54,7 +54,7 @@ class ListDesk:
         self.without = ""
 
     def services(self) -> Sequence[ServiceSpec]:
-        return all_services()
+        return [spec for spec in all_services() if spec.model == "predict-breast"]
 
     async def admit(self, request: Request) -> Caller:
         return Caller("demo")

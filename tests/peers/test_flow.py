@@ -62,8 +62,16 @@ def a_database(sqlite: bool, request: pytest.FixtureRequest) -> Iterator[str | N
     postgres.drop_database(name)
 
 
+SERVICE_OF_HOOK = {
+    "patient-view": PATIENT_VIEW,
+    "order-sign": ORDER_SIGN,
+    "order-select": "vte-risk-chemotherapy-order-select",
+    "encounter-start": "deterioration-news2-encounter-start",
+}
+
+
 def service_of(name: str) -> str:
-    return ORDER_SIGN if name.endswith(".order-sign") else PATIENT_VIEW
+    return SERVICE_OF_HOOK[name.partition(".")[2]]
 
 
 def test_the_whole_walk(walked: Server) -> None:

@@ -1,0 +1,147 @@
+"""What a number on a card rests on: each input with its value, date and origin, what is missing, cautions, the record.
+
+The same on every card of every service, so that a clinician learns to read it once.
+"""
+
+from __future__ import annotations
+
+import re
+from calendar import monthrange
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from functools import cache
+
+from cds_server.hooks.cards import Link, LinkType, escape, table
+from cds_server.hooks.service import CardGuide
+from models.nouns import Fact, Feature, Judgement, Snapshot
+
+TOPICS = "https://cds-server.org/fhir/CodeSystem/topics"
+
+
+def features(judgement: Judgement) -> dict[str, Feature]:
+    """Every feature by its name."""
+    return {feature.name: feature for vector in judgement.vectors for feature in vector.features}
+
+
+def is_read(feature: Feature) -> bool:
+    """From the record, or from the request; not a parameter of the release."""
+    return not feature.missing and bool(feature.facts or feature.note)
+
+
+def links(guide: CardGuide) -> tuple[Link, ...]:
+    """The way to the full reasoning, where there is an app to show it."""
+    if not guide.smart_app:
+        return ()
+    context = f'{{"inference":"{guide.inference}"}}'
+    return (Link("Open the full reasoning", f"{guide.public_url}/app/launch", LinkType.SMART, app_context=context),)
+
+
+def inputs(known: Sequence[Feature], titles: Mapping[str, str], snapshot: Snapshot, *, clock: bool = False) -> str:
+    """A table of the inputs that were read. `clock`: vital signs, whose age is told in hours and minutes."""
+    rows = [_row(feature, titles, snapshot, clock) for feature in known]
+    return "**What it rests on**\n\n" + table(["Input", "Value", "Dated", "From"], rows) if rows else ""
+
+
+def missing(lacking: Sequence[Feature], titles: Mapping[str, str]) -> str:
+    told = [titles[each.name] + (f" ({each.note.removeprefix('unknown: ')})" if each.note else "") for each in lacking]
+    return f"**Not known:** {escape('; '.join(told))}" if told else ""
+
+
+def cautions(judgement: Judgement) -> str:
+    told = [caution for vector in judgement.vectors for caution in vector.cautions]
+    if any(fact.test for fact in judgement.snapshot.facts):
+        told.append("some of these data are marked as test data")
+    if unread := len(judgement.snapshot.context.get("unread", ())):
+        what = "one resource" if unread == 1 else f"{unread} resources"
+        told.append(f"{what} of this request could not be read and had no part in this")
+    return "**Please check**\n\n" + "\n".join(f"- {escape(sentence(each))}" for each in told) if told else ""
+
+
+@cache
+def limits(text: str, population: str) -> str:
+    """Words of the release, not of a patient: escaped once."""
+    return f"*{escape(f'{text} {population}')}*"
+
+
+def population(judgement: Judgement) -> str:
+    return str(judgement.model.manifest.get("population", {}).get("text", ""))
+
+
+def record(judgement: Judgement, guide: CardGuide) -> str:
+    """Which model, data as of when, and where this stands in the record."""
+    as_of = guide.data_as_of[:16].replace("T", " ")
+    model = judgement.model
+    told = (f"Model {model.name} {model.version}", f"data as of {as_of} UTC", f"record {guide.inference}")
+    return " · ".join(map(escape, told))
+
+
+def sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _row(feature: Feature, titles: Mapping[str, str], snapshot: Snapshot, clock: bool) -> list[str]:
+    facts = [fact for fact in snapshot.facts if fact.id in feature.facts]
+    value = feature.label or f"{feature.value:g}"
+    if feature.note and feature.facts:
+        value += f" ({feature.note})"
+    effective = feature.effective or max((fact.effective for fact in facts if fact.effective), default=None)
+    return [titles[feature.name], value, _dated(effective, snapshot, clock), _origin(facts) or feature.note or ""]
+
+
+def _dated(effective: str | None, snapshot: Snapshot, clock: bool) -> str:
+    if not effective:
+        return "–"
+    if clock and "T" in effective:
+        return f"{age_of_day(effective, snapshot.clinical_time)}, {effective[:16].replace('T', ' ')}{_zone(effective)}"
+    return f"{age(effective, snapshot.clinical_time)}, {effective[:10]}"
+
+
+def _zone(effective: str) -> str:
+    return " UTC" if effective.endswith("Z") else f" {effective[-6:]}"
+
+
+def _origin(facts: Sequence[Fact]) -> str:
+    """Which documents say so, and in which words where a measured value was converted."""
+    told = []
+    for fact in facts[:2]:
+        converted = fact.number is not None and fact.original and fact.original != f"{fact.number} {fact.unit}"
+        told.append(f"{fact.source.resource} ({fact.original})" if converted else fact.source.resource)
+    more = len(facts) - len(told)
+    return "; ".join(told) + (f"; {more} more" if more else "")
+
+
+def age(effective: str, now: str) -> str:
+    """How long ago, in the unit that a person would use, never finer than the source's own precision."""
+    parts = re.match(r"(\d{4})(?:-(\d\d))?(?:-(\d\d))?", effective)
+    if parts is None:
+        return "of unknown date"
+    year, month, day = (int(part) if part else None for part in parts.groups())
+    today = date.fromisoformat(now[:10])
+    if year is None or month is None:
+        return _ago(today.year - (year or today.year), "year")
+    months = (today.year - year) * 12 + today.month - month
+    if day is not None and day <= monthrange(year, month)[1]:
+        days = (today - date(year, month, day)).days
+        if days < 60:
+            return _ago(days, "day")
+        months -= today.day < day
+    return _ago(months, "month") if months < 24 else _ago(months // 12, "year")
+
+
+def age_of_day(effective: str, now: str) -> str:
+    """The same for what was observed with its time of day, within two days: in minutes and hours."""
+    try:
+        minutes = int((datetime.fromisoformat(now) - datetime.fromisoformat(effective)).total_seconds() // 60)
+    except (ValueError, TypeError):  # not an instant, or one without a zone
+        return age(effective, now)
+    if not 0 <= minutes < 48 * 60:
+        return age(effective, now)
+    return f"{minutes} min ago" if minutes < 120 else f"{minutes // 60} hours ago"
+
+
+def _ago(count: int, unit: str) -> str:
+    if count < 0:
+        return "in the future"
+    if count == 0:
+        return "today" if unit == "day" else f"this {unit}"
+    return f"{count} {unit}{'s' if count > 1 else ''} ago"

@@ -1,0 +1,68 @@
+"""Leave one site out: each of METABRIC's five sites judged by a model that never saw it; and subgroups."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from models.training import recurrence
+from models.training.metabric import HORIZON, SITES, Cohort, Floats
+from models.training.recurrence import CLINICAL, FULL
+from models.training.report.performance import difference, discrimination, performance, sample
+from models.training.statistics import Flags
+
+FEWEST_EVENTS = 10
+"""Subgroups with fewer are listed without figures."""
+
+
+def leave_one_out(cohort: Cohort) -> list[dict[str, Any]]:
+    """By site: all modalities, the clinical one alone, and the difference, on whoever has all of them."""
+    site = np.array(cohort.site)
+    found = []
+    for name in SITES:
+        train, test = np.flatnonzero(site != name), np.flatnonzero(site == name)
+        fitted = recurrence.fit(cohort, train)
+        z = fitted.z(cohort, test)
+        fused, alone = fitted.logit(z, FULL), fitted.logit(z, frozenset({CLINICAL}))
+        known = np.isfinite(fused)
+        among = sample(cohort.months[test][known], cohort.recurred[test][known], HORIZON)
+        found.append(
+            {
+                "site": name,
+                "fused": performance(fused[known], among),
+                "clinical": discrimination(alone[known], among),
+                "gain": difference(fused[known], alone[known], among),
+            }
+        )
+    return found
+
+
+def subgroups(cohort: Cohort, logit: Floats) -> list[dict[str, Any]]:
+    """The fused score, held out, in groups of patients; weights and resamples are the group's own."""
+    found = []
+    for title, groups in _groups(cohort).items():
+        for name, members in groups.items():
+            chosen = members & np.isfinite(logit)
+            seen = int((chosen & cohort.recurred & (cohort.months <= HORIZON)).sum())
+            row: dict[str, Any] = {"by": title, "group": name, "n": int(chosen.sum()), "events": seen}
+            if seen >= FEWEST_EVENTS:
+                row |= performance(logit[chosen], sample(cohort.months[chosen], cohort.recurred[chosen], HORIZON))
+            found.append(row)
+    return found
+
+
+def _groups(c: Cohort) -> dict[str, dict[str, Flags]]:
+    def equal(values: Floats, names: dict[float, str]) -> dict[str, Flags]:
+        return {name: values == value for value, name in names.items()} | {"unknown": np.isnan(values)}
+
+    groups = {
+        "oestrogen receptor": equal(c.er, {1.0: "positive", 0.0: "negative"}),
+        "HER2": equal(c.her2, {1.0: "positive", 0.0: "negative"}),
+        "age": {"under 50": c.age < 50, "50 to 69": (c.age >= 50) & (c.age < 70), "70 and older": c.age >= 70},
+        "menopause (inferred)": equal(c.postmenopausal, {0.0: "before", 1.0: "after"}),
+        "grade": equal(c.grade, {1.0: "1", 2.0: "2", 3.0: "3"}),
+        "nodes": {"0": c.nodes == 0, "1 to 3": (c.nodes >= 1) & (c.nodes <= 3), "4 and more": c.nodes >= 4},
+        "chemotherapy": equal(c.chemotherapy, {1.0: "given", 0.0: "not given"}),
+    }
+    return {title: {name: chosen for name, chosen in group.items() if chosen.any()} for title, group in groups.items()}
