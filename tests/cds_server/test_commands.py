@@ -186,7 +186,7 @@ def test_models_and_services(cds: Cds, tmp_path: Path) -> None:
     shipped = {f"{path.parent.name}@{path.name}" for path in SHIPPED.glob("*/*")}
     assert {f"{one['name']}@{one['version']}" for one in cds.json("models", "list")} == shipped
     assert cds.json("models", "show", "predict-breast")["name"] == "predict-breast"
-    assert cds.json("models", "verify") == dict.fromkeys(shipped, [])
+    assert cds.json("models", "verify") == {name: [] for name in shipped}
     assert cds.json("models", "use", "breast-cancer-prognosis", "predict-breast@3.2.0")["seq"] > 0
     cds("models", "use", "breast-cancer-prognosis", "predict-breast@0.0.1", code=1)
     seq = cds.json("service", "stop", "breast-cancer-prognosis", "--reason", "drill")["seq"]
