@@ -35,8 +35,10 @@ IDLE = 0.25
 """Seconds between two looks for work."""
 SETTLED = 2.0
 """Seconds after which a call's inference is on record, or never will be."""
-REST = 3.0
-"""Times as long as it worked: even work that only takes what nobody wants slows its neighbours on the same core."""
+REST, REST_BEHIND = 9.0, 3.0
+"""Times as long as it worked, while calls come in: even work that only takes what nobody wants slows its neighbours on
+the same core, and holds the write lock. Less where the oldest delivery waits for longer than `PATIENCE`."""
+PATIENCE = 60.0
 LEASE = 30.0
 BATCH = 64
 FEW = 16
@@ -57,18 +59,22 @@ def run(settings: Settings, parent: int) -> None:
     store = Store.open(settings.data_dir, settings.database_url)
     holder = uuid.uuid4().hex
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_idle) as idle:
-        jobs: dict[str, Callable[[], int]] = {
-            "digest": Digester(store, idle, settings.joining_systems).some,
-            "validate": Validator(store, idle).some,
-        }
+        digester, validator = Digester(store, idle, settings.joining_systems), Validator(store, idle)
+        jobs: dict[str, Callable[[], int]] = {"digest": digester.some, "validate": validator.some}
+        newest = 0
         while os.getppid() == parent and not stopping.is_set():
-            began, worked = time.monotonic(), 0
+            began, worked, before = time.monotonic(), 0, newest
             for name, some in jobs.items():
                 try:
                     worked += lease(store, name, holder) and some()
+                    newest = store.reads.newest_call()
                 except CdsError as error:
                     log().error("background work failed", job=name, what=error.what)
-            stopping.wait(min(IDLE, REST * (time.monotonic() - began)) if worked else IDLE)
+            took = time.monotonic() - began
+            if not worked:
+                stopping.wait(IDLE)
+            elif newest != before:  # calls come in
+                stopping.wait((REST if digester.lag < PATIENCE else REST_BEHIND) * took)
     with contextlib.suppress(CdsError):
         store.close()
 
@@ -115,13 +121,17 @@ class Digester:
         self._idle = idle
         self._joining = joining
         self._cursor = 0
+        self.lag = 0.0
+        """Seconds that the oldest landing of the last look had waited."""
 
     def some(self) -> int:
         """Digest up to a few landings; gives how many."""
         ids = self._store.reads.waiting(cds_hooks.REQUEST, self._cursor, FEW)
         landings = [landing for landing in map(self._store.reads.landing, ids) if landing is not None]
         if not landings:
+            self.lag = 0.0
             return 0
+        self.lag = (datetime.now(UTC) - datetime.fromisoformat(landings[0].received_at)).total_seconds()
         parts = self._idle.map(read_sealed, landings, map(self._store.opened, landings))
         for landing, part in zip(landings, parts, strict=True):
             try:

@@ -197,6 +197,10 @@ class Reads:
         """A sealed JSON payload."""
         return json.loads(self._vault.open(object_ref(kind, ref), cipher))
 
+    def newest_call(self) -> int:
+        """Row id of the last call; 0 before the first."""
+        return int(self.query("SELECT COALESCE(MAX(id), 0) FROM call")[0][0])
+
     def open_flags(self) -> dict[str, int]:
         """Kind -> how many of that kind nobody has resolved."""
         rows = self.query(
