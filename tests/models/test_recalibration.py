@@ -112,7 +112,7 @@ def test_a_manifest_with_a_broken_line_is_refused(stated: object) -> None:
 
 
 def test_a_model_whose_curves_bypass_the_head_is_refused() -> None:
-    with pytest.raises(Refused, match="predict-breast shows curves"):
+    with pytest.raises(Refused, match="predict-breast shows numbers"):
         recalibration.check_may(Shelf().get("predict-breast"))
 
 

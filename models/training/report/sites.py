@@ -44,6 +44,8 @@ def subgroups(cohort: Cohort, logit: Floats) -> list[dict[str, Any]]:
     for title, groups in _groups(cohort).items():
         for name, members in groups.items():
             chosen = members & np.isfinite(logit)
+            if not chosen.any():
+                continue
             seen = int((chosen & cohort.recurred & (cohort.months <= HORIZON)).sum())
             row: dict[str, Any] = {"by": title, "group": name, "n": int(chosen.sum()), "events": seen}
             if seen >= FEWEST_EVENTS:
@@ -56,13 +58,12 @@ def _groups(c: Cohort) -> dict[str, dict[str, Flags]]:
     def equal(values: Floats, names: dict[float, str]) -> dict[str, Flags]:
         return {name: values == value for value, name in names.items()} | {"unknown": np.isnan(values)}
 
-    groups = {
+    return {
         "oestrogen receptor": equal(c.er, {1.0: "positive", 0.0: "negative"}),
         "HER2": equal(c.her2, {1.0: "positive", 0.0: "negative"}),
         "age": {"under 50": c.age < 50, "50 to 69": (c.age >= 50) & (c.age < 70), "70 and older": c.age >= 70},
-        "menopause (inferred)": equal(c.postmenopausal, {0.0: "before", 1.0: "after"}),
+        "menopause (inferred from age)": equal(c.postmenopausal, {0.0: "before", 1.0: "after"}),
         "grade": equal(c.grade, {1.0: "1", 2.0: "2", 3.0: "3"}),
         "nodes": {"0": c.nodes == 0, "1 to 3": (c.nodes >= 1) & (c.nodes <= 3), "4 and more": c.nodes >= 4},
         "chemotherapy": equal(c.chemotherapy, {1.0: "given", 0.0: "not given"}),
     }
-    return {title: {name: chosen for name, chosen in group.items() if chosen.any()} for title, group in groups.items()}
