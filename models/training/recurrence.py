@@ -98,11 +98,10 @@ PATTERNS = patterns_of(MODALITIES)
 
 
 def pooled(row: Row, z: Mapping[str, Floats], centres: Mapping[str, float]) -> Floats:
-    """b + sum of w x (z - mu), in the fixed order of the modalities."""
+    """b + sum of w x (z - mu), in the order of the weights, which is that of the modalities."""
     total = np.full(len(next(iter(z.values()))), row.base)
-    for name in MODALITIES:
-        if name in row.weights:
-            total = total + row.weights[name] * (z[name] - centres[name])
+    for name, weight in row.weights.items():
+        total = total + weight * (z[name] - centres[name])
     return total
 
 
