@@ -141,9 +141,14 @@ def head_graph(c: Coefficients, modalities: tuple[str, ...], heads: Heads) -> by
     return head.build(modalities, [c.centres[name] for name in modalities], heads)
 
 
-def table(modalities: tuple[str, ...], defaults: Mapping[str, float], genes: list[str]) -> dict[str, Any]:
+def table(c: Coefficients, modalities: tuple[str, ...], defaults: Mapping[str, float]) -> dict[str, Any]:
     """Columns of all modalities; a modality whose own columns the file does not have, or leaves empty, is missing."""
-    return {"fused": list(modalities), "defaults": dict(defaults), "derived": {mutation.BURDEN: genes}}
+    return {
+        "fused": list(modalities),
+        "defaults": dict(defaults),
+        "derived": {mutation.BURDEN: list(c.prevalence)},
+        "one_of": [list(c.expression.weights)],
+    }
 
 
 def metrics(letters: Sequence[str]) -> list[dict[str, Any]]:

@@ -35,6 +35,7 @@ def manifest() -> dict[str, Any]:
             "survival, which stays the headline."
         ),
         "endpoint": parts.ENDPOINT,
+        "horizon_months": metabric.HORIZON,
         "population": {"text": parts.POPULATION},
         "modalities": [_clinical_part(c), parts.expression_part(c), parts.mutation_part(c)],
         "head": parts.head_member(c, MODALITIES, c.heads),
@@ -44,9 +45,7 @@ def manifest() -> dict[str, Any]:
             **{name: list(value) for name, value in predict.OTHER_INPUTS.items()},
             **parts.other_inputs(c),
         },
-        "table": parts.table(
-            MODALITIES, {"year": YEAR[0], "screen": 2.0, "smoker": 9.0, "ki67": 9.0}, list(c.prevalence)
-        ),
+        "table": parts.table(c, MODALITIES, {"year": YEAR[0], "screen": 2.0, "smoker": 9.0, "ki67": 9.0}),
         "metrics": parts.metrics(["C", "C+E", "C+M", "C+E+M", "E+M"]),
         "validation": parts.validated_by(),
         "evidence": [
