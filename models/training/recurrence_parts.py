@@ -66,6 +66,11 @@ def expression_part(c: Coefficients) -> dict[str, Any]:
         "coefficients": _stated(c.expression.intercept, c.expression.weights),
         "parameters": {},
         "rules": [_flag(name) for name in c.expression.weights],
+        "explain": {
+            "kind": "additive",
+            "reference": dict.fromkeys(c.expression.weights, 0.0),
+            "text": "no subtype named: the model's intercept",
+        },
     }
 
 
@@ -93,6 +98,11 @@ def mutation_part(c: Coefficients) -> dict[str, Any]:
             *({"name": gene, "range": [0.0, 1.0], "whole": False} for gene in c.prevalence),
             {"name": mutation.BURDEN, "range": [0.0, 6.0], "whole": False},
         ],
+        "explain": {
+            "kind": "additive",
+            "reference": {**c.prevalence, mutation.BURDEN: rounded(math.log1p(sum(c.prevalence.values())))},
+            "text": "each gene as often mutated as in the cohort: what a gene that was not studied counts as",
+        },
     }
 
 

@@ -95,6 +95,7 @@ def _clinical_part(c: Coefficients) -> dict[str, Any]:
         "population": predict.manifest()["population"],
         "parameters": {"year": list(YEAR)},
         "rules": [rule for rule in predict.RULES if rule["name"] in columns],
+        "explain": {**predict.EXPLAIN, "text": predict.EXPLAIN["text"].replace("10-year risk", "risk of recurrence")},
         "guard": [{"name": name, "range": list(c.ranges[name]), "title": title} for name, title in TITLES.items()],
     }
 
