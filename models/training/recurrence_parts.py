@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -218,10 +217,8 @@ def validation() -> dict[str, Any]:
 
 
 def validated_by() -> dict[str, str]:
-    return {
-        "file": VALIDATION.relative_to(HOUSE).as_posix(),
-        "sha256": hashlib.sha256(VALIDATION.read_bytes()).hexdigest(),
-    }
+    """The report by name only: it measures these very graphs, so neither can carry the other's digest."""
+    return {"file": VALIDATION.relative_to(HOUSE).as_posix(), "command": "make models-report"}
 
 
 def _words(pattern: str) -> str:
