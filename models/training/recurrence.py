@@ -54,7 +54,10 @@ class Base:
     """The three base models, fitted on the same rows."""
 
     clinical: Linear
-    """One column: logit of PREDICT's five-year breast-cancer mortality after surgery alone."""
+    """One column: logit of PREDICT's five-year breast-cancer mortality after surgery alone.
+
+    Chosen by log loss in 10 x 5-fold cross-validation: 0.5129; complementary log-log 0.5135; of ten years 0.5149, 0.5160.
+    """
     expression: Linear
     mutation: Linear
     """Gene flags and `burden` = ln(1 + number of these genes mutated)."""

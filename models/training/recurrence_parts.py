@@ -18,8 +18,10 @@ from models.training.regression import rounded
 HOUSE = Path(__file__).resolve().parents[2]
 VALIDATION = HOUSE / "docs" / "models" / "validation.json"
 FEWEST_STUDIED = 0.8
-"""Share of the mutation model's weight that must have been studied. TP53 alone carries 0.68: germline panels "
-"stay out."""
+"""Share of the mutation model's weight that must have been studied; TP53 alone carries 0.68, so germline panels stay out.
+
+Measured at 0.82 (TP53, GATA3, MAP3K1 alone): nine of ten logits lie within 0.20 of the one with every gene studied.
+"""
 LICENCE = (
     "Coefficients: same licence as this program. They were fitted on METABRIC, a database under the Open Database "
     "License 1.0, which is not contained here; whether fitted coefficients are a produced work under it was "
@@ -47,7 +49,9 @@ LIMITS = [
     "The subtype's coding is a list of our own (no public example carries one): a site maps its laboratory's "
     "codes to it.",
     "A germline panel can't be told from a tumour panel by mCODE's region studied.",
-    "A gene that was not studied counts as often as it is mutated in the cohort.",
+    "A gene that was not studied counts as often as it is mutated in the cohort. With just over 80 % of the "
+    "weight studied, "
+    "nine of ten logits of the mutation modality lie within 0.20 of the one with every gene.",
 ]
 
 
