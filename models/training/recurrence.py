@@ -56,7 +56,8 @@ class Base:
     clinical: Linear
     """One column: logit of PREDICT's five-year breast-cancer mortality after surgery alone.
 
-    Chosen by log loss in 10 x 5-fold cross-validation: 0.5129; complementary log-log 0.5135; of ten years 0.5149, 0.5160.
+    Chosen by log loss in 10 x 5-fold cross-validation: 0.5129; complementary log-log 0.5135; of ten years 0.5149 and
+    0.5160.
     """
     expression: Linear
     mutation: Linear

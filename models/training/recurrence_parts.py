@@ -18,7 +18,7 @@ from models.training.regression import rounded
 HOUSE = Path(__file__).resolve().parents[2]
 VALIDATION = HOUSE / "docs" / "models" / "validation.json"
 FEWEST_STUDIED = 0.8
-"""Share of the mutation model's weight that must have been studied; TP53 alone carries 0.68, so germline panels stay out.
+"""Share of the mutation model's weight that must have been studied; TP53 alone carries 0.68: germline panels stay out.
 
 Measured at 0.82 (TP53, GATA3, MAP3K1 alone): nine of ten logits lie within 0.20 of the one with every gene studied.
 """
