@@ -15,10 +15,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
 	--custom-compile-command "make lock" --quiet $(UPGRADE)
 
-.PHONY: help demo test lint peers bench models lock clean
+.PHONY: help demo test lint peers bench models models-report lock clean
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*##/\1\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*##/\1\t/' | expand -t 16
 
 demo: $(VENV)/.app  ## install, land the fixtures, start server and sandbox (ONCE=1: call the hooks, print, exit)
 	@$(BIN)/cds demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
@@ -40,6 +40,9 @@ bench: $(VENV)/.test  ## every script in benchmarks/, each ending in one JSON li
 
 models: $(VENV)/.training  ## build the shipped model artifacts again, from their sources
 	@$(BIN)/python -m models.training
+
+models-report: $(VENV)/.training  ## validate the fused model again: docs/models/report.html and validation.json
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m models.training.report
 
 lock: $(BIN)/python  ## resolve requirements/*.txt again (UPGRADE=--upgrade: to the newest that pyproject.toml allows)
 	@$(PIP) 'uv>=0.9,<1'

@@ -131,17 +131,22 @@ def _verified(folder: Path, name: str, digest: str) -> bytes:
 def _part(part: Any, files: Mapping[str, bytes]) -> dict[str, Any]:
     """One modality, with this program's encoder; a stated encoder must be this one."""
     known = cast("dict[str, Modality]", discover(models.modalities, "NAME"))
-    if not isinstance(part, dict) or part.get("name") not in known:
+    if not isinstance(part, dict) or part.get("encoded_by", part.get("name")) not in known:
         raise ContractMismatch("names a modality that this program does not have", where=MANIFEST)
-    lacking = [member for member in ("file", "columns", "inputs", "outputs", "features") if not part.get(member)]
+    lacking = [
+        member for member in ("name", "file", "columns", "inputs", "outputs", "features") if not part.get(member)
+    ]
     if lacking:
-        raise ContractMismatch(f"modality {part['name']} lacks {', '.join(lacking)}", where=MANIFEST)
+        raise ContractMismatch(f"a modality lacks {', '.join(lacking)}", where=MANIFEST)
+    if part["name"] in known and part["name"] != part.get("encoded_by", part["name"]):
+        raise ContractMismatch(f"{part['name']} is the name of another modality here", where=MANIFEST)
     if part["file"] not in files:
         raise ContractMismatch(f"modality {part['name']} has a graph that is not among the files", where=MANIFEST)
-    encoder = known[part["name"]].ENCODER
+    encoded_by = str(part.get("encoded_by", part["name"]))
+    encoder = known[encoded_by].ENCODER
     if part.get("encoder", encoder) != encoder:
         raise ContractMismatch(f"the encoder of modality {part['name']} is not the one here", where=MANIFEST)
-    if part["name"] == declared.NAME:
+    if encoded_by == declared.NAME:
         stated = {definition.name for definition in declared.definitions(part)} | set(declared.OF_PERSON)
         if unread := [column for column in part["columns"] if column not in stated]:
             raise ContractMismatch(f"no feature is stated for column {unread[0]}", where=MANIFEST)

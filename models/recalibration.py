@@ -140,7 +140,7 @@ def check_may(model: ModelVersion) -> None:
     kept = [name for part in parts for names in part.get("curves", {}).values() for name in names if name is not None]
     if len(parts) == 1 and kept:
         raise Refused(
-            f"{model.name} shows curves that come from its equation directly: a new head would contradict them"
+            f"{model.name} shows numbers that come straight from its equation: a new risk would contradict them"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -66,18 +67,20 @@ class Scorer:
 
     def judge(self, snapshot: Snapshot) -> Judgement:
         """Encode and score. Abstains with a reason; raises ModelFault only where the model itself is broken."""
-        vectors: list[FeatureVector] = []
+        vectors = tuple(_guarded(voice, voice.modality.encode(snapshot, voice.manifest)) for voice in self._voices)
+        return Judgement(snapshot, vectors, self.model, self.fuse(vectors))
+
+    def fuse(self, vectors: Sequence[FeatureVector]) -> Score:
+        """The score of encoded features, one vector for each modality in the manifest's order."""
         z: dict[str, float | None] = {}
         reasons: dict[str, str] = {}
         outputs: dict[str, Any] = {}
-        for voice in self._voices:
-            vector = _guarded(voice, voice.modality.encode(snapshot, voice.manifest))
-            vectors.append(vector)
+        for voice, vector in zip(self._voices, vectors, strict=True):
             if vector.absent is not None:
                 z[voice.name], reasons[voice.name] = None, vector.absent
                 continue
             z[voice.name] = _speak(voice, vector, outputs)
-        return Judgement(snapshot, tuple(vectors), self.model, self._fused(z, reasons, outputs))
+        return self._fused(z, reasons, outputs)
 
     def _fused(self, z: dict[str, float | None], reasons: dict[str, str], outputs: dict[str, Any]) -> Score:
         if self._head is not None:
@@ -88,10 +91,10 @@ class Scorer:
 
 
 def _voice(part: JSON, model: ModelVersion, directory: Path, known: dict[str, Modality]) -> _Voice:
-    name = part["name"]
-    if name not in known:
+    name, modality = part["name"], known.get(part.get("encoded_by", part["name"]))
+    if modality is None:
         raise ContractMismatch("the manifest names a modality that this program does not have", where=model.id)
-    if part["encoder"] != known[name].ENCODER:
+    if part["encoder"] != modality.ENCODER:
         raise ContractMismatch(
             f"the encoder of modality {name} is not the one that the model was made with", where=model.id
         )
@@ -109,7 +112,7 @@ def _voice(part: JSON, model: ModelVersion, directory: Path, known: dict[str, Mo
         for rule in part.get("guard", ())
     )
     z = positions.index("z") if "z" in positions else None
-    return _Voice(name, known[name], manifest, session, z, guard, curves)
+    return _Voice(name, modality, manifest, session, z, guard, curves)
 
 
 def _guarded(voice: _Voice, vector: FeatureVector) -> FeatureVector:

@@ -56,10 +56,13 @@ class Shelf:
         return tuple(sorted(found.values(), key=lambda version: (version.name, _order(version.version))))
 
     def get(self, name: str, version: str | None = None) -> ModelVersion:
-        """One version; without `version` the highest. Raises: NotFound; ModelFault where its manifest is broken."""
+        """One version; without `version` the highest that is no site's recalibration: that one is only used by name.
+
+        Raises: NotFound; ModelFault where its manifest is broken.
+        """
         if version is not None:
             return load_manifest(self._directory(name, version))
-        known = [candidate for candidate in self.all() if candidate.name == name]
+        known = [one for one in self.all() if one.name == name and "recalibration" not in one.manifest]
         if not known:
             raise NotFound("no model of that name on the shelf")
         return known[-1]

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from models.errors import BadInput, ContractMismatch
+from models.fused_table import run_fused
 from models.inputs import checked
 from models.nouns import JSON, ModelVersion
 from models.runtime import Session
@@ -29,6 +30,9 @@ def run_table(model: ModelVersion, directory: Path, rows: Iterable[Mapping[str, 
     table = model.manifest.get("table")
     if not isinstance(table, dict):
         raise ContractMismatch("this model has no table form", where=model.id)
+    if "fused" in table:
+        yield from run_fused(model, directory, rows)
+        return
     part = next(part for part in model.manifest["modalities"] if part["name"] == table["modality"])
     session = Session(
         directory / part["file"], model.files[part["file"]], inputs=part["inputs"], outputs=part["outputs"]

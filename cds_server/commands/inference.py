@@ -50,6 +50,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def said(score: dict[str, Any]) -> str:
+    """A model that publishes no probability speaks by its points."""
+    if "probability" in score:
+        return f"probability {score['probability']:.6f}"
+    single = {name: values[0] for name, values in score.get("outputs", {}).items() if len(values) == 1}
+    ordered = sorted(single, key=lambda name: (name != "points", name))
+    return score.get("abstained") or ", ".join(f"{name} {single[name]:g}" for name in ordered)
+
+
 def _text(inference: dict[str, Any]) -> str:
     features = [
         [
@@ -68,12 +77,12 @@ def _text(inference: dict[str, Any]) -> str:
         for shown in inference["cards"]
     ]
     score = inference["score"]
-    said = score.get("abstained") or f"probability {score['probability']:.6f}"
+    told = said(score)
     return "\n".join(
         [
             f"inference {inference['inference']} (entry {inference['seq']}) by {inference['model']} "
             f"at {inference['at']}",
-            f"score: {said}",
+            f"score: {told}",
             table(["feature", "value", "effective", "facts", "note"], features) if features else "no features",
             *cards,
         ]

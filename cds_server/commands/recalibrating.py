@@ -32,7 +32,8 @@ def run(args: argparse.Namespace, settings: Settings, shelf: Shelf) -> int:
     """0: a new version stands in the data directory, on record; 1: these outcomes do not bear one."""
     from models import outcomes, recalibration
 
-    model = _parent(shelf, args.model)
+    name, _, named = args.model.partition("@")
+    model = shelf.get(name, named or None)
     recalibration.check_may(model)
     version = _version(args, shelf, model)
     horizon = recalibration.horizon_of(model, args.horizon)
@@ -64,18 +65,6 @@ def run(args: argparse.Namespace, settings: Settings, shelf: Shelf) -> int:
         ),
     )
     return 0
-
-
-def _parent(shelf: Shelf, named: str) -> ModelVersion:
-    from models.errors import NotFound
-
-    name, _, version = named.partition("@")
-    if version:
-        return shelf.get(name, version)
-    own = [model for model in shelf.all() if model.name == name and "recalibration" not in model.manifest]
-    if not own:
-        raise NotFound("no model of that name on the shelf")
-    return own[-1]
 
 
 def _version(args: argparse.Namespace, shelf: Shelf, model: ModelVersion) -> str:

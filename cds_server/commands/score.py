@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         "cards": cards,
     }
     told = "\n\n".join(f"{card['summary']}\n\n{card.get('detail', '')}" for card in cards)
-    emit(args, result, told if spec else _alone(judgement.score))
+    emit(args, result, told or _alone(judgement.score))
     return 0
 
 

@@ -29,6 +29,7 @@ from cds_server import http, wire
 from cds_server.hooks.reasons import CLINICAL
 from cds_server.hooks.routes import INFERENCES
 from cds_server.sandbox import render
+from cds_server.sandbox.clock import redated
 from cds_server.sandbox.ehr import Called, Case, Client, Ehr, Entry, load_cases
 from models.errors import CdsError, NotAllowed, NotFound, PeerFailed
 from models.nouns import JSON, instant
@@ -38,7 +39,12 @@ MAX_FORM = 16 * 1024
 MAX_VISITS = 200
 LOOPBACK = ["127.0.0.1", "localhost"]
 
-TITLES = {"patient-view": "Open the chart", "order-sign": "Sign the draft orders"}
+TITLES = {
+    "patient-view": "Open the chart",
+    "encounter-start": "Start the encounter",
+    "order-select": "Select an order",
+    "order-sign": "Sign the draft orders",
+}
 
 _HEADERS = {
     "Content-Security-Policy": (
@@ -161,7 +167,7 @@ class Pages:
 
 
 def _chart(case: Case, hook: str, today: date) -> render.Chart:
-    return render.chart(case.requests[hook], today)
+    return render.chart(redated(case.requests[hook], datetime.now(UTC)), today)
 
 
 def _feedback(form: Mapping[str, str], called: Called) -> tuple[JSON, str]:

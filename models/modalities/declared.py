@@ -3,7 +3,8 @@
 Each feature is an object as `models.features.Definition.plain` writes it: which codes ask the question, in which unit
 and range the answer is believed, how old it may be, and what the model takes for unknown (without `unknown` it is
 required). Beside these a column may be called `age` (completed years now) or `female` (1 or 0). The population may
-state `age` [lowest, highest] and `sex`. Every value is the latest that is not too old; see `models.current`.
+state `age` [lowest, highest] and `sex`. Every value is the latest that is not too old; see `models.current`. A model
+of several declared modalities gives each its own name, and `encoded_by`: `declared`.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def encode(snapshot: Snapshot, manifest: JSON) -> FeatureVector:
     found: dict[str, Feature] = {definition.name: chart.value(definition) for definition in reading.definitions}
     found |= {"age": chart.age(), "female": chart.sex("female", one="female")}
     vector = reading.vector(found, manifest, snapshot.context, _outside(chart, manifest["population"]))
-    return FeatureVector(NAME, ENCODER, vector.features, vector.absent, vector.cautions)
+    return FeatureVector(manifest["name"], ENCODER, vector.features, vector.absent, vector.cautions)
 
 
 def _outside(chart: Chart, population: JSON) -> str | None:

@@ -73,8 +73,9 @@ def encode(snapshot: Snapshot, manifest: JSON) -> FeatureVector:
     if outside:
         return _absent(outside)
     found = _found(slots, whose, snapshot.clinical_time[:10])
-    known = sum(gene["share"] for gene in manifest["genes"] if gene["name"] in found.known)
-    if not found.known:
+    symbols = found.known
+    known = sum(gene["share"] for gene in manifest["genes"] if gene["name"] in symbols)
+    if not symbols:
         return _absent("; ".join(("no report says which genes of the tumour were studied", *found.notes)))
     if known < manifest["fewest_studied"]:
         return _absent(
@@ -204,11 +205,12 @@ def _flag(symbol: str, prevalence: float, found: _Found) -> Feature:
 
 
 def _ids(facts: list[Fact]) -> tuple[str, ...]:
-    return tuple(sorted({fact.id for fact in facts}))
+    return (facts[0].id,) if len(facts) == 1 else tuple(sorted({fact.id for fact in facts}))
 
 
 def _latest(facts: list[Fact]) -> str | None:
-    return max(fact.effective or "" for fact in facts)[:10] or None
+    latest = facts[0].effective if len(facts) == 1 else max(fact.effective or "" for fact in facts)
+    return (latest or "")[:10] or None
 
 
 def _absent(reason: str) -> FeatureVector:

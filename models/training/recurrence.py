@@ -54,7 +54,11 @@ class Base:
     """The three base models, fitted on the same rows."""
 
     clinical: Linear
-    """One column: logit of PREDICT's five-year breast-cancer mortality after surgery alone."""
+    """One column: logit of PREDICT's five-year breast-cancer mortality after surgery alone.
+
+    Chosen by log loss in 10 x 5-fold cross-validation: 0.5129; complementary log-log 0.5135; of ten years 0.5149 and
+    0.5160.
+    """
     expression: Linear
     mutation: Linear
     """Gene flags and `burden` = ln(1 + number of these genes mutated)."""
@@ -98,11 +102,10 @@ PATTERNS = patterns_of(MODALITIES)
 
 
 def pooled(row: Row, z: Mapping[str, Floats], centres: Mapping[str, float]) -> Floats:
-    """b + sum of w x (z - mu), in the fixed order of the modalities."""
+    """b + sum of w x (z - mu), in the order of the weights, which is that of the modalities."""
     total = np.full(len(next(iter(z.values()))), row.base)
-    for name in MODALITIES:
-        if name in row.weights:
-            total = total + row.weights[name] * (z[name] - centres[name])
+    for name, weight in row.weights.items():
+        total = total + weight * (z[name] - centres[name])
     return total
 
 

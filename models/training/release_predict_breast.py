@@ -67,7 +67,7 @@ OTHER_INPUTS = {
     "screen": ("Detected by screening", "what-if input only: no mCODE element states it", "the equation takes 0.204"),
 }
 
-EXPLAIN = {
+EXPLAIN: dict[str, Any] = {
     "kind": "what-if",
     "reference": {"size": 20.0, "nodes": 0.0, "grade": 9.0, "her2": 9.0, "ki67": 9.0, "pr": 9.0},
     "text": (

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from cds_server.commands.inference import said
 from cds_server.services.deterioration_news2 import SERVICES
-from tests.cds_server.played import cards, request, service
+from tests.cds_server.played import cards, judged, request, service
 
 VIEW, START = (spec.id for spec in SERVICES)
 GOLDEN = Path(__file__).parent / "news2_card.md"
@@ -87,3 +88,14 @@ def test_the_royal_college_is_named() -> None:
     (card,) = cards(service(VIEW), nils())
     assert "Royal College of Physicians 2017" in (card.detail or "")
     assert card.source.label == "NEWS2, Royal College of Physicians 2017"
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (request("nils-d.patient-view"), "points 14, highest 3"),
+        (request("ruth-k.encounter-start"), "required and not usable: consciousness, temperature"),
+    ],
+)
+def test_the_command_line_tells_points_where_there_is_no_probability(body: dict[str, Any], told: str) -> None:
+    assert said(judged(service(VIEW if body["hook"] == "patient-view" else START), body).score.plain()) == told

@@ -75,7 +75,7 @@ def test_what_is_wrong_is_one_sentence(cds: Cds, site: Path, tmp_path: Path) -> 
     cds("models", "recalibrate", "some-model", "--outcomes", tmp_path / "none.csv", code=2)
     cds("models", "recalibrate", "no-such", "--outcomes", site, code=1)
     cds("models", "recalibrate", "predict-breast", "--outcomes", site, code=4)
-    assert "predict-breast shows curves" in cds.err
+    assert "predict-breast shows numbers" in cds.err
     cds("models", "recalibrate", "some-model", "--outcomes", site, "--horizon", "120", code=1)
     assert "horizon of this model is 60 months" in cds.err
 

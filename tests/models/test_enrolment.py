@@ -211,3 +211,15 @@ def test_a_site_may_use_its_own_codes_where_it_says_so(tmp_path: Path) -> None:
     scorer = enrolled(tmp_path / "shelf", third_party.put(tmp_path / "vendor", stated))
     score: Score = scorer.score(asked(fact(own, "hb", number="12", unit="g/dL", effective="2018-05-20")))
     assert score.probability == pytest.approx(expected(53, 12, 250), abs=1e-15)
+
+
+def test_two_declared_modalities_have_names_of_their_own_and_bring_a_head(tmp_path: Path) -> None:
+    first = {**third_party.manifest()["modalities"][0], "name": "blood", "encoded_by": "declared"}
+    other = {**first, "name": "marrow"}
+    alone = third_party.put(tmp_path / "alone", changed(modalities=[first]))
+    assert enrolled(tmp_path / "shelf", alone).score(asked(blood())).contributions[0].modality == "blood"
+    both = third_party.put(tmp_path / "both", changed(modalities=[first, other]))
+    with pytest.raises(ContractMismatch, match="brings its own head"):
+        enrolment.read(both)
+    with pytest.raises(ContractMismatch, match="clinical is the name of another modality here"):
+        enrolment.read(third_party.put(tmp_path / "taken", changed(modalities=[{**first, "name": "clinical"}])))

@@ -10,10 +10,12 @@ import pytest
 from models.canonical import canonical
 from models.errors import ContractMismatch, ModelFault
 from models.explain import Explainer, Explanation, why_no_band
+from models.modalities import mutation
 from models.nouns import ModelVersion
 from models.scoring import Scorer
 from models.shelf import Shelf
 from tests.models import third_party
+from tests.models.genomics import TP53, read, region, subtype, variant
 from tests.models.records import jenny
 from tests.models.test_enrolment import asked, blood, enrolled
 
@@ -127,3 +129,32 @@ def test_who_calls_itself_additive_and_is_not_is_found_out(scorer: Scorer, predi
 def test_wrong_references_are_refused(tmp_path: Path, explain: dict[str, Any], why: str) -> None:
     with pytest.raises(ContractMismatch, match=why):
         vendor(tmp_path, **explain)
+
+
+# ---- the fused model -------------------------------------------------------------------------------------------------
+
+
+def test_each_modality_of_the_fused_model_is_taken_apart() -> None:
+    model = Shelf().get("breast-cancer-recurrence")
+    fused, explainer = Scorer(model, Shelf().path(model)), Explainer(model, Shelf().path(model))
+    genes = {gene["name"]: gene["prevalence"] for gene in model.manifest["modalities"][2]["genes"]}
+    panel = read(region([mutation.GENES[name] for name in genes]), variant(TP53))
+    judgement = fused.judge(jenny(also=[*read(subtype("LumB")), *panel]))
+    told = {explanation.modality: explanation for explanation in explainer.explain(judgement)}
+    assert [told[name].kind for name in ("clinical", "expression", "mutation")] == ["what-if", "additive", "additive"]
+    z = {part.modality: part.z for part in judgement.score.contributions}
+    for name in ("expression", "mutation"):
+        weights = next(p for p in model.manifest["modalities"] if p["name"] == name)["coefficients"]["weights"]
+        explanation = told[name]
+        assert explanation.z == z[name]
+        assert explanation.base is not None
+        total = explanation.base + sum(part.amount for part in explanation.parts)
+        assert total == pytest.approx(explanation.z, abs=1e-12)
+        for part in explanation.parts:
+            value = judgement.vector(name).feature(part.feature).value
+            assert part.amount == pytest.approx(weights[part.feature] * (value - part.reference), abs=1e-12)
+    first = told["mutation"].parts[0]
+    assert (first.feature, len(first.sources)) == ("TP53", len(first.facts))
+    assert first.facts
+    assert [part.feature for part in told["expression"].parts if part.amount] == ["LumB"]
+    assert why_no_band(model) is None

@@ -137,3 +137,62 @@ def test_weights_are_not_negative() -> None:
 def test_head_with_a_pattern_of_strangers_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ContractMismatch, match="pattern"):
         Head({"file": "h", "modalities": ["clinical"], "patterns": [["genomic"]]}, {"h": ""}, tmp_path)
+
+
+COVARIANCE = ((0.01, 0.002), (0.002, 0.04))
+LONE = head.Row(-1.0, {"genomic": 0.5}, 0.4, 40, {"clinical": 0.9, "imaging": 0.2}, COVARIANCE)
+
+
+@pytest.fixture(scope="module")
+def banded(tmp_path_factory: pytest.TempPathFactory) -> Head:
+    """A head with one pattern, that publishes a band, moves, and too few events."""
+    folder = tmp_path_factory.mktemp("banded")
+    rows = {frozenset({"genomic"}): LONE}
+    body = head.build(NAMES, CENTRES, rows)
+    (folder / "head.onnx").write_bytes(body)
+    manifest = {"file": "head.onnx", **head.stated(NAMES, rows, 50)}
+    return Head(manifest, {"head.onnx": hashlib.sha256(body).hexdigest()}, folder)
+
+
+def test_band_is_that_of_the_covariance(banded: Head) -> None:
+    z = 1.7
+    away = z - CENTRES[1]
+    logit = -1.0 + 0.5 * away
+    half = head.TWO_SIDED_95 * math.sqrt(0.01 + 2 * away * 0.002 + away**2 * 0.04)
+    band = banded.fuse("m@1", {"genomic": z}, {}, {}).band
+    assert band == (
+        pytest.approx(1 / (1 + math.exp(half - logit)), abs=1e-12),
+        pytest.approx(1 / (1 + math.exp(-half - logit)), abs=1e-12),
+    )
+
+
+def test_too_few_events_are_marked_and_moves_are_ordered(banded: Head) -> None:
+    score = banded.fuse("m@1", {"genomic": 1.0}, {}, {})
+    assert not score.validated
+    assert [(move.modality, move.half_width) for move in score.moves] == [("clinical", 0.9), ("imaging", 0.2)]
+    assert score.interval != score.band
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+def test_garbage_in_a_masked_slot_does_not_reach_the_band(garbage: float, tmp_path: Path) -> None:
+    (tmp_path / "head.onnx").write_bytes(body := head.build(NAMES, CENTRES, {frozenset({"genomic"}): LONE}))
+    inputs, outputs = head_shapes(3, band=True)
+    lone = Session(tmp_path / "head.onnx", hashlib.sha256(body).hexdigest(), inputs=inputs, outputs=outputs)
+    avail = np.array([[0.0, 1.0, 0.0]])
+    clean, dirty = (
+        [each.tobytes() for each in lone.run({"z": np.array([[filler, 1.7, filler]]), "avail": avail})]
+        for filler in (0.0, garbage)
+    )
+    assert clean == dirty
+
+
+def test_head_without_a_band_publishes_none(whole: Head) -> None:
+    score = whole.fuse("m@1", Z, {}, {})
+    assert score.band is None
+    assert score.validated
+    assert score.moves == ()
+
+
+def test_covariance_of_another_size_is_refused() -> None:
+    with pytest.raises(ValueError, match="one line and column"):
+        head.Row(0.0, {"clinical": 0.1}, covariance=((0.1,),))

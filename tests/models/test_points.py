@@ -10,7 +10,7 @@ import itertools
 import math
 import random
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,8 @@ import pytest
 
 from cds_server.__main__ import main
 from models.errors import BadInput
-from models.shelf import SHIPPED, Shelf
+from models.shelf import Shelf
 from models.table import run_table
-from models.training.__main__ import RELEASES
 
 Row = dict[str, float]
 N = 4000
@@ -341,20 +340,6 @@ def test_models_run_takes_a_file(name: str, tmp_path: Path) -> None:
     assert all(math.isfinite(float(value)) for value in row.values())
     features.write_text("colour\nred\n")
     assert main(["models", "run", name, "--features", str(features)]) == 1
-
-
-MINE = [release for release in RELEASES if release.__name__.rpartition("_")[2] in
-        {"news2", "khorana", "kfre", "meld3", "va", "npi"}]  # fmt: skip
-
-
-@pytest.mark.parametrize("release", MINE, ids=lambda release: release.__name__.rpartition(".")[2])
-def test_every_shipped_byte_comes_out_again(release: Any, tmp_path: Path) -> None:
-    write: Callable[[Path], Path] = release.write
-    made = write(tmp_path)
-    shipped = SHIPPED / made.relative_to(tmp_path)
-    assert {path.name for path in made.iterdir()} == {path.name for path in shipped.iterdir()}
-    for path in made.iterdir():
-        assert path.read_bytes() == (shipped / path.name).read_bytes(), f"{path.name}: run `python -m models.training`"
 
 
 @pytest.mark.parametrize("name", SOUND)

@@ -11,8 +11,10 @@ import pytest
 from models import recalibration, shelving
 from models.calibration import sigmoid
 from models.errors import BadInput, Conflict, ContractMismatch, DigestMismatch, Refused
+from models.fusion import Head
 from models.outcomes import Outcomes, read
 from models.score import Contribution, Move, Score
+from models.scoring import Scorer
 from models.shelf import Shelf
 from models.site_line import SiteLine, line_of
 from tests.models.some_model import ID, outcomes, put_some_model
@@ -112,7 +114,7 @@ def test_a_manifest_with_a_broken_line_is_refused(stated: object) -> None:
 
 
 def test_a_model_whose_curves_bypass_the_head_is_refused() -> None:
-    with pytest.raises(Refused, match="predict-breast shows curves"):
+    with pytest.raises(Refused, match="predict-breast shows numbers"):
         recalibration.check_may(Shelf().get("predict-breast"))
 
 
@@ -143,6 +145,32 @@ def test_a_new_version_is_whole_and_its_parent_untouched(model, parents: Shelf, 
     assert [path.name for path in tmp_path.iterdir()] == [model.name]
     with pytest.raises(Conflict, match="never changed"):
         put(model, parents, tmp_path, fitted)
+
+
+def test_a_sites_version_is_only_used_by_name(model, parents: Shelf, tmp_path: Path) -> None:
+    put(model, parents, tmp_path, recalibration.recalibrate(site(2000, intercept=0.5), 60.0))
+    both = Shelf((parents.path(model).parents[1], tmp_path))
+    assert both.get(model.name).version == "1.0.0"
+    assert both.get(model.name, "1.0.0-site.1").version == "1.0.0-site.1"
+
+
+def test_the_fused_risk_follows_the_line_in_every_pattern(tmp_path: Path) -> None:
+    shelves = Shelf()
+    model = shelves.get("breast-cancer-recurrence")
+    recalibration.check_may(model)
+    fitted = recalibration.recalibrate(site(2000, intercept=0.5, slope=0.8), recalibration.horizon_of(model, None))
+    put(model, shelves, tmp_path, fitted)
+    new = Shelf((tmp_path,)).get(model.name, "1.0.0-site.1")
+    Scorer(new, tmp_path / new.name / new.version)
+    before = Head(model.manifest["head"], model.files, shelves.path(model))
+    after = Head(new.manifest["head"], new.files, tmp_path / new.name / new.version)
+    for pattern in before.patterns:
+        z = {name: 0.3 * place - 1.1 if name in pattern else None for place, name in enumerate(before.modalities)}
+        was, now = before.fuse(model.id, z, {}, {}), after.fuse(new.id, z, {}, {})
+        assert now.logit == pytest.approx(fitted.intercept + fitted.slope * was.logit, abs=1e-12)
+        assert now.band[0] < now.probability < now.band[1]
+        assert [part.z for part in now.contributions] == [part.z for part in was.contributions]
+        assert now.validated == was.validated
 
 
 def test_a_line_over_a_line_is_one_line(model, parents: Shelf, tmp_path: Path) -> None:

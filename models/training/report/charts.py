@@ -68,7 +68,7 @@ def calibration(title: str, points: Sequence[Mapping[str, float]]) -> str:
             f"({point['low']:.0%} to {point['high']:.0%})"
         )
         marks.append(f'<circle cx="{x}" cy="{y}" r="3.5" fill="{BLUE}"><title>{told}</title></circle>')
-    return _svg(frame.left + frame.width + 14, frame.top + frame.height + 44, f"Calibration, {title}", marks)
+    return _svg(frame.left + frame.width + 24, frame.top + frame.height + 44, f"Calibration, {title}", marks)
 
 
 def decision(curves: Mapping[str, Sequence[float]], names: Mapping[str, str]) -> str:
@@ -85,9 +85,9 @@ def decision(curves: Mapping[str, Sequence[float]], names: Mapping[str, str]) ->
         style = f'stroke="{colour}" stroke-width="2" stroke-dasharray="{dash}"'
         marks.append(f'<path fill="none" {style} d="{_path(frame, points)}"/>')
         at = frame.top + 16 + 19 * place
-        marks.append(f'<path {style} d="M{frame.left + 400} {at - 4}h30"/>')
-        marks.append(_text(frame.left + 438, at, label, "start"))
-    return _svg(frame.left + frame.width + 14, frame.top + frame.height + 44, "Decision curves", marks)
+        marks.append(f'<path {style} d="M{frame.left + 370} {at - 4}h30"/>')
+        marks.append(_text(frame.left + 408, at, label, "start"))
+    return _svg(frame.left + frame.width + 24, frame.top + frame.height + 44, "Decision curves", marks)
 
 
 def forest(
@@ -101,7 +101,7 @@ def forest(
     reach: tuple[float, float] | None = None,
 ) -> str:
     """One line a row: value with interval. `right`: the vertical line of no difference; `reach`: a goal's range."""
-    label_width, note_width, step = 190.0, 190.0, 24.0
+    label_width, note_width, step = 222.0, 200.0, 24.0
     frame = Frame(span, (0.0, 1.0), width=300.0, height=step * len(rows), left=label_width)
     bottom = frame.top + frame.height
     marks = []

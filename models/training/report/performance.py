@@ -95,7 +95,7 @@ def decision_curve(logits: dict[str, Array], among: Sample) -> dict[str, list[fl
     return {"threshold": [rounded(value) for value in THRESHOLDS], **found}
 
 
-def share(inside: Array, counts: Array) -> Figure:
+def share(inside: Array, counts: Array) -> Figure | None:
     """A proportion of patients."""
     return _figure(float(inside.mean()), counts @ inside / counts.sum(axis=1))
 
@@ -108,9 +108,13 @@ def _cs(score: Array, s: Sample) -> Array:
     return st.harrell_resampled(score, s.time, s.event, s.counts)
 
 
-def _figure(value: float | None, resampled: Array) -> Figure:
-    low, high = st.interval(resampled[np.isfinite(resampled)])
-    return {"value": rounded(float("nan") if value is None else value), "low": rounded(low), "high": rounded(high)}
+def _figure(value: float | None, resampled: Array) -> Figure | None:
+    """None where the patients cannot say (a slope where the score separates them completely)."""
+    told = resampled[np.isfinite(resampled)]
+    if value is None or not len(told):
+        return None
+    low, high = st.interval(told)
+    return {"value": rounded(value), "low": rounded(low), "high": rounded(high)}
 
 
 def rounded(value: float) -> float:
