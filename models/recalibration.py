@@ -218,4 +218,4 @@ def _with_interval(found: Mapping[str, Any], measure: str) -> str:
     value, interval = found[measure], found[f"{measure}_interval"]
     if value is None:
         return "cannot be said"
-    return f"{value:.2f}" if interval is None else f"{value:.2f} ({interval[0]:.2f} to {interval[1]:.2f})"
+    return f"{value:z.2f}" if interval is None else f"{value:z.2f} ({interval[0]:z.2f} to {interval[1]:z.2f})"

@@ -315,7 +315,7 @@ def _f(figure: Figure | None, digits: int = 3, *, sign: bool = False) -> str:
     if figure is None:
         return "cannot be said"
     plus = "+" if sign else ""
-    value, low, high = (f"{figure[name]:{plus}.{digits}f}" for name in ("value", "low", "high"))
+    value, low, high = (f"{figure[name]:{plus}z.{digits}f}" for name in ("value", "low", "high"))
     return f"{value} ({low} to {high})"
 
 
