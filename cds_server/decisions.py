@@ -12,6 +12,7 @@ An error is never an empty success. If the record cannot be written there is no 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +21,7 @@ from cds_server.hooks.cards import render
 from cds_server.hooks.context import HookRequest
 from cds_server.hooks.routes import Answer, Caller
 from cds_server.hooks.service import CardGuide, ServiceSpec
+from cds_server.ledger.entry import Entry
 from cds_server.reception import Known, Landed, Reception, actor
 from cds_server.registry import Registry, runtime_id
 from cds_server.settings import Settings
@@ -52,23 +54,27 @@ class Decisions:
         if self._registry.stopped(spec.id):
             await self._record_call(spec.id, request, caller, received, "stopped", 200, None)
             return Answer(cards=())
-        scorer = self._registry.scorer(spec.id)
+        panel = self.panel(spec)
         reads = await self._read(spec, request, caller, received)
-        landed = await self._reception.land(scorer, request, reads, caller, received)
+        landed = await self._reception.land(panel.wanted, request, reads, caller, received)
         context = spec.context(request.context)
         if landed.unread:
             context["unread"] = list(landed.unread)
-        judgement = scorer.judge(snapshot(scorer, landed.known, context))
-        return await self.infer(spec, request, caller, received, landed, judgement)
+        return await self.infer(spec, request, caller, received, landed, panel.judge(landed.known, context))
+
+    def panel(self, spec: ServiceSpec) -> Panel:
+        """The models that a service speaks by, as pinned now."""
+        beside = tuple((self._registry.scorer(spec.id, model), codes) for model, codes in spec.beside.items())
+        return Panel(self._registry.scorer(spec.id), beside)
 
     async def refuse(self, service: str, request: HookRequest | None, caller: Caller, error: CdsError) -> None:
         """Record a call that is answered with an error."""
         outcome = "failed" if error.status >= 500 else "refused"
         await self._record_call(service, request, caller, now(), outcome, error.status, str(error))
 
-    def known(self, scorer: Scorer, record: RecordRow, at: str | None = None) -> Known:
+    def known(self, wanted: frozenset[str], record: RecordRow, at: str | None = None) -> Known:
         """What is, or was, known about the person behind a record (for commands)."""
-        return self._reception.known(scorer, record, at or now())
+        return self._reception.known(wanted, record, at or now())
 
     async def _read(self, spec: ServiceSpec, request: HookRequest, caller: Caller, received: str) -> tuple[Read, ...]:
         """What the prefetch states. A resource of another patient refuses the whole call, as a safety event."""
@@ -94,51 +100,54 @@ class Decisions:
         caller: Caller,
         received: str,
         landed: Landed,
-        judgement: Judgement,
+        judgements: Sequence[Judgement],
     ) -> Answer:
-        """Render the cards, then write everything in one transaction with its entry."""
-        inference = new_uuid()
+        """Render the cards, then write everything in one transaction, with an entry for each inference.
+
+        The first judgement is the service's own: its inference owns the cards.
+        """
+        refs = [new_uuid() for _ in judgements]
         guide = CardGuide(
-            inference=inference,
+            inference=refs[0],
             data_as_of=landed.known.at,
             public_url=self._settings.public_url,
             new_uuid=new_uuid,
+            beside=tuple(judgements[1:]),
         )
-        cards = [render(card) for card in spec.cards(judgement, guide)]
-        abstained = judgement.score.abstained is not None
+        cards = [render(card) for card in spec.cards(judgements[0], guide)]
+        outcome = "abstained" if judgements[0].score.abstained is not None else "answered"
 
-        def act(tx: Tx) -> tuple[int, bytes]:
+        def act(tx: Tx) -> list[Entry]:
             call_id = self._add_call(
-                tx,
-                spec.id,
-                request,
-                caller,
-                received,
-                "abstained" if abstained else "answered",
-                200,
-                None,
-                landed.landing_id,
+                tx, spec.id, request, caller, received, outcome, 200, None, landed.landing_id
             )
-            commitments = self._add_inference(
-                tx, spec.id, caller, landed.record.id, call_id, inference, judgement, cards
-            )
-            entry = tx.entry(
-                "infer",
-                actor(caller),
-                {
-                    "service": spec.id,
-                    "inference": inference,
-                    "model": judgement.model.id,
-                    "model_digest": judgement.model.manifest_digest,
-                    "abstained": abstained,
-                    **commitments,
-                },
-            )
-            return entry.seq, entry.leaf
+            entries = []
+            for ref, judgement in zip(refs, judgements, strict=True):
+                shown = cards if ref == refs[0] else []
+                commitments = self._add_inference(
+                    tx, spec.id, caller, landed.record.id, call_id, ref, judgement, shown
+                )
+                entry = tx.entry(
+                    "infer",
+                    actor(caller),
+                    {
+                        "service": spec.id,
+                        "inference": ref,
+                        "model": judgement.model.id,
+                        "model_digest": judgement.model.manifest_digest,
+                        "abstained": judgement.score.abstained is not None,
+                        **commitments,
+                    },
+                )
+                entries.append(entry)
+            return entries
 
-        seq, leaf = await self._store.writer.write(act)
-        item = {"service": spec.id, "id": inference, "seq": seq, "leaf": leaf.hex()}
-        return Answer(cards=cards, inferences=(item,))
+        entries = await self._store.writer.write(act)
+        items = tuple(
+            {"service": spec.id, "id": ref, "seq": entry.seq, "leaf": entry.leaf.hex()}
+            for ref, entry in zip(refs, entries, strict=True)
+        )
+        return Answer(cards=cards, inferences=items)
 
     def _add_inference(
         self,
@@ -256,15 +265,34 @@ class Decisions:
         return await self._store.writer.write(act)
 
 
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """The models that a service speaks by: its own, and those that are judged where the record answers their codes."""
+
+    own: Scorer
+    beside: tuple[tuple[Scorer, frozenset[str]], ...]
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        return self.own.facts_wanted().union(*(scorer.facts_wanted() for scorer, _ in self.beside))
+
+    def judge(self, known: Known, context: JSON) -> tuple[Judgement, ...]:
+        """The own judgement, then those of the others that have something to say."""
+        answered = {fact.code.token for fact in known.facts} if self.beside else set()
+        scorers = (self.own, *(scorer for scorer, codes in self.beside if not codes.isdisjoint(answered)))
+        return tuple(scorer.judge(snapshot(scorer, known, context)) for scorer in scorers)
+
+
 def snapshot(scorer: Scorer, known: Known, context: JSON) -> Snapshot:
-    """Freeze what is known, with the request's own context."""
+    """Freeze what is known of what a model asks for, with the request's own context."""
+    wanted = scorer.facts_wanted()
     return Snapshot(
         person=known.person,
         records=tuple(record.ref for record in known.records),
         as_of=known.at,
         clinical_time=known.at,
         model=scorer.model.id,
-        facts=known.facts,
+        facts=tuple(fact for fact in known.facts if fact.code.token in wanted),
         context=context,
     )
 

@@ -63,8 +63,8 @@ def readiness(store: Store, registry: Registry) -> dict[str, str]:
 
     check("store", store.check_writable)
     check("keys", store.vault.keys.check)
-    for service in registry.service_ids():
-        check(f"model of {service}", lambda service=service: registry.scorer(service))
+    for service, model in registry.needed():
+        check(f"model {model} of {service}", lambda service=service, model=model: registry.scorer(service, model))
     check("ledger", store.reads.head)
     return checks
 

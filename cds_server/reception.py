@@ -42,7 +42,6 @@ from cds_server.store.store import Store
 from cds_server.store.writer import Tx
 from models.errors import BadInput, CdsError, WrongPatient
 from models.nouns import Fact, LandingMeta, Snapshot
-from models.scoring import Scorer
 
 _EHR_SOURCE = "cds-hooks"
 
@@ -88,7 +87,7 @@ class _Kept:
     records: tuple[RecordRow, ...]
     """Of the person, as joined now."""
     stored: tuple[Fact, ...]
-    """What the person's visible records say to the model's questions."""
+    """What the person's visible records say to the models' questions."""
     same: frozenset[str] = frozenset()
     """Pointers of what the request only repeats."""
     unread: tuple[str, ...] | None = None
@@ -112,9 +111,14 @@ class Reception:
         return reads
 
     async def land(
-        self, scorer: Scorer, request: HookRequest, reads: tuple[Read, ...], caller: Caller, received: str
+        self,
+        wanted: frozenset[str],
+        request: HookRequest,
+        reads: tuple[Read, ...],
+        caller: Caller,
+        received: str,
     ) -> Landed:
-        """Land the request, and look up what is known then."""
+        """Land the request, and look up what is known then of the codes (`system|code`) that are wanted."""
         packed = await self._pack(request)
         settled = all(read.subject is None or read.subject.local_id == request.patient_id for read in reads)
         claims = [read for read in reads if self._may_join(read)]
@@ -127,15 +131,15 @@ class Reception:
             reducer = Reducer(tx, where, self._settings.joining_systems)
             same = frozenset[str]() if made_here else _unchanged(reducer, reads)
             if not settled or any(claim.statement.pointer not in same for claim in claims):
-                return self._at_once(reducer, scorer, landing_id, record, reads, caller)
+                return self._at_once(reducer, wanted, landing_id, record, reads, caller)
             found = ActReads(tx)
             records = (record,) if made_here else self._person(found, record, tx.now)
-            stored = () if made_here else self._stored(found, scorer, record, records, tx.now)
+            stored = () if made_here else self._stored(found, wanted, record, records, tx.now)
             return _Kept(landing_id, where, record, tx.now, records, tuple(stored), same)
 
         kept = await self._store.writer.write(act)
         facts, unread = _beside(kept, reads) if kept.unread is None else (kept.stored, kept.unread)
-        return Landed(kept.landing_id, kept.record, self._seen(scorer, kept, facts), unread)
+        return Landed(kept.landing_id, kept.record, self._seen(wanted, kept, facts), unread)
 
     async def refuse(
         self,
@@ -242,7 +246,7 @@ class Reception:
     def _at_once(
         self,
         reducer: Reducer,
-        scorer: Scorer,
+        wanted: frozenset[str],
         landing_id: int,
         record: RecordRow,
         reads: tuple[Read, ...],
@@ -254,40 +258,40 @@ class Reception:
         close_digest(tx, reducer, (0, 1), len(reads), actor(caller))
         found = ActReads(tx)
         records = self._person(found, record, tx.now)
-        stored = self._stored(found, scorer, record, records, tx.now)
+        stored = self._stored(found, wanted, record, records, tx.now)
         return _Kept(
             landing_id, reducer.where, record, tx.now, records, tuple(stored), frozenset(), tuple(reducer.unread)
         )
 
     # -- what is known -------------------------------------------------------------------------------------------------
 
-    def known(self, scorer: Scorer, record: RecordRow, at: str) -> Known:
+    def known(self, wanted: frozenset[str], record: RecordRow, at: str) -> Known:
         """What is, or was, known about the person behind a record, as far as it was digested."""
         reads = self._store.reads
         records = self._person(reads, record, at)
-        stored = self._stored(reads, scorer, record, records, at)
-        return self._seen(scorer, _Kept(0, Where(0, "", "", ""), record, at, records, tuple(stored)), stored)
+        stored = self._stored(reads, wanted, record, records, at)
+        return self._seen(wanted, _Kept(0, Where(0, "", "", ""), record, at, records, tuple(stored)), stored)
 
     def _person(self, reads: Reads, record: RecordRow, at: str) -> tuple[RecordRow, ...]:
         ids = reads.person(record.id, at)
         return (record,) if ids == (record.id,) else tuple(reads.records(ids))
 
     def _stored(
-        self, reads: Reads, scorer: Scorer, record: RecordRow, records: Iterable[RecordRow], at: str
+        self, reads: Reads, wanted: frozenset[str], record: RecordRow, records: Iterable[RecordRow], at: str
     ) -> list[Fact]:
         visible = self._visible(record, records)
-        return reads.facts([each.id for each in visible], scorer.facts_wanted(), at)
+        return reads.facts([each.id for each in visible], wanted, at)
 
     def _visible(self, record: RecordRow, records: Iterable[RecordRow]) -> tuple[RecordRow, ...]:
         """Only records of namespaces that the caller's EHR may see."""
         ehr = self._settings.ehr(record.namespace)
         return tuple(each for each in records if each.namespace == record.namespace or each.namespace in ehr.sees)
 
-    def _seen(self, scorer: Scorer, kept: _Kept, facts: Iterable[Fact]) -> Known:
-        """What of these facts the caller's EHR may see and the model asks for; facts that are marked as test data only
+    def _seen(self, wanted: frozenset[str], kept: _Kept, facts: Iterable[Fact]) -> Known:
+        """What of these facts the caller's EHR may see and the models ask for; facts that are marked as test data only
         where that EHR is one for tests."""
         records = self._visible(kept.record, kept.records)
-        refs, wanted = {each.ref for each in records}, scorer.facts_wanted()
+        refs = {each.ref for each in records}
         test = self._settings.ehr(kept.record.namespace).test
         seen = [fact for fact in facts if fact.record in refs and fact.code.token in wanted and (test or not fact.test)]
         return Known(person=kept.records[0].ref, records=records, facts=Snapshot.ordered(seen), at=kept.at)

@@ -30,7 +30,8 @@ class Registry:
         self._shelf = shelf
         self.specs = tuple(specs)
         self._scorers: dict[str, Scorer] = {}
-        self._pins: Mapping[str, tuple[str, str]] = {}
+        self._pins: Mapping[tuple[str, str], str] = {}
+        """(service, model) -> version."""
         self._stopped: frozenset[str] = frozenset()
         self._asked = float("-inf")
 
@@ -38,16 +39,17 @@ class Registry:
     def shelf(self) -> Shelf:
         return self._shelf
 
-    def scorer(self, service: str) -> Scorer:
-        """The scorer of the version pinned for a service.
+    def scorer(self, service: str, model: str | None = None) -> Scorer:
+        """The scorer of the version pinned for a service: of its own model, or of one beside it.
 
         Raises: ModelFault when none is, or its files are not the ones that the manifest names.
         """
         self._refresh()
-        pin = self._pins.get(service)
-        if pin is None:
+        name = model or next((spec.model for spec in self.specs if spec.id == service), "")
+        version = self._pins.get((service, name))
+        if version is None:
             raise ModelFault("no model version is pinned for this service", where=service)
-        return self.scorer_of(*pin)
+        return self.scorer_of(name, version)
 
     def scorer_of(self, name: str, version: str) -> Scorer:
         known = self._scorers.get(f"{name}@{version}")
@@ -60,9 +62,14 @@ class Registry:
         self._refresh()
         return service in self._stopped
 
-    def pins(self) -> Mapping[str, tuple[str, str]]:
+    def pins(self) -> Mapping[tuple[str, str], str]:
+        """(service, model) -> version."""
         self._refresh()
         return self._pins
+
+    def needed(self) -> tuple[tuple[str, str], ...]:
+        """(service, model) of each model that some service speaks by."""
+        return tuple(dict.fromkeys((spec.id, model) for spec in self.specs for model in spec.models))
 
     def service_ids(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(spec.id for spec in self.specs))
@@ -72,7 +79,7 @@ class Registry:
             return
         pins = self._store.reads.query("SELECT service, model, version FROM pin ORDER BY id")
         states = self._store.reads.query("SELECT service, state FROM service_state ORDER BY id")
-        self._pins = {service: (model, version) for service, model, version in pins}
+        self._pins = {(service, model): version for service, model, version in pins}
         self._stopped = frozenset(service for service, state in dict(map(tuple, states)).items() if state == "stopped")
         self._asked = time.monotonic()
 
@@ -80,18 +87,17 @@ class Registry:
 
     def pin_defaults(self, actor: str) -> None:
         """Pin the newest shipped version for each service that has no pin yet: the first start of an instance."""
-        missing = [spec for spec in self.specs if spec.id not in self.pins()]
-        chosen = {spec.id: self._shelf.get(spec.model, None) for spec in missing}
-        for service, model in chosen.items():
-            self.use(service, model, actor)
+        for service, model in self.needed():
+            if (service, model) not in self.pins():
+                self.use(service, self._shelf.get(model, None), actor)
 
     def use(self, service: str, model: ModelVersion, actor: str) -> int:
         """From now on the service uses this version; gives the entry's sequence number."""
         spec = next((spec for spec in self.specs if spec.id == service), None)
         if spec is None:
             raise NotFound("there is no such service", where="service")
-        if spec.model != model.name:
-            raise NotFound(f"this service is written for the model {spec.model}", where="model")
+        if model.name not in spec.models:
+            raise NotFound(f"this service is written for the model {' and '.join(spec.models)}", where="model")
         self.scorer_of(model.name, model.version)  # a version that cannot be loaded cannot be pinned
 
         def act(tx: Tx) -> int:

@@ -28,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from uuid import uuid4
 
-    from cds_server.decisions import snapshot
+    from cds_server.decisions import Panel
     from cds_server.hooks.cards import render
     from cds_server.hooks.service import CardGuide
     from models.errors import NotFound
@@ -41,16 +41,21 @@ def run(args: argparse.Namespace) -> int:
         if spec is None and not version:
             raise NotFound("there is no such service")
         record = record_of(parts.store, args.patient)
-        scorer = parts.registry.scorer(spec.id) if spec else parts.registry.scorer_of(name, version)
-        known = parts.decisions.known(scorer, record, as_of(args.as_of) if args.as_of else None)
-        judgement = scorer.judge(snapshot(scorer, known, {"focus": args.focus} if args.focus else {}))
+        panel = parts.decisions.panel(spec) if spec else Panel(parts.registry.scorer_of(name, version), ())
+        known = parts.decisions.known(panel.wanted, record, as_of(args.as_of) if args.as_of else None)
+        judgement, *beside = panel.judge(known, {"focus": args.focus} if args.focus else {})
         guide = CardGuide(
-            inference="", data_as_of=known.at, public_url=settings.public_url, new_uuid=lambda: str(uuid4())
+            inference="",
+            data_as_of=known.at,
+            public_url=settings.public_url,
+            new_uuid=lambda: str(uuid4()),
+            beside=tuple(beside),
         )
         cards = [render(card) for card in spec.cards(judgement, guide)] if spec else []
     result = {
         "score": judgement.score.plain(),
         "vectors": [vector.plain() for vector in judgement.vectors],
+        "beside": [{"score": other.score.plain(), "model": other.model.id} for other in beside],
         "cards": cards,
     }
     told = "\n\n".join(f"{card['summary']}\n\n{card.get('detail', '')}" for card in cards)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cds_server.hooks.cards import Card
@@ -31,6 +31,8 @@ class CardGuide:
     """Makes the uuid of a card or suggestion."""
     smart_app: bool = False
     """Whether `{public_url}/app/launch` exists to link to."""
+    beside: tuple[Judgement, ...] = ()
+    """What the service's further models said, each on its own inference of this call."""
 
 
 def no_context(_: JSON) -> dict[str, Any]:
@@ -57,6 +59,9 @@ class ServiceSpec:
     required: tuple[str, ...] = ()
     """Prefetch keys without which there is no answer but 412."""
     usage_requirements: str | None = None
+    beside: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Further models, each a named endpoint of its own: judged where the record answers one of these codes (`system|code`),
+    for without such a fact they would say nothing that the first model does not."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", self.id):
@@ -71,6 +76,11 @@ class ServiceSpec:
         for key, template in self.prefetch.items():
             for problem in lint(template, self.hook):
                 raise ValueError(f"service {self.id}, prefetch template {key}: {problem}")
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the models that may be pinned for it."""
+        return (self.model, *self.beside)
 
     def discovery(self) -> dict[str, Any]:
         """The service as `GET /cds-services` lists it (CDS Hooks 2.0.1, Discovery, Response)."""
