@@ -22,11 +22,12 @@ import models.modalities
 from models.errors import Conflict, ContractMismatch, DigestMismatch, ModelFault, TooLarge
 from models.explain import Explainer
 from models.modalities import Modality, declared
-from models.nouns import JSON, ModelVersion
+from models.nouns import JSON, ModelVersion, Snapshot
 from models.plugins import discover
 from models.runtime import Session
 from models.scoring import Scorer
 from models.shelf import MANIFEST, SHIPPED, Shelf, read_manifest
+from models.table import run_table
 
 CARD = "MODEL_CARD.md"
 SUBMITTED = "manifest.submitted.json"
@@ -34,6 +35,10 @@ LARGEST = 512 * 2**20
 """Bytes of one file."""
 _OUTSIDE = b"\x0a\x08location"
 """A tensor whose data stand in another file (ONNX `external_data`, key `location`): such a file can name any path."""
+_LARGEST_NUMBER = 1e15
+_EPOCH = "1970-01-01T00:00:00.000000Z"
+_SHAPELESS = (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError)
+"""What a member of another shape than ours breaks with, wherever it is first used."""
 _IDENTITY = ("predict-breast", "3.2.0", "head.onnx")
 """The shipped head of one modality: weight 1, no interval."""
 
@@ -61,6 +66,13 @@ def read(folder: Path) -> Submission:
     """
     raw = _bytes(folder, MANIFEST)
     manifest = read_manifest(raw)
+    try:
+        return _submission(folder, raw, manifest)
+    except _SHAPELESS as error:
+        raise ContractMismatch(f"has not the shape of a manifest ({type(error).__name__})", where=MANIFEST) from None
+
+
+def _submission(folder: Path, raw: bytes, manifest: JSON) -> Submission:
     if (SHIPPED / manifest["name"]).exists():
         raise Conflict("a model of this name is shipped with the program; enrol it under its own name", where=MANIFEST)
     files = {name: _verified(folder, name, digest) for name, digest in manifest["files"].items()}
@@ -68,6 +80,7 @@ def read(folder: Path) -> Submission:
         raise ContractMismatch(f"the manifest names no {CARD}: a model without a card is not enrolled", where=MANIFEST)
     if {MANIFEST, SUBMITTED} & set(files):
         raise ContractMismatch("the manifest names itself among its files", where=MANIFEST)
+    _rules_and_parameters(manifest)
     parts = [_part(part, files) for part in manifest["modalities"]]
     if not parts:
         raise ContractMismatch("the manifest names no modality", where=MANIFEST)
@@ -89,14 +102,15 @@ def check(submission: Submission, directory: Path, manifest_digest: str) -> Mode
     manifest = {**submission.manifest, "files": digests}
     model = ModelVersion(manifest["name"], manifest["version"], manifest, manifest_digest, digests)
     try:
-        Scorer(model, directory)
         Explainer(model, directory)
+        scorer = Scorer(model, directory)
         for part in manifest["modalities"]:
             _try(part, manifest, digests, directory)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise ContractMismatch(
-            f"the manifest lacks what a model needs ({type(error).__name__})", where=MANIFEST
-        ) from None
+        scorer.score(Snapshot("nobody", ("nobody",), _EPOCH, _EPOCH, model.id, ()))
+        if "table" in manifest:
+            _run(model, directory)
+    except _SHAPELESS as error:
+        raise ContractMismatch(f"has not the shape of a manifest ({type(error).__name__})", where=MANIFEST) from None
     return model
 
 
@@ -166,13 +180,56 @@ def _with_identity(manifest: dict[str, Any], files: dict[str, bytes]) -> None:
 def _try(part: JSON, manifest: JSON, digests: Mapping[str, str], directory: Path) -> None:
     """The graph gives numbers on one row in the middle of its own ranges."""
     session = Session(directory / part["file"], digests[part["file"]], inputs=part["inputs"], outputs=part["outputs"])
-    rules = {rule["name"]: rule for rule in manifest["rules"]}
-    row = []
-    for column in part["columns"]:
-        if column not in rules:
-            raise ContractMismatch(f"rules have none for column {column}", where=MANIFEST)
-        rule = rules[column]
-        row.append(float(rule["allowed"][0]) if "allowed" in rule else sum(map(float, rule["range"])) / 2)
+    row = [_middle(rule) for rule in _rules_of(part, manifest)]
     results = session.run({"x": np.array([row])})
     if not all(math.isfinite(value) for result in results for value in np.ravel(result).tolist()):
         raise ContractMismatch(f"{part['file']} gives no number in the middle of its own ranges", where=MANIFEST)
+
+
+def _rules_of(part: JSON, manifest: JSON) -> list[JSON]:
+    """The rule of each column."""
+    rules = {rule["name"]: rule for rule in part.get("rules", manifest["rules"])}
+    if lacking := [column for column in part["columns"] if column not in rules]:
+        raise ContractMismatch(f"rules have none for column {lacking[0]}", where=MANIFEST)
+    return [rules[column] for column in part["columns"]]
+
+
+def _middle(rule: JSON) -> float:
+    return float(rule["allowed"][0]) if "allowed" in rule else sum(map(float, rule["range"])) / 2
+
+
+def _run(model: ModelVersion, directory: Path) -> None:
+    """One row of `cds models run`."""
+    table, names = model.manifest["table"], [part["name"] for part in model.manifest["modalities"]]
+    if "fused" not in table and table.get("modality") not in names:
+        raise ContractMismatch("table names a modality that the manifest does not have", where=MANIFEST)
+    rows = [rule for part in model.manifest["modalities"] for rule in _rules_of(part, model.manifest)]
+    for result in run_table(model, directory, [{rule["name"]: repr(_middle(rule)) for rule in rows}]):
+        if not result:
+            raise ContractMismatch("table has no outputs", where=MANIFEST)
+
+
+def _rules_and_parameters(manifest: JSON) -> None:
+    for rule in (*manifest["rules"], *(rule for part in manifest["modalities"] for rule in part.get("rules", ()))):
+        _rule(rule)
+    for part in manifest["modalities"]:
+        for rule in part.get("guard", ()):
+            _rule(rule)
+            if rule["name"] not in part["columns"] or not isinstance(rule.get("title"), str) or "allowed" in rule:
+                raise ContractMismatch("guard is not column, range and title", where=MANIFEST)
+    for name, (value, label) in manifest["parameters"].items():
+        if not _is_number(value) or not isinstance(label, str):
+            raise ContractMismatch(f"parameter {name} is not a number and a label", where=MANIFEST)
+
+
+def _rule(rule: Any) -> None:
+    """`allowed`, or a `range` of two numbers: what `models.inputs.checked` reads."""
+    allowed, span = rule.get("allowed"), rule.get("range")
+    numbers = allowed if allowed is not None else span
+    sound = isinstance(numbers, list) and numbers and all(map(_is_number, numbers))
+    if not isinstance(rule["name"], str) or not sound or (allowed is None and (len(span) != 2 or span[0] > span[1])):
+        raise ContractMismatch("a rule is not a name with `allowed` or a `range` of two numbers", where=MANIFEST)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST_NUMBER

@@ -25,11 +25,12 @@ def run(args: argparse.Namespace) -> int:
     actor = actor_of(args, settings)
     with parts_of(settings, actor) as parts:
         if args.verb == "list":
+            pins = parts.registry.pins()
             rows = [
                 [
                     service,
                     "stopped" if parts.registry.stopped(service) else "started",
-                    "@".join(parts.registry.pins()[service]),
+                    ", ".join(f"{model}@{version}" for (of, model), version in pins.items() if of == service),
                 ]
                 for service in parts.registry.service_ids()
             ]

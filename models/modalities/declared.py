@@ -30,6 +30,7 @@ SYSTEMS = frozenset(
 )
 """Code systems that our readers know. Another one must stand in the modality's `own_systems`: a slip is seen."""
 OF_PERSON = ("age", "female")
+_CENTURY = 24.0 * 366 * 100
 _READING = Reading.of(NAME, __file__, (), ())
 ENCODER = _READING.encoder
 _MEMBERS: Mapping[str, tuple[type, ...]] = {
@@ -119,6 +120,9 @@ def _definition(stated: Any, own: frozenset[str]) -> Definition:
     if not tokens or not isinstance(tokens, list):
         raise ContractMismatch(f"feature {name} names no codes", where="features")
     answers = {_key(token, name, own): _answer(value, name) for token, value in (stated.get("answers") or {}).items()}
+    age = stated.get("max_age_hours")
+    if age is not None and not 0 < age <= _CENTURY:
+        raise ContractMismatch(f"feature {name}: max_age_hours is not between 0 and a century", where="features")
     units = frozenset(unit or None for unit in stated.get("units") or ())
     if not units and not answers:
         raise ContractMismatch(f"feature {name} takes neither numbers (units) nor answers", where="features")

@@ -51,7 +51,7 @@ def kinds(parts: Parts) -> list[str]:
 def test_the_first_start_pins_and_the_second_does_not(parts: Parts, settings: Settings) -> None:
     services = parts.registry.service_ids()
     assert kinds(parts) == ["pin"] * len(services)
-    assert parts.registry.pins()[SERVICE] == ("predict-breast", "3.2.0")
+    assert parts.registry.pins()[SERVICE, "predict-breast"] == "3.2.0"
     again = build(settings)
     assert again.store.reads.head() == parts.store.reads.head()
     again.close()

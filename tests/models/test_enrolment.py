@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis.strategies import sampled_from
 
 from models import enrolment, shelving
 from models.codes import LOINC
-from models.errors import Conflict, ContractMismatch, DigestMismatch, ModelFault
+from models.errors import CdsError, Conflict, ContractMismatch, DigestMismatch, ModelFault
 from models.modalities import declared
 from models.nouns import Fact, Score, Snapshot
 from models.scoring import Scorer
@@ -211,6 +214,46 @@ def test_a_site_may_use_its_own_codes_where_it_says_so(tmp_path: Path) -> None:
     scorer = enrolled(tmp_path / "shelf", third_party.put(tmp_path / "vendor", stated))
     score: Score = scorer.score(asked(fact(own, "hb", number="12", unit="g/dL", effective="2018-05-20")))
     assert score.probability == pytest.approx(expected(53, 12, 250), abs=1e-15)
+
+
+SHAPES: list[Any] = [
+    None, True, 0, -1, 1e308, "", "x", [], {}, [None], [{}], {"a": 1}, "../x", 10**30, [1, 2, 3], ["a"], [[1]], "\0",
+]  # fmt: skip
+
+
+def whole() -> dict[str, Any]:
+    """A manifest with every member that one may have."""
+    stated = third_party.manifest()
+    stated["modalities"][0] |= {
+        "curves": {},
+        "explain": {"kind": "additive", "reference": {"age": 50, "haemoglobin": 13}, "text": "means"},
+        "guard": [{"name": "age", "range": [18, 90], "title": "Age"}],
+    }
+    return {**stated, "table": {"modality": "declared", "defaults": {}, "outputs": [["z", "z"]]}}
+
+
+def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, member in inside:
+        yield (*at, key)
+        yield from places(member, (*at, key))
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(place=sampled_from(list(places(whole()))), value=sampled_from(SHAPES))
+def test_whatever_stands_in_a_manifest_it_is_refused_or_it_works(place: tuple[Any, ...], value: Any) -> None:
+    stated: Any = whole()
+    member = stated
+    for key in place[:-1]:
+        member = member[key]
+    member[place[-1]] = value
+    with TemporaryDirectory() as name:
+        try:
+            scorer = enrolled(Path(name) / "shelf", third_party.put(Path(name) / "vendor", stated))
+        except CdsError:
+            return
+        told = [scorer.score(asked(blood())), scorer.score(asked())]
+    assert all((score.abstained is None) == (score.probability is not None) for score in told)
 
 
 def test_two_declared_modalities_have_names_of_their_own_and_bring_a_head(tmp_path: Path) -> None:
