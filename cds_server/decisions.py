@@ -118,15 +118,11 @@ class Decisions:
         outcome = "abstained" if judgements[0].score.abstained is not None else "answered"
 
         def act(tx: Tx) -> list[Entry]:
-            call_id = self._add_call(
-                tx, spec.id, request, caller, received, outcome, 200, None, landed.landing_id
-            )
+            call_id = self._add_call(tx, spec.id, request, caller, received, outcome, 200, None, landed.landing_id)
             entries = []
             for ref, judgement in zip(refs, judgements, strict=True):
                 shown = cards if ref == refs[0] else []
-                commitments = self._add_inference(
-                    tx, spec.id, caller, landed.record.id, call_id, ref, judgement, shown
-                )
+                commitments = self._add_inference(tx, spec.id, caller, landed.record.id, call_id, ref, judgement, shown)
                 entry = tx.entry(
                     "infer",
                     actor(caller),

@@ -60,8 +60,8 @@ class ServiceSpec:
     """Prefetch keys without which there is no answer but 412."""
     usage_requirements: str | None = None
     beside: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """Further models, each a named endpoint of its own: judged where the record answers one of these codes (`system|code`),
-    for without such a fact they would say nothing that the first model does not."""
+    """Further models, each a named endpoint of its own: judged where the record answers one of these codes
+    (`system|code`), for without such a fact they would say nothing that the first model does not."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", self.id):

@@ -183,17 +183,10 @@ def test_a_tampered_log_is_exit_code_1(
 
 def test_models_and_services(cds: Cds, tmp_path: Path) -> None:
     cds("land", FIXTURES / "ingrid-s.ndjson")
-<<<<<<< HEAD
     shipped = {f"{path.parent.name}@{path.name}" for path in SHIPPED.glob("*/*")}
     assert {f"{one['name']}@{one['version']}" for one in cds.json("models", "list")} == shipped
     assert cds.json("models", "show", "predict-breast")["name"] == "predict-breast"
     assert cds.json("models", "verify") == {name: [] for name in shipped}
-=======
-    listed = {f"{one['name']}@{one['version']}" for one in cds.json("models", "list")}
-    assert {"predict-breast@3.2.0", "khorana@2008.1", "news2@2017.1"} <= listed
-    assert cds.json("models", "show", "predict-breast")["name"] == "predict-breast"
-    assert cds.json("models", "verify") == {model: [] for model in listed}
->>>>>>> main
     assert cds.json("models", "use", "breast-cancer-prognosis", "predict-breast@3.2.0")["seq"] > 0
     cds("models", "use", "breast-cancer-prognosis", "predict-breast@0.0.1", code=1)
     seq = cds.json("service", "stop", "breast-cancer-prognosis", "--reason", "drill")["seq"]
@@ -207,20 +200,12 @@ def test_models_and_services(cds: Cds, tmp_path: Path) -> None:
 def test_an_inference_is_shown_and_reproduced(cds: Cds, settings: Settings) -> None:
     called(build(settings))
     everything = cds.json("inference", "all")
-<<<<<<< HEAD
     assert len(everything) > 5
     ref = everything[0]["inference"]
     assert cds.json("inference", ref)["inference"] == ref
     assert cds.json("inference", ref, "--reproduce") == {ref: {"equal": True, "why": "equal, bit for bit"}}
     count = len(everything)
     assert f"{count} inferences, {count} equal bit for bit" in cds("inference", "all", "--reproduce")
-=======
-    assert len(everything) == 7
-    ref = everything[0]["inference"]
-    assert cds.json("inference", ref)["inference"] == ref
-    assert cds.json("inference", ref, "--reproduce") == {ref: {"equal": True, "why": "equal, bit for bit"}}
-    assert "7 inferences, 7 equal bit for bit" in cds("inference", "all", "--reproduce")
->>>>>>> main
     assert ref in cds("inference", ref)
     cds("inference", "nothing", code=1)
 
