@@ -32,7 +32,7 @@ lint: $(VENV)/.test  ## style, format, types, the contracts of the house
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-peers: $(VENV)/.test  ## the real peers that the tests need: Debian packages, installed where you are root
+peers: $(VENV)/.test $(VENV)/peers/.stamp  ## the real peers that the tests need: Debian packages, installed where you are root
 	@CDS_SKIP_PEERS="$(CDS_SKIP_PEERS)" $(BIN)/python -m tests.peers
 
 bench: $(VENV)/.test  ## every script in benchmarks/, each ending in one JSON line per figure
@@ -52,6 +52,7 @@ lock: $(BIN)/python  ## resolve requirements/*.txt again (UPGRADE=--upgrade: to 
 		--output-file requirements/training.txt >/dev/null
 	@$(COMPILE) pyproject.toml --constraints requirements/training.txt --extra training --extra test \
 		--output-file requirements/test.txt >/dev/null
+	@$(COMPILE) requirements/peers.in --output-file requirements/peers.txt >/dev/null
 
 clean:  ## remove what was built; data in var/ stays
 	@rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
@@ -76,4 +77,10 @@ $(VENV)/.app: requirements/build.txt requirements/app.txt pyproject.toml | $(BIN
 $(VENV)/.test $(VENV)/.training: $(VENV)/.%: requirements/%.txt $(VENV)/.app
 	@echo "make: installing from $<"
 	@$(PIP) --require-hashes -r $<
+	@touch $@
+
+$(VENV)/peers/.stamp: requirements/peers.txt | $(BIN)/python
+	@echo "make: installing other people's servers from $<, in an environment of their own"
+	@$(PYTHON) -m venv $(VENV)/peers
+	@$(VENV)/peers/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r $<
 	@touch $@

@@ -31,8 +31,8 @@ class CardGuide:
     """Makes the uuid of a card or suggestion."""
     smart_app: bool = False
     """Whether `{public_url}/app/launch` exists to link to."""
-    beside: tuple[Judgement, ...] = ()
-    """What the service's further models said, each on its own inference of this call."""
+    beside: Mapping[str, Judgement] = field(default_factory=dict)
+    """What the service's further models said, by the id of the inference that each has of its own."""
 
 
 def no_context(_: JSON) -> dict[str, Any]:

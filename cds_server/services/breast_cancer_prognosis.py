@@ -26,10 +26,15 @@ from cds_server.hooks.orders import draft_orders
 from cds_server.hooks.reasons import CLINICAL
 from cds_server.hooks.service import CardGuide, ServiceSpec
 from models import codes
+from models.modalities import expression, mutation
 from models.nouns import Coding, Judgement
 
 NAME = "breast-cancer-prognosis"
 MODEL = "predict-breast"
+RECURRENCE = "breast-cancer-recurrence"
+GENOMIC = expression.SUBTYPE.codes.tokens | mutation.VARIANT.tokens | mutation.REGION.tokens
+"""Questions whose answers PREDICT does not read: where the record has one, the fused recurrence risk is judged, too."""
+MODALITIES = {"clinical": "Clinical", "expression": "Expression subtype", "mutation": "Mutations"}
 YEARS = (5, 10, 15)
 
 INPUTS = {
@@ -112,7 +117,9 @@ def _estimate(judgement: Judgement, guide: CardGuide) -> Card:
         summary=_summary(course),
         indicator=Indicator.INFO,
         source=_SOURCE,
-        detail="\n\n".join([_about(judgement), _survival_table(course), *_basis(judgement, guide)]),
+        detail="\n\n".join(
+            [_about(judgement), _survival_table(course), *_recurrence(guide), *_basis(judgement, guide)]
+        ),
         suggestions=(Suggestion("Take this estimate into account", guide.new_uuid()),),
         selection_behavior=SelectionBehavior.AT_MOST_ONE,
         override_reasons=CLINICAL,
@@ -127,7 +134,11 @@ def _abstention(judgement: Judgement, reason: str, guide: CardGuide) -> Card:
         indicator=Indicator.INFO,
         source=_SOURCE,
         detail="\n\n".join(
-            [f"**No estimate was made:** {escape(evidence.sentence(reason))}", *_basis(judgement, guide)]
+            [
+                f"**No estimate was made:** {escape(evidence.sentence(reason))}",
+                *_recurrence(guide),
+                *_basis(judgement, guide),
+            ]
         ),
         override_reasons=CLINICAL,
         links=evidence.links(guide),
@@ -144,6 +155,14 @@ def _summary(course: Sequence[Step]) -> str:
     told += f", {last} % with "
     listed = told + _listed(treatments)
     return listed if len(listed) <= MAX_SUMMARY else told + "all treatments shown"
+
+
+def _range(ends: tuple[float, float]) -> str:
+    return f"{100 * ends[0]:.0f} to {100 * ends[1]:.0f} %"
+
+
+def _adds(z: float | None, amount: float, absent: str | None) -> str:
+    return f"{amount:+.2f}" if z is not None else f"not available: {absent or 'not known'}"
 
 
 def _about(judgement: Judgement) -> str:
@@ -168,6 +187,44 @@ def _survival_table(course: Sequence[Step]) -> str:
 
 def _listed(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
+
+
+# ---- the second endpoint ---------------------------------------------------------------------------------------------
+
+
+def _recurrence(guide: CardGuide) -> list[str]:
+    """Another endpoint by another model, named as such and never mixed with survival."""
+    return [block for ref, judgement in guide.beside.items() for block in _fused(ref, judgement)]
+
+
+def _fused(ref: str, judgement: Judgement) -> list[str]:
+    score, model = judgement.score, judgement.model
+    named = escape(f"{model.name} {model.version}")
+    if score.abstained is not None or score.probability is None:
+        return [
+            f"**Recurrence within five years** ({named}): not estimated. {escape(evidence.sentence(score.abstained or ''))}"
+        ]
+    named += "; another endpoint, not survival"
+    told = f"**Recurrence within five years** ({named}): **{100 * score.probability:.0f} %**"
+    if score.band is not None:
+        told += f"; uncertainty of the fusion weights {_range(score.band)}"
+    blocks = [told]
+    absent = {vector.modality: vector.absent for vector in judgement.vectors}
+    rows = [
+        [MODALITIES.get(part.modality, part.modality), _adds(part.z, part.amount, absent.get(part.modality))]
+        for part in score.contributions
+    ]
+    blocks.append(table(["Modality", "Adds to the log-odds"], rows))
+    if score.interval is not None and score.moves:
+        most = MODALITIES.get(score.moves[0].modality, score.moves[0].modality).lower()
+        blocks.append(
+            f"**Range if missing results arrive:** {_range(score.interval)} (nine of ten). "
+            f"{escape(evidence.sentence(most))} would move it most."
+        )
+    if not score.validated:
+        blocks.append("**Not validated:** too few events stand behind this combination of results.")
+    blocks.append(escape(f"Risk under the treatment of 1977 to 2005; recalibrate locally · record {ref}"))
+    return blocks
 
 
 # ---- what it rests on ------------------------------------------------------------------------------------------------
@@ -207,7 +264,9 @@ _ASKED = (
     codes.SIZE, codes.GRADE, codes.NODES, codes.SENTINEL_NODES, codes.ER, codes.PR, codes.HER2, codes.KI67,
     codes.SMOKING, codes.PT, codes.PN, codes.M,
 )  # fmt: skip
-_OBSERVED = ",".join(sorted({code for asked in _ASKED for _, code in asked.codes}))
+_OBSERVED = ",".join(
+    sorted({code for asked in _ASKED for _, code in asked.codes} | {token.rpartition("|")[2] for token in GENOMIC})
+)
 """Codes without their systems match in any system (FHIR R4, Search, token)."""
 
 PREFETCH = {
@@ -232,6 +291,7 @@ SERVICES = (
         prefetch=PREFETCH,
         required=REQUIRED,
         cards=cards,
+        beside={RECURRENCE: GENOMIC},
     ),
     ServiceSpec(
         id=f"{NAME}-order-sign",
@@ -243,5 +303,6 @@ SERVICES = (
         required=REQUIRED,
         cards=cards,
         context=draft_orders,
+        beside={RECURRENCE: GENOMIC},
     ),
 )
