@@ -39,6 +39,14 @@ def settings_of_the_shell_stay_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "requirement(set, *ids): the numbered statements of a standard that this test shows to be kept "
+        "(tests/conformance makes docs/conformance.md of them)",
+    )
+
+
 def pytest_report_header() -> str:
     found = (f"{name} {'left out' if name in skipped() else peer.find() or 'MISSING'}" for name, peer in PEERS.items())
     return f"peers: {', '.join(found)}"
