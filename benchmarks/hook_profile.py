@@ -22,7 +22,7 @@ from adapters.readers import facts
 from benchmarks import _bench
 from benchmarks._bodies import Bodies, survival
 from benchmarks._inside import call
-from cds_server import decisions, digest, logs, wire
+from cds_server import decisions, logs, reception, wire
 from cds_server.app import build, create_app
 from cds_server.hooks import routes
 from cds_server.settings import load
@@ -33,14 +33,13 @@ STAGES: dict[str, tuple[tuple[Any, str], ...]] = {
     "strict parse": ((wire, "loads"),),
     "envelope": ((routes, "parse"),),
     "read statements": ((decisions.Decisions, "_read"),),
-    "land: keep the bytes": ((decisions.Decisions, "_add_landing"),),
-    "digest: reduce": ((digest.Reducer, "run"), (decisions, "close_digest")),
-    "digest: facts": ((facts, "project"),),
-    "snapshot": ((decisions.Decisions, "_known"), (decisions, "snapshot")),
+    "land: keep the bytes": ((reception.Reception, "_record"), (reception.Reception, "_add_landing")),
+    "facts": ((facts, "project"),),
+    "what is known": ((reception, "_beside"), (reception.Reception, "_seen"), (decisions, "snapshot")),
     "judge: encode, ONNX, fuse": ((Scorer, "judge"),),
     "cards": ((decisions, "render"),),  # and the service's own function, below
     "infer: rows": ((decisions.Decisions, "_add_inference"), (decisions.Decisions, "_add_call")),
-    "seal (AES-GCM, keyed digests)": ((vault.Vault, "seal"), (vault.Vault, "seal_facts"), (vault.Vault, "index")),
+    "seal (AES-GCM, keyed digests)": ((vault.Vault, "seal"), (vault.Vault, "index")),
     "queries": ((writer.Tx, "read"),),
     "inserts": ((writer.Tx, "_insert"),),
     "ledger entry": ((writer, "seal_entry"), (writer.Tx, "entry")),

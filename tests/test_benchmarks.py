@@ -23,6 +23,7 @@ TINY = {
     "land_digest": ("--types", "Patient"),
     "land_memory": ("--bytes", "2000000"),
     "reproduce": ("--count", "20"),
+    "score": ("--count", "50"),
     "start": ("--count", "1"),
 }
 SCRIPTS = sorted(path for path in (ROOT / "benchmarks").glob("[a-z]*.py"))

@@ -201,9 +201,8 @@ def _fused(ref: str, judgement: Judgement) -> list[str]:
     score, model = judgement.score, judgement.model
     named = escape(f"{model.name} {model.version}")
     if score.abstained is not None or score.probability is None:
-        return [
-            f"**Recurrence within five years** ({named}): not estimated. {escape(evidence.sentence(score.abstained or ''))}"
-        ]
+        why = escape(evidence.sentence(score.abstained or "the model gave no number"))
+        return [f"**Recurrence within five years** ({named}): not estimated. {why}"]
     named += "; another endpoint, not survival"
     told = f"**Recurrence within five years** ({named}): **{100 * score.probability:.0f} %**"
     if score.band is not None:

@@ -15,12 +15,11 @@ from adapters.readers import cds_hooks
 from cds_server.app import build, create_app
 from cds_server.audit import audit
 from cds_server.jobs import Digester
-from cds_server.reproduce import all_refs
 from cds_server.settings import Settings
 from cds_server.store.pack import part_ref
 from cds_server.store.store import Store
 from tests.cds_server.stores import flags
-from tests.cds_server.test_decisions import SERVICE, hook, sizes
+from tests.cds_server.test_decisions import SERVICE, hook, own_refs, sizes
 
 
 def undigested(store: Store) -> list[int]:
@@ -47,7 +46,7 @@ def test_a_call_digests_what_waits_for_the_same_person_first(settings: Settings)
         assert client.post(SERVICE, json=bare).status_code == 200
         (second,) = undigested(parts.store)
         assert second > first
-        assert [sizes(parts, ref) for ref in all_refs(parts.store.reads)] == [["35 mm"], ["35 mm"]]
+        assert [sizes(parts, ref) for ref in own_refs(parts)] == [["35 mm"], ["35 mm"]]
     assert audit(settings.data_dir, settings.database_url, deep=True).findings == ()
 
 
@@ -57,7 +56,7 @@ def test_two_calls_about_one_person_in_one_transaction(settings: Settings) -> No
     with TestClient(create_app(parts), client=("127.0.0.1", 5000)) as client, ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: client.post(SERVICE, json=hook(2.5)), range(24)))
         assert {answer.status_code for answer in answers} == {200}
-        assert {tuple(sizes(parts, ref)) for ref in all_refs(parts.store.reads)} == {("25 mm",)}
+        assert {tuple(sizes(parts, ref)) for ref in own_refs(parts)} == {("25 mm",)}
         assert parts.store.reads.query("SELECT COUNT(*) FROM patient_record")[0][0] == 1
     assert parts.store.vault.unsaved == {}
     assert audit(settings.data_dir, settings.database_url, deep=True).findings == ()
@@ -85,7 +84,7 @@ def test_a_resource_whose_subject_must_be_looked_up_is_digested_at_once(settings
     with TestClient(create_app(parts), client=("127.0.0.1", 5000)) as client:
         assert client.post(SERVICE, json=call).status_code == 200
         assert undigested(parts.store) == []
-        (ref,) = all_refs(parts.store.reads)
+        (ref,) = own_refs(parts)
         assert sizes(parts, ref) == ["25 mm"]
 
 
