@@ -112,7 +112,7 @@ class Decisions:
             data_as_of=landed.known.at,
             public_url=self._settings.public_url,
             new_uuid=new_uuid,
-            beside=dict(zip(refs[1:], judgements[1:], strict=True)),
+            beside=tuple(zip(refs[1:], judgements[1:], strict=True)),
         )
         cards = [render(card) for card in spec.cards(judgements[0], guide)]
         outcome = "abstained" if judgements[0].score.abstained is not None else "answered"

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cds_server.commands.opening import common, emit, existing, parts_of, settings_of, table
 
+if TYPE_CHECKING:
+    from cds_server.app import Parts
+    from cds_server.reproduce import Recorded
+    from models.explain import Explanation
+
 NAME = "inference"
-HELP = "one inference: its snapshot, features, score, cards and what people did; --reproduce scores it again"
+HELP = (
+    "one inference: its snapshot, features, score, cards and what people did; --reproduce scores it again, --explain "
+    "takes the score apart"
+)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +25,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--reproduce", action="store_true", help="encode and score again from the stored snapshot, compare bits"
+    )
+    parser.add_argument(
+        "--explain", action="store_true", help="what each input did to its modality's logit, and where it came from"
     )
     common(parser)
 
@@ -42,12 +53,43 @@ def run(args: argparse.Namespace) -> int:
             )
             emit(args, {ref: {"equal": r.equal, "why": r.why} for ref, r in results.items()}, text)
             return 1 if differing else 0
+        if args.explain:
+            found = {ref: _explained(parts, load(store, ref)) for ref in refs}
+            plain = {ref: [one.plain() for one in explanations] for ref, explanations in found.items()}
+            text = "\n\n".join(_apart(one) for explanations in found.values() for one in explanations)
+            emit(args, plain, text or "the model spoke by no modality whose references it states")
+            return 0
         shown = [
             {**recorded.plain(), "cards": cards_of(store, recorded.id)}
             for recorded in (load(store, ref) for ref in refs)
         ]
     emit(args, shown if args.id == "all" else shown[0], "\n\n".join(map(_text, shown)))
     return 0
+
+
+def _explained(parts: Parts, recorded: Recorded) -> tuple[Explanation, ...]:
+    """The stored snapshot is scored again: the same bits, by `--reproduce`."""
+    from models.explain import Explainer
+
+    scorer = parts.registry.scorer_of(*recorded.model.split("@"))
+    explainer = Explainer(scorer.model, parts.registry.shelf.path(scorer.model))
+    return explainer.explain(scorer.judge(recorded.snapshot))
+
+
+def _apart(found: Explanation) -> str:
+    rows = [
+        [
+            part.feature,
+            part.label,
+            f"{part.amount:+.3f}",
+            f"{found.points(part):+.1f}",
+            "; ".join(f"{s.resource} ({s.landing[:8]}:{s.part}{s.pointer})" for s in part.sources) or "-",
+        ]
+        for part in found.parts
+    ]
+    base = "" if found.base is None else f", of which {found.base:+.3f} with every input at its reference"
+    head = f"{found.modality}: logit {found.z:+.3f}{base} ({found.kind})\n{found.text}"
+    return f"{head}\n" + table(["input", "value", "logits", "points", "from (landing:part)"], rows)
 
 
 def said(score: dict[str, Any]) -> str:

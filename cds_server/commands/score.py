@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
             data_as_of=known.at,
             public_url=settings.public_url,
             new_uuid=lambda: str(uuid4()),
-            beside={other.model.id: other for other in beside},
+            beside=tuple(("", other) for other in beside),
         )
         cards = [render(card) for card in spec.cards(judgement, guide)] if spec else []
     result = {

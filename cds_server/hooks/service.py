@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cds_server.hooks.cards import Card
+from cds_server.hooks.cards import Action, Card
 from cds_server.hooks.context import HOOKS
 from cds_server.hooks.prefetch import lint
 from models.canonical import without_none
@@ -31,8 +31,8 @@ class CardGuide:
     """Makes the uuid of a card or suggestion."""
     smart_app: bool = False
     """Whether `{public_url}/app/launch` exists to link to."""
-    beside: Mapping[str, Judgement] = field(default_factory=dict)
-    """What the service's further models said, by the id of the inference that each has of its own."""
+    beside: tuple[tuple[str, Judgement], ...] = ()
+    """What the service's further models said, each with the id of its own inference."""
 
 
 def no_context(_: JSON) -> dict[str, Any]:
@@ -56,6 +56,11 @@ class ServiceSpec:
     prefetch: Mapping[str, str]
     cards: Callable[[Judgement, CardGuide], tuple[Card, ...]]
     context: Callable[[JSON], dict[str, Any]] = no_context
+    system_actions: Callable[[Judgement, CardGuide], tuple[Action, ...]] | None = None
+    """What the EHR may do without asking anybody. Only where both sides agreed on it beforehand (CDS Hooks, System
+    Actions): no feedback ever comes back about it."""
+    measure: Callable[[Judgement], float | None] | None = None
+    """The one number that a site's threshold is held against, where the service has one (`hygiene`)."""
     required: tuple[str, ...] = ()
     """Prefetch keys without which there is no answer but 412."""
     usage_requirements: str | None = None

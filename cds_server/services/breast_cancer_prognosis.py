@@ -26,6 +26,7 @@ from cds_server.hooks.orders import draft_orders
 from cds_server.hooks.reasons import CLINICAL
 from cds_server.hooks.service import CardGuide, ServiceSpec
 from models import codes
+from models.explain import why_no_band
 from models.modalities import expression, mutation
 from models.nouns import Coding, Judgement
 
@@ -194,7 +195,7 @@ def _listed(words: Sequence[str]) -> str:
 
 def _recurrence(guide: CardGuide) -> list[str]:
     """Another endpoint by another model, named as such and never mixed with survival."""
-    return [block for ref, judgement in guide.beside.items() for block in _fused(ref, judgement)]
+    return [block for ref, judgement in guide.beside for block in _fused(ref, judgement)]
 
 
 def _fused(ref: str, judgement: Judgement) -> list[str]:
@@ -222,7 +223,8 @@ def _fused(ref: str, judgement: Judgement) -> list[str]:
         )
     if not score.validated:
         blocks.append("**Not validated:** too few events stand behind this combination of results.")
-    blocks.append(escape(f"Risk under the treatment of 1977 to 2005; recalibrate locally · record {ref}"))
+    where = f" · record {ref}" if ref else ""
+    blocks.append(escape(f"Risk under the treatment of 1977 to 2005; recalibrate locally{where}"))
     return blocks
 
 
@@ -253,6 +255,8 @@ def _set_by_release(judgement: Judgement) -> str:
     fixed = [found[name] for name in ("year", "gen") if name in found]
     fixed += [found[name] for name, (word, _) in TREATMENTS.items() if name in found and word not in shown]
     told = dict.fromkeys(each.label for each in fixed if not is_read(each) and each.label)
+    if band := why_no_band(judgement.model):
+        told[band] = None
     line = f"**Set by this release of the model:** {escape('; '.join(told))}\n\n" if told else ""
     return line + "Treatments are those that could be given, not those on record."
 

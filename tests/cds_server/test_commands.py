@@ -210,6 +210,17 @@ def test_an_inference_is_shown_and_reproduced(cds: Cds, settings: Settings) -> N
     cds("inference", "nothing", code=1)
 
 
+def test_a_score_is_taken_apart_down_to_its_landings(cds: Cds, settings: Settings) -> None:
+    called(build(settings))
+    ref = next(one["inference"] for one in cds.json("inference", "all") if one["model"].startswith("predict-breast@"))
+    ((found,),) = cds.json("inference", ref, "--explain").values()
+    assert (found["modality"], found["kind"]) == ("clinical", "what-if")
+    size = next(part for part in found["parts"] if part["feature"] == "size")
+    assert [source["resource"].split("/")[0] for source in size["sources"]] == ["Observation"]
+    assert len(size["sources"][0]["landing"]) == 32
+    assert f"({size['sources'][0]['landing'][:8]}:" in cds("inference", ref, "--explain")
+
+
 def test_backup_restore_and_doctor(
     cds: Cds, tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
