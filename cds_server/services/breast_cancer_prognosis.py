@@ -68,6 +68,7 @@ _SOURCE = Source(
     url="https://github.com/WintonCentre/predict-v30-r",
     topic=Coding(TOPICS, NAME, "Breast cancer prognosis"),
 )
+_DIAGNOSES = codes.BREAST_CANCER.codes | codes.IN_SITU.codes
 _LIMITS = "Research tool, not a medical device. The average course of women with these inputs, not the course of one."
 
 
@@ -105,8 +106,15 @@ def steps(judgement: Judgement) -> list[Step]:
 
 
 def cards(judgement: Judgement, guide: CardGuide) -> tuple[Card, ...]:
-    """One card, always: an estimate, or why there is none."""
+    """One card: an estimate, or why there is none; none for whom no breast cancer is recorded at all.
+
+    That is most charts: a card on each of them would teach everybody to look away. The inference is on record.
+    """
     if judgement.score.abstained is not None:
+        if not any(
+            (coding.system, coding.code) in _DIAGNOSES for fact in judgement.snapshot.facts for coding in fact.codings
+        ):
+            return ()
         return (_abstention(judgement, judgement.score.abstained, guide),)
     return (_estimate(judgement, guide),)
 
