@@ -7,7 +7,8 @@
     |  |- ContractBroken       a request that breaks the wire contract (missing context, wrong hook)
     |  |- TooLarge             over a stated limit
     |  |- WrongMediaType       a media type or content coding that this door does not take
-    |  `- WrongPatient         data of one patient where another was named: a safety event
+    |  |- WrongPatient         data of one patient where another was named: a safety event
+    |  `- TooSlow              the sender did not finish its request in time
     |- NotFound                no such service, card, inference, patient, model
     |- Unauthenticated         who calls is not known (401, bare: the cause is for the log only)
     |- Refused                 a rule of ours says no
@@ -23,6 +24,9 @@
     |  |- ReadOnlyStore
     |  |- DatabaseGone         the database server does not answer
     |  `- DiskFull
+    |- NotInTime               we cannot answer now what we could answer otherwise
+    |  |- Late                 the answer was not ready within the deadline
+    |  `- Overloaded           more calls than can be answered in time: shed before anything was read
     |- LedgerBroken            the log does not verify
     |- PeerFailed              somebody else's server failed
     `- Misconfigured           a setting is missing or wrong; the start is refused
@@ -78,6 +82,10 @@ class WrongMediaType(BadInput):
 
 class WrongPatient(BadInput):
     code = "conflict"
+
+
+class TooSlow(BadInput):
+    status, code, retry = 408, "timeout", True
 
 
 class NotFound(CdsError):
@@ -138,6 +146,18 @@ class DatabaseGone(RecordUnavailable):
 
 class DiskFull(RecordUnavailable):
     pass
+
+
+class NotInTime(CdsError):
+    status, code, retry = 503, "transient", True
+
+
+class Late(NotInTime):
+    code = "timeout"
+
+
+class Overloaded(NotInTime):
+    code = "throttled"
 
 
 class LedgerBroken(CdsError):

@@ -24,34 +24,32 @@ Measured at 0.82 (TP53, GATA3, MAP3K1 alone): nine of ten logits lie within 0.20
 """
 LICENCE = (
     "Coefficients: same licence as this program. They were fitted on METABRIC, a database under the Open Database "
-    "License 1.0, which is not contained here; whether fitted coefficients are a produced work under it was "
-    "not settled "
-    "by a lawyer, so it is attributed either way."
+    "License 1.0, which is not contained here; whether fitted coefficients are a produced work under it was not "
+    "settled by a lawyer, so it is attributed either way."
 )
 POPULATION = (
-    "Women with a first, invasive, non-metastatic breast cancer, treated by surgery first. Fitted on women "
-    "diagnosed in "
-    "the United Kingdom and Canada from 1977 to 2005, mostly of European ancestry. Others are refused with the reason."
+    "Women with a first, invasive, non-metastatic breast cancer, treated by surgery first. Fitted on women diagnosed "
+    "in the United Kingdom and Canada from 1977 to 2005, mostly of European ancestry. Others are refused with the "
+    "reason."
 )
 ENDPOINT = (
-    "Recurrence of breast cancer (any relapse, local or distant) within five years of diagnosis, as METABRIC recorded "
-    "it; death without recurrence is censoring. Not survival: PREDICT's survival is another model with its own name."
+    "Recurrence of breast cancer (any relapse, local or distant) within five years of diagnosis, as METABRIC "
+    "recorded it; death without recurrence is censoring. Not survival: PREDICT's survival is another model with its "
+    "own name."
 )
 LIMITS = [
     "What genomics adds is small: in the cohort it was fitted on, and not shown anywhere else.",
-    "Women of METABRIC were treated as from 1977 to 2005, each by her risk: the number is a risk under that treatment, "
-    "and too high for today's. Recalibrate to local outcomes before use.",
-    "Patterns were made by hiding results in patients who have them; really missing results may be missing for "
-    "a reason.",
-    "The band is the uncertainty of the head's own parameters (bootstrap); that of the modalities' "
-    "coefficients and of the "
-    "world is not in it.",
-    "The subtype's coding is a list of our own (no public example carries one): a site maps its laboratory's "
-    "codes to it.",
+    "Women of METABRIC were treated as from 1977 to 2005, each by her risk: the number is a risk under that "
+    "treatment, and too high for today's. Recalibrate to local outcomes before use.",
+    "Patterns were made by hiding results in patients who have them; really missing results may be missing for a "
+    "reason.",
+    "The band is the uncertainty of the head's own parameters (bootstrap); that of the modalities' coefficients and "
+    "of the world is not in it.",
+    "The subtype's coding is a list of our own (no public example carries one): a site maps its laboratory's codes "
+    "to it.",
     "A germline panel can't be told from a tumour panel by mCODE's region studied.",
-    "A gene that was not studied counts as often as it is mutated in the cohort. With just over 80 % of the "
-    "weight studied, "
-    "nine of ten logits of the mutation modality lie within 0.20 of the one with every gene.",
+    "A gene that was not studied counts as often as it is mutated in the cohort. With just over 80 % of the weight "
+    "studied, nine of ten logits of the mutation modality lie within 0.20 of the one with every gene.",
 ]
 
 
@@ -141,11 +139,9 @@ def head_member(c: Coefficients, modalities: tuple[str, ...], heads: Heads) -> d
             for pattern, row in heads.items()
         ],
         "text": (
-            "logit p = base + sum of weight x (z - centre) for the pattern of available modalities, weights "
-            "not negative "
-            "(pattern submodels, Fletcher Mercaldo and Blume 2018). Range: nine of ten moves if missing "
-            "results arrive. "
-            "Band: 95 %, bootstrap of the head."
+            "logit p = base + sum of weight x (z - centre) for the pattern of available modalities, weights not "
+            "negative (pattern submodels, Fletcher Mercaldo and Blume 2018). Range: nine of ten moves if missing "
+            "results arrive. Band: 95 %, bootstrap of the head."
         ),
     }
 
@@ -193,8 +189,7 @@ def gain(better: str, worse: str) -> str:
     auroc = row["auroc"]
     return (
         f"METABRIC, nested cross-validation, {row['n']:,} women: AUROC of {_words(better)} less that of "
-        f"{_words(worse)} "
-        f"{auroc['value']:+.3f} ({auroc['low']:+.3f} to {auroc['high']:+.3f})."
+        f"{_words(worse)} {auroc['value']:+.3f} ({auroc['low']:+.3f} to {auroc['high']:+.3f})."
     )
 
 
@@ -204,8 +199,9 @@ def elsewhere() -> list[str]:
     ratios = [site["fused"]["ratio"]["value"] for site in report["sites"]]
     slopes = [site["fused"]["slope"]["value"] for site in report["sites"]]
     return [
-        f"Leave one site of METABRIC out: observed/expected {min(ratios):.2f} to {max(ratios):.2f}, calibration slope "
-        f"{min(slopes):.2f} to {max(slopes):.2f} over {len(ratios)} sites. It does not hold elsewhere as it stands.",
+        f"Leave one site of METABRIC out: observed/expected {min(ratios):.2f} to {max(ratios):.2f}, calibration "
+        f"slope {min(slopes):.2f} to {max(slopes):.2f} over {len(ratios)} sites. It does not hold elsewhere as it "
+        "stands.",
         *(
             f"TCGA-BRCA, a reduced form, {row['endpoint']}: C {row['fused']['c']['value']:.3f} with "
             f"{len(report['external']['genes'])} genes, {row['clinical']['c']['value']:.3f} without."
