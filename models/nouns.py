@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from models.canonical import Noun, from_plain, spell, spelled, whole, without_none
@@ -31,7 +32,9 @@ def instant(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "Z"
 
 
+@lru_cache(maxsize=256)
 def _check_instant(text: str, name: str) -> None:
+    """The facts of one request carry the same instants: each is looked at once."""
     if not _INSTANT.fullmatch(text):
         raise ValueError(f"{name} is not an instant in UTC with microseconds")
 
