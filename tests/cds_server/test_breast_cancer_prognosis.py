@@ -108,6 +108,17 @@ def test_the_whole_text_is_the_golden_one(scorer: Scorer) -> None:
     assert text == GOLDEN.read_text()
 
 
+def test_a_chart_without_a_breast_cancer_shows_no_card(scorer: Scorer) -> None:
+    """Most charts. One with a cancer in situ, or with a refuted one, is told why there is no estimate."""
+    judgement = scorer.judge(jenny(without="tumour"))
+    assert judgement.score.abstained == "no invasive breast cancer is recorded"
+    assert cards(judgement, guide()) == ()
+    refuted = condition(status="refuted/")
+    assert (
+        card_of(scorer, jenny(tumour=refuted)).summary == "No survival estimate: no invasive breast cancer is recorded"
+    )
+
+
 def test_the_tumour_is_named(scorer: Scorer) -> None:
     second = condition(resource="Condition/second", laterality="right")
     said_of_it = {
@@ -137,7 +148,7 @@ def test_no_person_is_named_and_no_date_of_birth_shown(scorer: Scorer) -> None:
 @pytest.mark.parametrize(
     ("snapshot", "reason"),
     [
-        (jenny(without="tumour"), "no invasive breast cancer is recorded"),
+        (jenny(tumour=condition(status="refuted/")), "no invasive breast cancer is recorded"),
         (jenny(without="size er"), "required and not usable: tumour size, ER status"),
         (jenny(also=[condition(resource="Condition/second", laterality="right")]), "two tumours, none chosen"),
     ],

@@ -69,8 +69,11 @@ def told(_: Path) -> Iterator[tuple[str, str, str]]:
         inference="record", data_as_of="2018-06-01T12:00:00Z", public_url="https://cds.example", new_uuid=lambda: "uuid"
     )
     for when, snapshot in situations():
-        (card,) = cards(scorer.judge(snapshot), guide)
-        yield when, card.summary, _added(card.detail or "")
+        shown = cards(scorer.judge(snapshot), guide)
+        if not shown:
+            yield when, "nothing: there is no card", "the inference is on record"
+        for card in shown:
+            yield when, card.summary, _added(card.detail or "")
 
 
 def _added(detail: str) -> str:
