@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from cds_server.hooks.published import HOOKS, ID, HookContext, broken
 from models.errors import ContractBroken
 from models.nouns import JSON
 
-MAX_ID = 256
-"""The drafts of CDS Hooks 3.0 show ids of 194 characters: FHIR's own limit of 64 is not enforced."""
-
 _UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
-_ID = re.compile(rf"[A-Za-z0-9.-]{{1,{MAX_ID}}}")
 _HOOK = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _TOKEN = re.compile(r"[!#-\[\]-~]{8,}")
 """Characters of a token (RFC 6749, A.12) without the two that JSON escapes; shorter than eight it is no secret."""
@@ -81,15 +79,17 @@ class HookRequest:
 _MEMBERS = {"hook", "hookInstance", "context", "prefetch", "fhirServer", "fhirAuthorization", "extension"}
 
 
-def parse(raw: bytes, body: Any) -> HookRequest:
+def parse(raw: bytes, body: Any, hooks: Mapping[str, HookContext] = HOOKS) -> HookRequest:
     """A HookRequest from a body and its JSON, as `wire.read_json` gives them.
 
-    Errors: ContractBroken, naming the member and never its value.
+    `hooks`: what the context of each hook holds that may be called. Errors: ContractBroken, naming the member and never
+    its value.
     """
     if not isinstance(body, dict):
         raise ContractBroken("the body must be a JSON object")
     hook = _text(body, "hook", _HOOK, "a hook name")
-    if hook not in HOOKS:
+    shape = hooks.get(hook)
+    if shape is None:
         raise broken("hook", "is not known here")
     instance = _text(body, "hookInstance", _UUID, "a UUID")
     server = _fhir_server(body)
@@ -98,6 +98,7 @@ def parse(raw: bytes, body: Any) -> HookRequest:
         raise broken("fhirServer", "is required when fhirAuthorization is present")
     _object(body, "extension")
     context = _required_object(body, "context")
+    shape.check(context)
     return HookRequest(
         hook=hook,
         hook_instance=instance.lower(),
@@ -106,16 +107,11 @@ def parse(raw: bytes, body: Any) -> HookRequest:
         prefetch=_prefetch(body),
         fhir_server=server,
         fhir_authorization=authorization,
-        unknown=_unknown(body, _MEMBERS) + _check_context(hook, context),
+        unknown=_unknown(body, _MEMBERS) + _unknown(context, shape.names, "/context"),
     )
 
 
-def broken(member: str, problem: str) -> ContractBroken:
-    """An error that names a member of the contract, in its sentence and as its place."""
-    return ContractBroken(f"{member} {problem}", where=member)
-
-
-def _unknown(members: JSON, known: set[str], within: str = "") -> tuple[str, ...]:
+def _unknown(members: JSON, known: AbstractSet[str], within: str = "") -> tuple[str, ...]:
     if members.keys() <= known:
         return ()
     return tuple(f"{within}/{name}" for name in members if name not in known)
@@ -177,7 +173,7 @@ def _fhir_authorization(body: JSON) -> FhirAuthorization | None:
         expires_in=expires,
         scope=_text(granted, "scope", filled, "a list of scopes", within),
         subject=_text(granted, "subject", filled, "a client id", within),
-        patient=_text(granted, "patient", _ID, "a FHIR id", within) if "patient" in granted else None,
+        patient=_text(granted, "patient", ID, "a FHIR id", within) if "patient" in granted else None,
     )
 
 
@@ -187,90 +183,6 @@ def _prefetch(body: JSON) -> JSON | None:
         if value is not None and not (isinstance(value, dict) and isinstance(value.get("resourceType"), str)):
             raise broken("prefetch", "has a member that is neither a FHIR resource nor null")
     return prefetch
-
-
-# ---- the context of each hook ----------------------------------------------------------------------------------------
-
-Check = Callable[[Any], str | None]
-"""What is wrong with the value of a context field, in our words; None: nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class ContextField:
-    name: str
-    check: Check
-    required: bool = True
-    token: bool = True
-    """May stand in a prefetch template as `{{context.name}}`."""
-
-
-def _id(value: Any) -> str | None:
-    return None if isinstance(value, str) and _ID.fullmatch(value) else "must be a FHIR id"
-
-
-def _reference(*types: str) -> Check:
-    form = re.compile(rf"(?:{'|'.join(types)})/{_ID.pattern}")
-
-    def check(value: Any) -> str | None:
-        return None if isinstance(value, str) and form.fullmatch(value) else f"must be {' or '.join(types)}/id"
-
-    return check
-
-
-def _bundle(value: Any) -> str | None:
-    """A Bundle of resources; `type` may lack (so in every example before CDS Hooks 3.0)."""
-    if not isinstance(value, dict) or value.get("resourceType") != "Bundle":
-        return "must be a Bundle"
-    entries = value.get("entry", [])
-    if not isinstance(entries, list):
-        return "must be a Bundle whose entry is a list"
-    for entry in entries:
-        resource = entry.get("resource") if isinstance(entry, dict) else None
-        if not isinstance(resource, dict) or not isinstance(resource.get("resourceType"), str):
-            return "must be a Bundle whose entries hold resources"
-    return None
-
-
-def _selections(value: Any) -> str | None:
-    """`Type/id` of resources in draftOrders (order-select 1.0)."""
-    named = isinstance(value, list) and all(isinstance(each, str) and _SELECTED.fullmatch(each) for each in value)
-    return None if named else "must be a list of Type/id"
-
-
-_SELECTED = re.compile(rf"[A-Z][A-Za-z]{{1,63}}/{_ID.pattern}")
-_PATIENT = ContextField("patientId", _id)
-_ENCOUNTER = ContextField("encounterId", _id, required=False)
-_ANY_USER = ContextField("userId", _reference("Practitioner", "PractitionerRole", "Patient", "RelatedPerson"))
-_DRAFTS = ContextField("draftOrders", _bundle, token=False)
-_PRESCRIBER = ContextField("userId", _reference("Practitioner", "PractitionerRole"))
-
-HOOKS: Mapping[str, tuple[ContextField, ...]] = {
-    # patient-view 1.0, maturity 5
-    "patient-view": (_ANY_USER, _PATIENT, _ENCOUNTER),
-    # order-sign 1.0, maturity 5
-    "order-sign": (_PRESCRIBER, _PATIENT, _ENCOUNTER, _DRAFTS),
-    # order-select 1.0, maturity 4
-    "order-select": (_PRESCRIBER, _PATIENT, _ENCOUNTER, ContextField("selections", _selections, token=False), _DRAFTS),
-    # encounter-start 1.0, maturity 1
-    "encounter-start": (_PRESCRIBER, _PATIENT, ContextField("encounterId", _id)),
-}
-"""One row a hook: its context fields as the hook's own page lists them."""
-
-_NAMES = {hook: {each.name for each in fields} for hook, fields in HOOKS.items()}
-
-
-def _check_context(hook: str, context: JSON) -> tuple[str, ...]:
-    """Check the fields of the hook; return what the hook does not know."""
-    fields = HOOKS[hook]
-    for each in fields:
-        if each.name not in context:
-            if each.required:
-                raise broken(f"context.{each.name}", "is required by this hook")
-            continue
-        problem = each.check(context[each.name])
-        if problem is not None:
-            raise broken(f"context.{each.name}", problem)
-    return _unknown(context, _NAMES[hook], "/context")
 
 
 # ---- the token -------------------------------------------------------------------------------------------------------

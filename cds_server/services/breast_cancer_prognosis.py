@@ -102,6 +102,12 @@ def steps(judgement: Judgement) -> list[Step]:
     return [Step(None, at("survival_s")), *(Step(word, at(output)) for word, output in treated)]
 
 
+def gain(judgement: Judgement) -> float:
+    """Percentage points alive at ten years by all treatments shown, over surgery alone: what a site's threshold asks."""
+    course = steps(judgement)
+    return course[-1].alive[1] - course[0].alive[1]
+
+
 # ---- the card --------------------------------------------------------------------------------------------------------
 
 
@@ -127,12 +133,18 @@ def _estimate(judgement: Judgement, guide: CardGuide) -> Card:
         indicator=Indicator.INFO,
         source=_SOURCE,
         detail="\n\n".join(
-            [_about(judgement), _survival_table(course), *_recurrence(guide), *_basis(judgement, guide)]
+            [
+                _about(judgement),
+                _survival_table(course),
+                *_first(judgement),
+                *_recurrence(guide),
+                *_basis(judgement, guide),
+            ]
         ),
         suggestions=(Suggestion("Take this estimate into account", guide.new_uuid()),),
         selection_behavior=SelectionBehavior.AT_MOST_ONE,
         override_reasons=CLINICAL,
-        links=evidence.links(guide),
+        links=evidence.links(guide, _SOURCE),
     )
 
 
@@ -145,12 +157,13 @@ def _abstention(judgement: Judgement, reason: str, guide: CardGuide) -> Card:
         detail="\n\n".join(
             [
                 f"**No estimate was made:** {escape(evidence.sentence(reason))}",
+                *_first(judgement),
                 *_recurrence(guide),
                 *_basis(judgement, guide),
             ]
         ),
         override_reasons=CLINICAL,
-        links=evidence.links(guide),
+        links=evidence.links(guide, _SOURCE),
     )
 
 
@@ -239,15 +252,20 @@ def _fused(ref: str, judgement: Judgement) -> list[str]:
 # ---- what it rests on ------------------------------------------------------------------------------------------------
 
 
+def _first(judgement: Judgement) -> list[str]:
+    """What is missing, and what to check: beside the numbers, before everything that can be looked up."""
+    found = features(judgement)
+    lacking = [found[name] for name in INPUTS if name in found and found[name].missing]
+    return [block for block in (evidence.missing(lacking, INPUTS), evidence.cautions(judgement)) if block]
+
+
 def _basis(judgement: Judgement, guide: CardGuide) -> list[str]:
-    """Inputs, what is missing, cautions, limits, record: the same on an estimate and on an abstention."""
+    """Inputs, limits, record: the same on an estimate and on an abstention."""
     found = features(judgement)
     described = [found[name] for name in INPUTS if name in found]
     blocks = [
         evidence.inputs([each for each in described if is_read(each)], INPUTS, judgement.snapshot),
-        evidence.missing([each for each in described if each.missing], INPUTS),
         _set_by_release(judgement),
-        evidence.cautions(judgement),
         evidence.limits(_LIMITS, evidence.population(judgement)),
         evidence.record(judgement, guide),
     ]
@@ -302,6 +320,7 @@ SERVICES = (
         prefetch=PREFETCH,
         required=REQUIRED,
         cards=cards,
+        measure=gain,
         beside={RECURRENCE: GENOMIC},
     ),
     ServiceSpec(
@@ -313,6 +332,7 @@ SERVICES = (
         prefetch=PREFETCH,
         required=REQUIRED,
         cards=cards,
+        measure=gain,
         context=draft_orders,
         beside={RECURRENCE: GENOMIC},
     ),

@@ -49,17 +49,22 @@ def cards(judgement: Judgement, guide: CardGuide) -> tuple[Card, ...]:
     if abstained is not None:
         why = f"**No score was computed:** {escape(evidence.sentence(abstained))}"
         return (_card(guide, f"No NEWS2: {abstained}", Indicator.INFO, [why], judgement),)
-    points, highest = (int(judgement.score.outputs[name][0]) for name in ("points", "highest"))
-    indicator, response = _response(points, highest)
-    summary = f"NEWS2 is {points}: {response}"
+    total, highest = (int(judgement.score.outputs[name][0]) for name in ("points", "highest"))
+    indicator, response = _response(total, highest)
+    summary = f"NEWS2 is {total}: {response}"
     return (_card(guide, summary, indicator, [_scale(judgement), _items(judgement)], judgement),)
 
 
-def _response(points: int, highest: int) -> tuple[Indicator, str]:
+def points(judgement: Judgement) -> float:
+    """What a site's threshold asks."""
+    return float(judgement.score.outputs["points"][0])
+
+
+def _response(total: int, highest: int) -> tuple[Indicator, str]:
     """RCP 2017, chart 2."""
-    if points >= EMERGENCY:
+    if total >= EMERGENCY:
         return Indicator.CRITICAL, "high risk; the threshold of an emergency response is reached"
-    if points >= URGENT:
+    if total >= URGENT:
         return Indicator.WARNING, "medium risk; the threshold of an urgent response is reached"
     if highest >= RED:
         return Indicator.WARNING, "3 in a single parameter; the threshold of an urgent ward-based response is reached"
@@ -74,7 +79,7 @@ def _card(guide: CardGuide, summary: str, indicator: Indicator, said: list[str],
         source=_SOURCE,
         detail="\n\n".join([*said, *_basis(judgement, guide)]),
         override_reasons=CLINICAL,
-        links=evidence.links(guide),
+        links=evidence.links(guide, _SOURCE),
     )
 
 
@@ -85,7 +90,7 @@ def _scale(judgement: Judgement) -> str:
 
 def _items(judgement: Judgement) -> str:
     outputs = judgement.score.outputs
-    rows = [[what, f"{points:g}"] for what, points in zip(INPUTS.values(), outputs["items"], strict=True)]
+    rows = [[what, f"{counted:g}"] for what, counted in zip(INPUTS.values(), outputs["items"], strict=True)]
     return table(["Parameter", "Points"], [*rows, ["together", f"{outputs['points'][0]:g}"]], numeric=True)
 
 
@@ -93,9 +98,9 @@ def _basis(judgement: Judgement, guide: CardGuide) -> list[str]:
     found = features(judgement)
     described = [found[name] for name in INPUTS if name in found]
     blocks = [
-        evidence.inputs([each for each in described if is_read(each)], INPUTS, judgement.snapshot, clock=True),
         evidence.missing([each for each in described if each.missing], INPUTS),
         evidence.cautions(judgement),
+        evidence.inputs([each for each in described if is_read(each)], INPUTS, judgement.snapshot, clock=True),
         evidence.limits(_LIMITS, evidence.population(judgement)),
         evidence.record(judgement, guide),
     ]
@@ -128,6 +133,7 @@ SERVICES = tuple(
         prefetch=PREFETCH,
         required=REQUIRED,
         cards=cards,
+        measure=points,
     )
     for id_, hook, title in (
         (NAME, "patient-view", "Acute deterioration (NEWS2)"),

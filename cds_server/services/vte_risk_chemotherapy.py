@@ -88,6 +88,11 @@ def cards(judgement: Judgement, guide: CardGuide) -> tuple[Card, ...]:
     return (_card(guide, summary, indicator, [about, _advice(points), _items(judgement)], judgement),)
 
 
+def score(judgement: Judgement) -> float:
+    """Points: what a site's threshold asks."""
+    return float(judgement.score.outputs["points"][0])
+
+
 def _card(guide: CardGuide, summary: str, indicator: Indicator, said: list[str], judgement: Judgement) -> Card:
     return Card(
         uuid=guide.new_uuid(),
@@ -96,7 +101,7 @@ def _card(guide: CardGuide, summary: str, indicator: Indicator, said: list[str],
         source=_SOURCE,
         detail="\n\n".join([*said, *_basis(judgement, guide)]),
         override_reasons=CLINICAL,
-        links=evidence.links(guide),
+        links=evidence.links(guide, _SOURCE),
     )
 
 
@@ -123,9 +128,9 @@ def _basis(judgement: Judgement, guide: CardGuide) -> list[str]:
     found = features(judgement)
     described = [found[name] for name in INPUTS if name in found]
     blocks = [
-        evidence.inputs([each for each in described if is_read(each)], INPUTS, judgement.snapshot),
         evidence.missing([each for each in described if each.missing], INPUTS),
         evidence.cautions(judgement),
+        evidence.inputs([each for each in described if is_read(each)], INPUTS, judgement.snapshot),
         evidence.limits(_LIMITS, evidence.population(judgement)),
         evidence.record(judgement, guide),
     ]
@@ -157,6 +162,7 @@ SERVICES = tuple(
         prefetch=PREFETCH,
         required=REQUIRED,
         cards=cards,
+        measure=score,
         context=draft_orders,
     )
     for hook, when in (("order-select", "selected"), ("order-sign", "signed"))
