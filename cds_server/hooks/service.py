@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cds_server.hooks.cards import Action, Card
-from cds_server.hooks.context import HOOKS
-from cds_server.hooks.prefetch import lint
+from cds_server.hooks.published import HOOKS, LOCAL, ContextField, HookContext, reverse_domain
+from cds_server.hooks.templates import lint
 from models.canonical import without_none
 from models.nouns import JSON, Judgement
 
@@ -64,6 +64,8 @@ class ServiceSpec:
     required: tuple[str, ...] = ()
     """Prefetch keys without which there is no answer but 412."""
     usage_requirements: str | None = None
+    fields: tuple[ContextField, ...] = ()
+    """Of a hook of one's own (`org.example.x-y`): what its context holds besides userId, patientId and encounterId."""
     beside: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Further models, each a named endpoint of its own: judged where the record answers one of these codes
     (`system|code`), for without such a fact they would say nothing that the first model does not."""
@@ -71,16 +73,23 @@ class ServiceSpec:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", self.id):
             raise ValueError(f"service id {self.id!r} is not lower-case words joined by hyphens")
-        if self.hook not in HOOKS:
-            raise ValueError(f"service {self.id}: hook {self.hook} is not known")
+        if self.hook not in HOOKS and not reverse_domain(self.hook):
+            raise ValueError(f"service {self.id}: hook {self.hook} is neither published nor a reverse-domain name")
+        if self.hook in HOOKS and self.fields:
+            raise ValueError(f"service {self.id}: the context of {self.hook} is published, and cannot be declared")
         if not (self.title and self.description and self.model):
             raise ValueError(f"service {self.id} has no title, description or model")
         unknown = set(self.required) - set(self.prefetch)
         if unknown:
             raise ValueError(f"service {self.id} requires keys that it has no template for: {sorted(unknown)}")
         for key, template in self.prefetch.items():
-            for problem in lint(template, self.hook):
+            for problem in lint(template, self.hook_context):
                 raise ValueError(f"service {self.id}, prefetch template {key}: {problem}")
+
+    @property
+    def hook_context(self) -> HookContext:
+        """What the context of its hook holds."""
+        return HOOKS.get(self.hook) or HookContext.of(*LOCAL.fields, *self.fields)
 
     @property
     def models(self) -> tuple[str, ...]:
