@@ -95,6 +95,11 @@ class NotFound(CdsError):
 class Unauthenticated(CdsError):
     status, exit_code, code = 401, 4, "login"
 
+    def __init__(self, what: str = "authentication is required", *, cause: str | None = None) -> None:
+        super().__init__(what)
+        self.cause = cause
+        """For the log only: every caller gets the same answer, whatever the cause."""
+
 
 class Refused(CdsError):
     status, exit_code, code = 403, 4, "forbidden"

@@ -1,7 +1,7 @@
 """Writes the directory of one model version: graphs, manifest, model card, bill of materials. Same sources, same bytes.
 
 A release states, beside what `models.shelf` asks of every manifest: `intended_use`, `evidence`, `source`, `training`
-(from `training` below), and, where it has them, `metrics`, `operating_points`, `attributions` (what the licences of
+(from `training` below), and, empty where it has none, `metrics`, `operating_points`, `attributions` (what the licences of
 its data ask to be said) and `card` (answers to the questions of `models.training.attributes`, by key).
 """
 
@@ -58,6 +58,7 @@ def write(root: Path, manifest: dict[str, Any], files: Mapping[str, bytes]) -> P
 
     The model card and the bill of materials are always made here, from the manifest.
     """
+    manifest = {"metrics": [], "operating_points": [], "attributions": [], **manifest}
     directory: Path = root / manifest["name"] / manifest["version"]
     directory.mkdir(parents=True, exist_ok=True)
     given = {name: body for name, body in files.items() if name not in (CARD, sbom.NAME)}
