@@ -1,15 +1,15 @@
 """What a CDS service answers: nouns that cannot be wrong on the wire, and text that cannot run.
 
-CDS Hooks 2.0.1, sections Card Attributes, Source, Suggestion, Action, Link. An OPTIONAL member without a value is
-omitted, never null or empty (Use of JSON). Text that came from a patient's record goes through `escape`: the official
-sandbox shows `detail` as raw HTML, and script in it runs.
+CDS Hooks 2.0.1, sections Card Attributes, Source, Suggestion, Action, System Actions, Link. An OPTIONAL member without
+a value is omitted, never null or empty (Use of JSON). Text that came from a patient's record goes through `escape`: the
+official sandbox shows `detail` as raw HTML, and script in it runs.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -76,20 +76,45 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Action:
+    """Something to do in the EHR: in a suggestion when a person chooses it, or as a system action without asking."""
+
     type: ActionType
     description: str
+    """REQUIRED in a suggestion; sent for system actions, too (the table of 2.0 asks for it, its example has none)."""
     resource: JSON | None = None
-    """The new resource (create), or the whole changed one (update)."""
+    """The new resource (create), or the whole changed one (update), never only what changed."""
     resource_id: str | None = None
     """`Type/id` of what is to be deleted."""
 
     def __post_init__(self) -> None:
         _need(self.description, "action.description")
         if self.type is ActionType.DELETE:
-            if self.resource is not None or not re.fullmatch(r"[A-Z][A-Za-z]+/[A-Za-z0-9.-]+", self.resource_id or ""):
+            if self.resource is not None or not _REFERENCE.fullmatch(self.resource_id or ""):
                 raise ValueError("a delete action has a resourceId Type/id and no resource")
-        elif self.resource_id is not None or not (self.resource or {}).get("resourceType"):
+            return
+        if self.resource_id is not None or not _TYPE.fullmatch(str((self.resource or {}).get("resourceType"))):
             raise ValueError("a create or update action has a FHIR resource and no resourceId")
+        if self.type is ActionType.UPDATE and not _ID.fullmatch(str((self.resource or {}).get("id"))):
+            raise ValueError("an update action has the whole resource, with the id of what it changes")
+        if at := _empty(self.resource, "resource"):
+            raise ValueError(f"{at} is empty: FHIR JSON has no empty members")
+
+
+_TYPE = re.compile(r"[A-Z][A-Za-z]+")
+_ID = re.compile(r"[A-Za-z0-9.-]+")
+"""Longer than FHIR's 64 characters where an EHR's ids are."""
+_REFERENCE = re.compile(f"{_TYPE.pattern}/{_ID.pattern}")
+
+
+def _empty(value: Any, at: str) -> str | None:
+    """Where in a resource something is null, "", [] or {} (FHIR R4, JSON representation)."""
+    if value is None or value in ("", [], (), {}):
+        return at
+    if isinstance(value, Mapping):
+        return next((found for name, each in value.items() if (found := _empty(each, f"{at}.{name}"))), None)
+    if isinstance(value, (list, tuple)):
+        return next((found for n, each in enumerate(value) if (found := _empty(each, f"{at}[{n}]"))), None)
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +135,15 @@ class Link:
     url: str
     type: LinkType
     app_context: str | None = None
+    """Opaque; reaches the SMART app in its token response, never in the URL."""
+    autolaunchable: bool = False
+    """The client may open it at once and show no card: only where the app says all that the card says."""
 
     def __post_init__(self) -> None:
         _need(self.label, "link.label")
         _need_url(self.url, "link.url")
+        if self.app_context is not None:
+            _need(self.app_context, "link.appContext")
         if self.app_context is not None and self.type is not LinkType.SMART:
             raise ValueError("appContext belongs to smart links only")
 
@@ -144,8 +174,10 @@ class Card:
         recommended = sum(suggestion.recommended for suggestion in self.suggestions)
         if recommended > 1 and self.selection_behavior is not SelectionBehavior.ANY:
             raise ValueError("more than one recommended suggestion needs selectionBehavior any")
-        if len({suggestion.uuid for suggestion in self.suggestions}) != len(self.suggestions):
-            raise ValueError("two suggestions have one uuid")
+        if len({self.uuid, *(suggestion.uuid for suggestion in self.suggestions)}) != 1 + len(self.suggestions):
+            raise ValueError("a card and its suggestions have a uuid of their own each")
+        if len({(reason.system, reason.code) for reason in self.override_reasons}) != len(self.override_reasons):
+            raise ValueError("two override reasons have one code")
 
 
 # ---- the wire --------------------------------------------------------------------------------------------------------
@@ -178,12 +210,13 @@ def _suggestion(suggestion: Suggestion) -> dict[str, Any]:
             "label": suggestion.label,
             "uuid": suggestion.uuid,
             "isRecommended": suggestion.recommended or None,
-            "actions": [_action(action) for action in suggestion.actions],
+            "actions": [render_action(action) for action in suggestion.actions],
         }
     )
 
 
-def _action(action: Action) -> dict[str, Any]:
+def render_action(action: Action) -> dict[str, Any]:
+    """An action as JSON goes out: of a suggestion, or a system action."""
     return without_none(
         {
             "type": action.type.value,
@@ -195,7 +228,15 @@ def _action(action: Action) -> dict[str, Any]:
 
 
 def _link(link: Link) -> dict[str, Any]:
-    return without_none({"label": link.label, "url": link.url, "type": link.type.value, "appContext": link.app_context})
+    return without_none(
+        {
+            "label": link.label,
+            "url": link.url,
+            "type": link.type.value,
+            "appContext": link.app_context,
+            "autolaunchable": link.autolaunchable or None,
+        }
+    )
 
 
 # ---- text ------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from functools import cache
 
-from cds_server.hooks.cards import Link, LinkType, escape, table
+from cds_server.hooks.cards import Link, LinkType, Source, escape, table
 from cds_server.hooks.service import CardGuide
 from models.nouns import Fact, Feature, Judgement, Snapshot
 
@@ -28,12 +28,12 @@ def is_read(feature: Feature) -> bool:
     return not feature.missing and bool(feature.facts or feature.note)
 
 
-def links(guide: CardGuide) -> tuple[Link, ...]:
-    """The way to the full reasoning, where there is an app to show it."""
-    if not guide.smart_app:
-        return ()
-    context = f'{{"inference":"{guide.inference}"}}'
-    return (Link("Open the full reasoning", f"{guide.public_url}/app/launch", LinkType.SMART, app_context=context),)
+def links(guide: CardGuide, source: Source) -> tuple[Link, ...]:
+    """One link: to the full reasoning where there is an app to show it, else to what is published about the method."""
+    if guide.smart_app:
+        context = f'{{"inference":"{guide.inference}"}}'
+        return (Link("Open the full reasoning", f"{guide.public_url}/app/launch", LinkType.SMART, app_context=context),)
+    return (Link(f"About the {source.label}", source.url, LinkType.ABSOLUTE),) if source.url else ()
 
 
 def inputs(known: Sequence[Feature], titles: Mapping[str, str], snapshot: Snapshot, *, clock: bool = False) -> str:
@@ -51,6 +51,8 @@ def cautions(judgement: Judgement) -> str:
     told = [caution for vector in judgement.vectors for caution in vector.cautions]
     if any(fact.test for fact in judgement.snapshot.facts):
         told.append("some of these data are marked as test data")
+    lacking = judgement.snapshot.context.get("lacking", ())
+    told += [f"{each}; it had no part in this" for each in lacking]
     if unread := len(judgement.snapshot.context.get("unread", ())):
         what = "one resource" if unread == 1 else f"{unread} resources"
         told.append(f"{what} of this request could not be read and had no part in this")
@@ -68,11 +70,17 @@ def population(judgement: Judgement) -> str:
 
 
 def record(judgement: Judgement, guide: CardGuide) -> str:
-    """Which model, data as of when, and where this stands in the record."""
-    as_of = guide.data_as_of[:16].replace("T", " ")
+    """What the answer lacks besides data; which model, the data of each source as of when, and the record of it."""
+    newest = sorted(guide.sources.items(), key=lambda each: each[1], reverse=True)
+    as_of = ", ".join(f"{_minute(at)} ({source})" for source, at in newest) or _minute(guide.data_as_of)
     model = judgement.model
-    told = (f"Model {model.name} {model.version}", f"data as of {as_of} UTC", f"record {guide.inference}")
-    return " · ".join(map(escape, told))
+    told = (f"Model {model.name} {model.version}", f"data as of {as_of}", f"record {guide.inference}")
+    lacks = f"**Partial answer:** {escape(sentence('; '.join(guide.partial)))}\n\n" if guide.partial else ""
+    return lacks + " · ".join(map(escape, told))
+
+
+def _minute(instant: str) -> str:
+    return instant[:16].replace("T", " ") + " UTC"
 
 
 def sentence(text: str) -> str:

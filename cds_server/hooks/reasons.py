@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from models.nouns import Coding
+
 HL7 = "http://terminology.hl7.org/CodeSystem/non-adherence-reason-codes"
 OURS = "https://cds-server.org/fhir/CodeSystem/override-reasons"
 
@@ -52,6 +54,9 @@ CATEGORIES: dict[str, tuple[str, ...]] = {
 }
 
 
+_CATEGORY = {code: name for name, codes in CATEGORIES.items() for code in codes}
+
+
 @dataclass(frozen=True, slots=True)
 class OverrideReason:
     """A Coding that a clinician may choose; `display` is REQUIRED here (CDS Hooks 2.0.1, Card Attributes)."""
@@ -65,17 +70,15 @@ class OverrideReason:
     def __post_init__(self) -> None:
         if not (self.system and self.code and self.display):
             raise ValueError("an override reason has system, code and display")
-        known = {code for codes in CATEGORIES.values() for code in codes}
-        if self.system == HL7 and self.code not in known:
+        if self.system == HL7 and self.code not in _CATEGORY:
             raise ValueError(f"{self.code} is not a non-adherence reason code")
-        if self.system == OURS and self.nearest not in known:
+        if self.system == OURS and self.nearest not in _CATEGORY:
             raise ValueError(f"{self.code} is mapped to no non-adherence reason code")
 
     @property
     def category(self) -> str | None:
         """The HL7 category that a report counts it in; None for a system that is neither HL7's nor ours."""
-        code = self.nearest or self.code
-        return next((name for name, codes in CATEGORIES.items() if code in codes), None)
+        return _CATEGORY.get(self.nearest or self.code)
 
     def plain(self) -> dict[str, Any]:
         return {"code": self.code, "system": self.system, "display": self.display}
@@ -91,3 +94,17 @@ CLINICAL: tuple[OverrideReason, ...] = (
     OverrideReason(OURS, "model-looks-wrong", "The estimate looks wrong", nearest="recipient-does-not-trust"),
 )
 """The list of a prognosis card: seven choices and a free comment."""
+
+
+_OURS = {reason.code: reason.nearest for reason in CLINICAL if reason.system == OURS}
+
+
+def category(reason: Coding | None) -> str:
+    """What a given reason counts as: an HL7 category (or the category itself), `other`, or `none` where none was given.
+
+    A client may add reasons of its own (CDS Hooks 2.0.1, Card Attributes): their codes are never a label of a metric.
+    """
+    if reason is None:
+        return "none"
+    code = _OURS.get(reason.code, "") if reason.system == OURS else reason.code if reason.system == HL7 else ""
+    return code if code in CATEGORIES else _CATEGORY.get(code, "other")

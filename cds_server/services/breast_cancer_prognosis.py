@@ -103,7 +103,7 @@ def steps(judgement: Judgement) -> list[Step]:
 
 
 def gain(judgement: Judgement) -> float:
-    """Percentage points alive at ten years by all treatments shown, over surgery alone: what a site's threshold asks."""
+    """Percentage points alive at ten years by all treatments shown, over surgery alone: for a site's threshold."""
     course = steps(judgement)
     return course[-1].alive[1] - course[0].alive[1]
 

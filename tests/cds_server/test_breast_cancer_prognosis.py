@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
-from cds_server.hooks.cards import Card, render
+from cds_server.hooks.cards import Card, LinkType, render
 from cds_server.hooks.evidence import age
 from cds_server.hooks.orders import draft_orders
 from cds_server.hooks.service import CardGuide
@@ -177,8 +177,11 @@ def test_what_if_inputs_are_told_apart(scorer: Scorer) -> None:
     assert told["Dose at the heart"] == ["4", "–", "as asked in this request"]
 
 
-def test_the_link_waits_for_the_app(scorer: Scorer) -> None:
-    assert card_of(scorer, jenny()).links == ()
+def test_one_link_and_never_a_dead_one(scorer: Scorer) -> None:
+    """As long as there is no app to show the reasoning, the link leads to what is published about the method."""
+    (link,) = card_of(scorer, jenny()).links
+    assert (link.type, link.app_context) == (LinkType.ABSOLUTE, None)
+    assert link.url == "https://github.com/WintonCentre/predict-v30-r"
     (link,) = card_of(scorer, jenny(), smart_app=True).links
     assert link.url == "https://cds.example.org/app/launch"
     assert link.app_context == '{"inference":"0190-inf"}'

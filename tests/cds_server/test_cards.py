@@ -29,9 +29,10 @@ from cds_server.hooks.cards import (
     cut,
     escape,
     render,
+    render_action,
     table,
 )
-from cds_server.hooks.reasons import CATEGORIES, CLINICAL, HL7, OURS, OverrideReason
+from cds_server.hooks.reasons import CATEGORIES, CLINICAL, HL7, OURS, OverrideReason, category
 from models.nouns import Coding
 from tests.cds_server.wire_checks import check_card, check_response
 
@@ -89,6 +90,8 @@ def test_a_full_card_keeps_the_contract() -> None:
             "selection_behavior": SelectionBehavior.AT_MOST_ONE,
         },
         {"suggestions": (Suggestion("a", "b"), Suggestion("c", "b")), "selection_behavior": SelectionBehavior.ANY},
+        {"suggestions": (Suggestion("a", "u-1"),), "selection_behavior": SelectionBehavior.ANY},
+        {"override_reasons": (CLINICAL[0], CLINICAL[0])},
     ],
 )
 def test_a_wrong_card_cannot_be_held(changes: dict[str, Any]) -> None:
@@ -107,6 +110,14 @@ def test_a_wrong_card_cannot_be_held(changes: dict[str, Any]) -> None:
         lambda: Action(ActionType.CREATE, "a"),
         lambda: Action(ActionType.DELETE, "a", resource_id="no"),
         lambda: Action(ActionType.DELETE, "a", resource={"resourceType": "X"}, resource_id="X/1"),
+        lambda: Action(ActionType.CREATE, "", resource={"resourceType": "Patient"}),
+        lambda: Action(ActionType.CREATE, "a", resource={"resourceType": "no type", "id": "1"}),
+        lambda: Action(ActionType.CREATE, "a", resource={"resourceType": "Patient", "name": [{"given": []}]}),
+        lambda: Action(ActionType.CREATE, "a", resource={"resourceType": "Patient", "active": None}),
+        lambda: Action(ActionType.CREATE, "a", resource={"resourceType": "Patient"}, resource_id="Patient/1"),
+        lambda: Action(ActionType.UPDATE, "a", resource={"resourceType": "Patient"}),
+        lambda: Action(ActionType.UPDATE, "a", resource_id="Patient/1"),
+        lambda: Link("a", "https://example.org", LinkType.SMART, app_context=" "),
         lambda: Suggestion("", "u"),
         lambda: OverrideReason(HL7, "no-such-code", "x"),
         lambda: OverrideReason(OURS, "mine", "x"),
@@ -115,6 +126,30 @@ def test_a_wrong_card_cannot_be_held(changes: dict[str, Any]) -> None:
 def test_a_wrong_part_cannot_be_held(make: Any) -> None:
     with pytest.raises(ValueError):
         make()
+
+
+def test_an_action_may_hold_what_is_false_or_zero() -> None:
+    """`false` and `0` are values; only null, "", [] and {} are empty."""
+    resource = {"resourceType": "Patient", "id": "a" * 194, "active": False, "multipleBirthInteger": 0}
+    action = Action(ActionType.UPDATE, "Set", resource=resource)
+    assert render_action(action) == {"type": "update", "description": "Set", "resource": resource}
+
+
+@pytest.mark.parametrize(
+    ("reason", "counted"),
+    [
+        (None, "none"),
+        (Coding(HL7, "patient-refuses"), "does-not-align-preferences"),
+        (Coding(HL7, "not-convenient-feasible"), "not-convenient-feasible"),
+        (Coding(HL7, "no-such-code"), "other"),
+        (Coding(OURS, "input-wrong"), "recipient-disagrees-evidence"),
+        (Coding(OURS, "patient-refuses"), "other"),
+        (Coding("https://ehr.example.org/reasons", "patient-refuses"), "other"),
+    ],
+)
+def test_a_reason_counts_in_an_hl7_category(reason: Coding | None, counted: str) -> None:
+    """What a client invents is `other`: no code from outside becomes the label of a metric."""
+    assert category(reason) == counted
 
 
 def test_reasons_are_few_and_counted() -> None:
@@ -134,7 +169,8 @@ def test_the_checker_accepts_real_cards_and_finds_breaches(peer_data: Path) -> N
         {**good, "indicator": "hard-stop"},
         {**good, "links": []},
         {**good, "detail": None},
-        {**good, "source": {"label": "x"}},
+        {**good, "source": {"url": "https://example.org"}},
+        {**good, "source": {"label": "x", "topic": {"code": "t"}}},
         {**good, "suggestions": [{"label": "a", "uuid": "b"}]},
         {**good, "links": [{"label": "a", "url": "https://x.org", "type": "absolute", "appContext": "x"}]},
         {**good, "overrideReasons": [{"code": "a", "system": "b"}]},

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from cds_server.hooks.service import CardGuide
 from cds_server.services.breast_cancer_prognosis import cards
@@ -66,7 +67,10 @@ def told(_: Path) -> Iterator[tuple[str, str, str]]:
     version = shelf.get("predict-breast")
     scorer = Scorer(version, shelf.path(version))
     guide = CardGuide(
-        inference="record", data_as_of="2018-06-01T12:00:00Z", public_url="https://cds.example", new_uuid=lambda: "uuid"
+        inference="record",
+        data_as_of="2018-06-01T12:00:00Z",
+        public_url="https://cds.example",
+        new_uuid=lambda: str(uuid4()),
     )
     for when, snapshot in situations():
         shown = cards(scorer.judge(snapshot), guide)
