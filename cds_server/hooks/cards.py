@@ -92,11 +92,12 @@ class Action:
             if self.resource is not None or not _REFERENCE.fullmatch(self.resource_id or ""):
                 raise ValueError("a delete action has a resourceId Type/id and no resource")
             return
-        if self.resource_id is not None or not _TYPE.fullmatch(str((self.resource or {}).get("resourceType"))):
+        resource = self.resource or {}
+        if self.resource_id is not None or not _TYPE.fullmatch(resource.get("resourceType", "")):
             raise ValueError("a create or update action has a FHIR resource and no resourceId")
-        if self.type is ActionType.UPDATE and not _ID.fullmatch(str((self.resource or {}).get("id"))):
+        if self.type is ActionType.UPDATE and not _ID.fullmatch(resource.get("id", "")):
             raise ValueError("an update action has the whole resource, with the id of what it changes")
-        if at := _empty(self.resource, "resource"):
+        if at := _empty(resource, "resource"):
             raise ValueError(f"{at} is empty: FHIR JSON has no empty members")
 
 
