@@ -24,6 +24,7 @@ ORDER = (
     "work",
     "patient",
     "score",
+    "replay",
     "inference",
     "ledger",
     "models",
