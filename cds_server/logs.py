@@ -11,6 +11,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping, MutableMapping
+from contextvars import ContextVar
 from typing import Any, TextIO
 
 import structlog
@@ -53,12 +54,16 @@ ALLOWED = frozenset(
         "ehr",
     }
 )
+REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""Of the request that is being answered: it stands in every line that is logged meanwhile."""
 _PLAIN = re.compile(r"[\w .,:;/@+()'*={}\[\]<>-]{0,200}", re.ASCII)
 _EVENT = re.compile(r"[a-z][a-z ,-]{0,60}")
 """An event is a name that we gave it: small letters, no digits, nothing put into it."""
 
 
 def _allow(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    if (request := REQUEST_ID.get()) is not None:
+        event["request_id"] = request
     kept = {
         key: value
         for key, value in event.items()

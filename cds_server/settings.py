@@ -6,7 +6,6 @@ environment or from files, and are never printed.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import tomllib
@@ -16,21 +15,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from cds_server.configured import Table, loopback, reachable
+from cds_server.ehrs import Ehr, check_issuers, namespace_of, origins, read_ehr
 from models.errors import Misconfigured
 
-
-@dataclass(frozen=True, slots=True)
-class Ehr:
-    """One EHR that calls us."""
-
-    namespace: str
-    issuer: str | None = None
-    fhir_base: str | None = None
-    client_id: str | None = None
-    sees: tuple[str, ...] = ()
-    """Namespaces that its calls may see besides its own."""
-    test: bool = False
-    """Test-marked records may be scored for it."""
+__all__ = ["Ehr", "Settings", "SourceSetting", "StaffSetting", "from_environment", "load", "loopback"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +28,21 @@ class SourceSetting:
     kind: str
     namespace: str
     options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StaffSetting:
+    """The identity provider by which staff sign in (OpenID Connect), and who of them may."""
+
+    issuer: str
+    client_id: str
+    client_secret: str = field(repr=False)
+    claim: str = "groups"
+    """Of the ID token: what it says somebody is."""
+    allow: tuple[str, ...] = ()
+    """Values of that claim that may look at metrics and ledger; none listed: nobody."""
+    hosts: tuple[str, ...] = ()
+    """Host names where the provider keeps its endpoints, besides the issuer's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,17 @@ class Settings:
     log_level: str
     actors: frozenset[str]
     """Names that `--as` may take."""
+    conformance: bool = False
+    """The conformance service answers the hooks that no clinical service uses: for sandboxes and tests only."""
+    hygiene: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Service -> its rules as they stand in the file; `hygiene` knows what they mean."""
+    cors_origins: frozenset[str] = frozenset()
+    """Origins whose pages may call the CDS Hooks doors."""
+    ops_token: str | None = field(default=None, repr=False)
+    """Opens metrics and ledger from elsewhere than this machine."""
+    staff: StaffSetting | None = None
+    ca_file: Path | None = None
+    """Certificate authorities that we believe about peers, instead of the public ones (a hospital's own)."""
 
     def ehr(self, namespace: str) -> Ehr:
         for ehr in self.ehrs:
@@ -74,12 +89,22 @@ class Settings:
 
 
 _TOP = frozenset(
-    {"data_dir", "database_url", "public_url", "host", "port", "trust", "ehr", "source", "identity"}
-    | {"deadline_ms", "max_body", "log_level", "actors"}
+    {"data_dir", "database_url", "public_url", "host", "port", "trust", "ehr", "source", "identity", "hygiene"}
+    | {
+        "deadline_ms",
+        "max_body",
+        "log_level",
+        "actors",
+        "conformance",
+        "cors_origins",
+        "ops_token_file",
+        "staff",
+        "ca_file",
+    }
 )
-_EHR = frozenset({"namespace", "issuer", "fhir_base", "client_id", "sees", "test"})
+MIN_TOKEN = 16
 _DATABASES = ("sqlite:///", "postgresql+psycopg://")
-_NAMESPACE = re.compile(r"[A-Za-z0-9._-]+")
+_STAFF = frozenset({"issuer", "client_id", "client_secret_file", "claim", "allow", "hosts"})
 
 
 def load(environ: Mapping[str, str], **overrides: Any) -> Settings:
@@ -101,13 +126,19 @@ def load(environ: Mapping[str, str], **overrides: Any) -> Settings:
         host=host,
         port=port,
         trust=asked.text("trust", "jwt"),
-        ehrs=tuple(_ehr(entry, index, origin) for index, entry in enumerate(_tables(table, "ehr", origin))),
+        ehrs=tuple(read_ehr(entry, index, origin) for index, entry in enumerate(_tables(table, "ehr", origin))),
         sources=tuple(_source(entry, index, origin) for index, entry in enumerate(_tables(table, "source", origin))),
         joining_systems=frozenset(_joining(table, origin)),
         deadline_ms=asked.integer("deadline_ms", 500, 10, 60_000),
         max_body=asked.integer("max_body", 4 << 20, 1024, 1 << 30),
         log_level=asked.text("log_level", "info").lower(),
         actors=frozenset(_texts(table.get("actors", []), "actors", origin)),
+        conformance=asked.flag("conformance", asked.text("trust", "jwt") == "open"),
+        hygiene=_hygiene(table, origin),
+        cors_origins=origins(asked.listed("cors_origins"), asked.named("cors_origins")),
+        ops_token=Table(table, "the file", origin).secret("ops_token", environ, "CDS_OPS_TOKEN"),
+        staff=_staff(table, origin, environ),
+        ca_file=asked.file("ca_file"),
     )
     _check(settings, asked)
     return settings
@@ -144,6 +175,28 @@ class _Asked:
             raise Misconfigured(f"{self.named(key)} is not between {low} and {high}")
         return int(value)
 
+    def file(self, key: str) -> Path | None:
+        value = self._value(key, None)
+        if value is None:
+            return None
+        if not isinstance(value, str) or not Path(value).is_file():
+            raise Misconfigured(f"{self.named(key)} names no file")
+        return Path(value)
+
+    def listed(self, key: str) -> tuple[str, ...]:
+        """A list in the file; words in the environment."""
+        variable = self.environ.get(f"CDS_{key.upper()}")
+        if variable is not None:
+            return tuple(variable.split())
+        return tuple(_texts(self.table.get(key, []), key, self.origin))
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self._value(key, default)
+        known = {"true": True, "false": False}.get(value) if isinstance(value, str) else value
+        if not isinstance(known, bool):
+            raise Misconfigured(f"{self.named(key)} is neither true nor false")
+        return known
+
     def _value(self, key: str, default: Any) -> Any:
         if self.overrides.get(key) is not None:
             return self.overrides[key]
@@ -160,6 +213,14 @@ def _check(settings: Settings, asked: _Asked) -> None:
         raise Misconfigured(
             f"{asked.named('trust')} lets anybody in: it is refused unless both host and public_url are loopback"
         )
+    check_issuers(settings.ehrs, settings.origin)
+    if settings.ops_token is not None and len(settings.ops_token) < MIN_TOKEN:
+        raise Misconfigured(f"the token for metrics and ledger is shorter than {MIN_TOKEN} characters")
+    if settings.conformance and settings.trust != "open" and not all(ehr.test for ehr in settings.ehrs):
+        raise Misconfigured(
+            f"{asked.named('conformance')} shows cards about no patient: it is refused unless trust is 'open' or every "
+            "[[ehr]] is one for tests"
+        )
     if settings.log_level not in ("debug", "info", "warning", "error"):
         raise Misconfigured(f"{asked.named('log_level')} is none of debug, info, warning, error")
     if not settings.database_url.startswith(_DATABASES):
@@ -171,16 +232,6 @@ def _check(settings: Settings, asked: _Asked) -> None:
         if len(set(names)) != len(names):
             what = "namespace" if "ehr" in key else "name"
             raise Misconfigured(f"two {key} in {settings.origin} have the same {what}")
-
-
-def loopback(host: str) -> bool:
-    """Whether a host name or address can only be reached from this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _file(environ: Mapping[str, str]) -> tuple[Path | None, dict[str, Any]]:
@@ -203,23 +254,6 @@ def _tables(table: Mapping[str, Any], key: str, origin: str) -> list[Mapping[str
     return entries
 
 
-def _ehr(entry: Mapping[str, Any], index: int, origin: str) -> Ehr:
-    named = f"[[ehr]] number {index + 1}"
-    _known_only(entry, _EHR, f" of {named}", origin)
-    text = {key: _text(entry, key, named, origin) for key in ("issuer", "fhir_base", "client_id")}
-    test = entry.get("test", False)
-    if not isinstance(test, bool):
-        raise Misconfigured(f"test of {named} in {origin} is neither true nor false")
-    return Ehr(
-        namespace=_namespace(entry, named, origin),
-        issuer=text["issuer"],
-        fhir_base=text["fhir_base"].rstrip("/") if text["fhir_base"] else None,
-        client_id=text["client_id"],
-        sees=tuple(_texts(entry.get("sees", []), f"sees of {named}", origin)),
-        test=test,
-    )
-
-
 def _source(entry: Mapping[str, Any], index: int, origin: str) -> SourceSetting:
     named = f"[[source]] number {index + 1}"
     text = {key: _text(entry, key, named, origin) for key in ("name", "kind")}
@@ -227,16 +261,7 @@ def _source(entry: Mapping[str, Any], index: int, origin: str) -> SourceSetting:
         if not value:
             raise Misconfigured(f"{named} in {origin} has no {key}")
     rest = {key: value for key, value in entry.items() if key not in ("name", "kind", "namespace")}
-    return SourceSetting(str(text["name"]), str(text["kind"]), _namespace(entry, named, origin), rest)
-
-
-def _namespace(entry: Mapping[str, Any], named: str, origin: str) -> str:
-    namespace = _text(entry, "namespace", named, origin)
-    if not namespace:
-        raise Misconfigured(f"{named} in {origin} has no namespace")
-    if not _NAMESPACE.fullmatch(namespace):  # NAMESPACE/ID names a patient on the command line
-        raise Misconfigured(f"namespace of {named} in {origin} has other signs than letters, digits, '.', '_' and '-'")
-    return namespace
+    return SourceSetting(str(text["name"]), str(text["kind"]), namespace_of(Table(entry, named, origin)), rest)
 
 
 def _joining(table: Mapping[str, Any], origin: str) -> list[str]:
@@ -245,6 +270,36 @@ def _joining(table: Mapping[str, Any], origin: str) -> list[str]:
         raise Misconfigured(f"identity in {origin} is not a table: write [identity]")
     _known_only(identity, frozenset({"joining_systems"}), " of [identity]", origin)
     return _texts(identity.get("joining_systems", []), "joining_systems of [identity]", origin)
+
+
+def _staff(table: Mapping[str, Any], origin: str, environ: Mapping[str, str]) -> StaffSetting | None:
+    entry = table.get("staff")
+    if entry is None:
+        return None
+    if not isinstance(entry, dict):
+        raise Misconfigured(f"staff in {origin} is not a table: write [staff]")
+    staff = Table(entry, "[staff]", origin)
+    staff.known_only(_STAFF)
+    secret = staff.secret("client_secret", environ, "CDS_STAFF_CLIENT_SECRET")
+    if secret is None:
+        raise Misconfigured(f"[staff] in {origin} has no client_secret_file (nor is CDS_STAFF_CLIENT_SECRET set)")
+    if not reachable(staff.required("issuer")):
+        raise staff.wrong("issuer", "is not an https URL (http only on loopback)")
+    return StaffSetting(
+        issuer=staff.required("issuer"),
+        client_id=staff.required("client_id"),
+        client_secret=secret,
+        claim=staff.text("claim") or "groups",
+        allow=staff.texts("allow"),
+        hosts=staff.texts("hosts"),
+    )
+
+
+def _hygiene(table: Mapping[str, Any], origin: str) -> Mapping[str, Mapping[str, Any]]:
+    rules = table.get("hygiene", {})
+    if not isinstance(rules, dict) or not all(isinstance(each, dict) for each in rules.values()):
+        raise Misconfigured(f"hygiene in {origin} is not a table of tables: write [hygiene.NAME]")
+    return rules
 
 
 def _text(entry: Mapping[str, Any], key: str, named: str, origin: str) -> str | None:
