@@ -25,6 +25,7 @@ ORDER = (
     "patient",
     "score",
     "replay",
+    "conformance",
     "inference",
     "ledger",
     "models",
