@@ -8,8 +8,11 @@ from typing import Any
 
 import orjson
 
-from cds_server.decisions import ACTION, CALL, CARD, INFERENCE, SNAPSHOT, judged_bytes
+from cds_server.actions import ACTION
+from cds_server.decisions import CALL, INFERENCE, SNAPSHOT, judged_bytes
+from cds_server.hygiene import HELD
 from cds_server.registry import Registry, runtime_id
+from cds_server.shown import CARD
 from cds_server.store.reads import Reads
 from cds_server.store.store import Store
 from cds_server.store.vault import commitment, object_ref
@@ -153,6 +156,17 @@ def cards_of(store: Store, inference_id: int) -> list[dict[str, Any]]:
         ]
         shown.append({"card": store.reads.open_payload(CARD, uuid, sealed), "actions": actions})
     return shown
+
+
+def held_of(store: Store, inference_id: int) -> list[dict[str, Any]]:
+    """The cards of an inference that alert hygiene held back, each with its rule."""
+    return [
+        {"rule": rule, "card": store.reads.open_payload(HELD, uuid, sealed)}
+        for rule, uuid, sealed in store.reads.query(
+            "SELECT rule, card, sealed FROM advice WHERE inference_id = ? AND rule IS NOT NULL ORDER BY id",
+            (inference_id,),
+        )
+    ]
 
 
 def all_refs(reads: Reads) -> list[str]:

@@ -13,6 +13,7 @@ import gc
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -30,6 +31,7 @@ from adapters.terminology import units
 from cds_server import jobs, logs
 from cds_server.app import build, create_app
 from cds_server.logs import log
+from cds_server.ops import SHARED
 from cds_server.settings import Settings
 from models.errors import Conflict, Misconfigured, PeerFailed
 
@@ -104,8 +106,10 @@ def worker(settings: Settings, listening: socket.socket) -> None:
     """One process's worth of server, on a socket that is already listening."""
     logs.configure(settings.log_level)
     sys.setswitchinterval(HANDOVER)
-    app = create_app(build(settings))
+    parts = build(settings)
+    app = create_app(parts)
     units.prepare()  # half a second that no patient's first unit should take
+    parts.decisions.warm()
     gc.collect()
     gc.freeze()  # what is here now stays: going through it again and again would stop a call for a fifth of a second
     gc.set_threshold(*COLLECT)
@@ -152,6 +156,10 @@ def _run(app: Any, listening: socket.socket) -> None:
 
 def _several(settings: Settings, listening: socket.socket, workers: int) -> None:
     """Parent of several workers: starts them, starts one again that died, stops them all."""
+    shared = settings.data_dir / "metrics"
+    shutil.rmtree(shared, ignore_errors=True)
+    shared.mkdir(mode=0o700)
+    os.environ[SHARED] = str(shared)  # a worker inherits it, and reads it when it imports the library
     context = multiprocessing.get_context("spawn")
     stopping = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):

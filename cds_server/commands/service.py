@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from cds_server.commands.opening import actor_of, common, emit, existing, parts_of, settings_of, table
 
+if TYPE_CHECKING:
+    from cds_server.store.store import Store
+
 NAME = "service"
 HELP = "stop or start a CDS service; a stopped one answers without cards within a second, on record"
+RULES = ("threshold", "quiet", "cap", "duplicate")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("verb", choices=("list", "stop", "start"))
+    parser.add_argument("verb", choices=("list", "stop", "start", "suppressions"))
     parser.add_argument("service", nargs="?", metavar="NAME")
     parser.add_argument("--reason", help="why, in words without patient data; kept in the record")
+    parser.add_argument("--rule", choices=RULES, help="with suppressions: only cards that this rule held back")
+    parser.add_argument(
+        "--show-payload", action="store_true", help="with suppressions: print each card's summary (patient data)"
+    )
     common(parser)
 
 
@@ -24,6 +33,8 @@ def run(args: argparse.Namespace) -> int:
     existing(settings)
     actor = actor_of(args, settings)
     with parts_of(settings, actor) as parts:
+        if args.verb == "suppressions":
+            return _suppressions(args, parts.store)
         if args.verb == "list":
             pins = parts.registry.pins()
             rows = [
@@ -45,4 +56,27 @@ def run(args: argparse.Namespace) -> int:
         state = "stopped" if args.verb == "stop" else "started"
         seq = parts.registry.switch(args.service, state, args.reason, actor)
     emit(args, {"service": args.service, "state": state, "seq": seq}, f"{args.service} {state} (entry {seq})")
+    return 0
+
+
+_COLUMNS = ("at", "service", "rule", "indicator", "ehr", "hook", "inference", "card")
+
+
+def _suppressions(args: argparse.Namespace, store: Store) -> int:
+    """What alert hygiene held back, oldest first."""
+    from cds_server.hygiene import HELD
+
+    found = store.reads.query(
+        "SELECT v.at, v.service, v.rule, v.indicator, v.ehr, c.hook, i.ref, v.card, v.sealed FROM advice v "
+        "JOIN inference i ON i.id = v.inference_id JOIN call c ON c.id = i.call_id "
+        "WHERE v.rule IS NOT NULL AND (? = '' OR v.service = ?) AND (? = '' OR v.rule = ?) ORDER BY v.id",
+        (args.service or "", args.service or "", args.rule or "", args.rule or ""),
+    )
+    held = [dict(zip(_COLUMNS, row[:-1], strict=True)) for row in found]
+    if args.show_payload:
+        for told, row in zip(held, found, strict=True):
+            told["summary"] = store.reads.open_payload(HELD, row[7], row[8])["summary"]
+    columns = (*_COLUMNS[:-1], "summary") if args.show_payload else _COLUMNS[:-1]
+    rows = [[told["at"][:19], *(told[column] or "-" for column in columns[1:])] for told in held]
+    emit(args, held, table(list(columns), rows) if rows else "nothing was held back")
     return 0

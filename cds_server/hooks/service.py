@@ -24,7 +24,7 @@ class CardGuide:
     inference: str
     """Id of the Inference, as the SMART app will be given it."""
     data_as_of: str
-    """Instant of the newest landing that the snapshot saw."""
+    """Instant as of which everything was looked up."""
     public_url: str
     """Our own base URL, without a slash at its end."""
     new_uuid: Callable[[], str]
@@ -33,6 +33,10 @@ class CardGuide:
     """Whether `{public_url}/app/launch` exists to link to."""
     beside: tuple[tuple[str, Judgement], ...] = ()
     """What the service's further models said, each with the id of its own inference."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Source, as a reader would call it -> instant of its newest delivery that the judgements rest on."""
+    partial: tuple[str, ...] = ()
+    """What the answer lacks besides what stands in the snapshot: a model that was stopped, or too slow."""
 
 
 def no_context(_: JSON) -> dict[str, Any]:

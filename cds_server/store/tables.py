@@ -290,12 +290,54 @@ class Action(SQLModel, table=True):
     card_id: int | None = _big(index=True, nullable=True)
     inference_id: int | None = _big(nullable=True)
     outcome: str
+    reason: str | None
+    """Of an override: `coded` from a list, or `comment` for words alone. (Migration 0004.)"""
     door: str
     dedup: bytes = _bytes(unique=True)
     """Keyed digest of card, outcome, time and reason: the same feedback twice is one action."""
     sealed: bytes = _bytes()
     commitment: bytes = _bytes()
     at: str
+
+
+class Advice(SQLModel, table=True):
+    """A card that alert hygiene weighed: shown, or held back by a rule. Only written where hygiene is on."""
+
+    __tablename__: ClassVar[str] = "advice"
+    __table_args__ = (Index("ix_advice_who", "record_id", "who"),)
+    id: int = _id()
+    entry: int = _big()
+    inference_id: int = _big(index=True)
+    record_id: int = _big()
+    service: str
+    ehr: str
+    who: bytes | None = _bytes(nullable=True)
+    """Keyed digest of the user, as the EHR named them."""
+    advice: bytes = _bytes()
+    """Keyed digest of topic, urgency and summary: what makes two cards the same advice."""
+    indicator: str
+    card: str
+    """The card's uuid; one that was held back was never sent."""
+    rule: str | None
+    """threshold, quiet, cap, duplicate; empty for a card that was shown."""
+    sealed: bytes | None = _bytes(nullable=True)
+    """The card, where it was held back."""
+    commitment: bytes | None = _bytes(nullable=True)
+    at: str
+
+
+class SystemAction(SQLModel, table=True):
+    """What an answer told the EHR to do without asking anybody (CDS Hooks, System Actions)."""
+
+    __tablename__: ClassVar[str] = "system_action"
+    id: int = _id()
+    entry: int = _big()
+    ref: str
+    inference_id: int = _big(index=True)
+    service: str
+    ehr: str
+    sealed: bytes = _bytes()
+    commitment: bytes = _bytes()
 
 
 class Pin(SQLModel, table=True):
@@ -324,12 +366,35 @@ class ServiceState(SQLModel, table=True):
 
 
 class Lease(SQLModel, table=True):
-    """Who does which background work until when. Operational, not part of the record: the one table that changes."""
+    """Who does which background work until when. Operational, not part of the record."""
 
     __tablename__: ClassVar[str] = "lease"
     name: str = Field(primary_key=True)
     holder: str
     until: str
+
+
+class TokenSeen(SQLModel, table=True):
+    """A client's JWT that was used, kept until it would be refused as expired. Operational: swept. (Migration 0003.)"""
+
+    __tablename__: ClassVar[str] = "token_seen"
+    digest: bytes = Field(sa_column=Column(LargeBinary, primary_key=True))
+    """Keyed digest of issuer and jti."""
+    until: int = _big(index=True)
+    """Seconds since 1970."""
+    call: bytes = _bytes()
+    """Random name of the request that brought it: its second act is not a replay."""
+
+
+class StaffSession(SQLModel, table=True):
+    """Somebody of the staff who signed in. Operational: swept, and removed at sign-out. (Migration 0003.)"""
+
+    __tablename__: ClassVar[str] = "staff_session"
+    digest: bytes = Field(sa_column=Column(LargeBinary, primary_key=True))
+    """Keyed digest of the cookie: who reads the database cannot use the session."""
+    subject: str
+    """Who, as the identity provider names them."""
+    until: int = _big()
 
 
 GOVERNED: dict[str, type[SQLModel]] = {
@@ -352,10 +417,12 @@ GOVERNED: dict[str, type[SQLModel]] = {
         Action,
         Pin,
         ServiceState,
+        Advice,
+        SystemAction,
     )
 }
 """Tables whose rows stand in the ledger, in the order that an entry lists them."""
 
 COLUMNS: dict[str, tuple[str, ...]] = {
-    name: tuple(column.name for column in SQLModel.metadata.tables[name].columns) for name in GOVERNED
+    name: tuple(str(column.name) for column in SQLModel.metadata.tables[name].columns) for name in GOVERNED
 }
