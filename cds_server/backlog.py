@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from adapters.readers import validation
+from adapters.readers import cds_hooks, validation
 from cds_server.digest import PartRead, Read, Reducer, Tally, Where, close_digest, read_part, reader_id, where_of
 from cds_server.redo import Redo
 from cds_server.store.reads import LandingRow
@@ -40,7 +40,7 @@ def digest_backlog(
     """Digest every part that no reader has seen; gives the counts.
 
     Where another process digests the same long landing, one of the two goes on and the other stops, so that arrival
-    order is kept; a landing of one part that it was first with (a hook call's) is done.
+    order is kept; a hook call's landing that it was first with is done.
     """
     waiting = [(store.reads.landing(landing_id), start) for landing_id, start in store.reads.undigested()]
     landings = [(landing, start) for landing, start in waiting if landing is not None]
@@ -51,7 +51,7 @@ def digest_backlog(
         for batch in _batches(store, landing, start, pace, validate):
             made = _digest(store, batch, joining, actor, pace)
             if made is None:
-                if landing.parts == 1:
+                if landing.media_type == cds_hooks.REQUEST:
                     break
                 return tally
             tally.add(made)
@@ -77,7 +77,7 @@ def _batches(store: Store, landing: LandingRow, start: int, pace: _Pace, validat
     first = start
     for ordinal, body in store.parts(landing, start):
         batch.append(_read(landing, ordinal, body, validate))
-        if len(batch) >= pace.size:
+        if len(batch) >= pace.size and landing.media_type != cds_hooks.REQUEST:  # a call's parts are one digest
             yield Batch(landing, first, tuple(batch))
             first, batch = ordinal + 1, []
     if batch:
@@ -122,9 +122,11 @@ def _digest(store: Store, batch: Batch, joining: frozenset[str], actor: str, pac
     return tally
 
 
-def digest_landing(store: Store, landing: LandingRow, part: PartRead, joining: frozenset[str], actor: str) -> None:
-    """One act over a landing of one part, unless somebody digested it meanwhile."""
-    _digest(store, Batch(landing, 0, (part,)), joining, actor, _Pace())
+def digest_landing(
+    store: Store, landing: LandingRow, parts: tuple[PartRead, ...], joining: frozenset[str], actor: str
+) -> None:
+    """One act over a hook call's landing, unless somebody digested it meanwhile."""
+    _digest(store, Batch(landing, 0, parts), joining, actor, _Pace())
 
 
 def redo(store: Store, joining: frozenset[str], actor: str, *, progress: Progress | None = None) -> Tally:

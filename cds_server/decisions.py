@@ -1,6 +1,7 @@
 """The verbs of a decision: `snapshot`, `infer`, `act`. What a hook call goes through, and what its record is.
 
-    land            the request's own bytes, durable before anything is scored; what they state (`reception`)
+    read            what the request brings, and from the EHR's FHIR server what it lacks, within a share of time
+    land            the request's own bytes and what was read for it, durable before anything is scored (`reception`)
     snapshot        the facts that this model version asks for, as known now, with the request's context
     judge, cards    pure: models and a service file, which never see the store
     infer           Call, Snapshot, Inference, Cards and their entry in ONE transaction; then, and only then, the answer
@@ -11,61 +12,123 @@ An error is never an empty success. If the record cannot be written there is no 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn
 
-from cds_server.digest import Read
-from cds_server.hooks.cards import render
+from adapters.fhir_read import Door
+from cds_server.actions import Kept, digests_of, record_actions
+from cds_server.brought import Bringing, Brought, Refused
+from cds_server.deadline import ANSWERED, Clock
+from cds_server.hooks.cards import render, render_action
 from cds_server.hooks.context import HookRequest
 from cds_server.hooks.routes import Answer, Caller
 from cds_server.hooks.service import CardGuide, ServiceSpec
+from cds_server.hygiene import Occasion, hygiene_of
 from cds_server.ledger.entry import Entry
+from cds_server.logs import log
+from cds_server.origins import Origins
+from cds_server.panel import Bench, Panel, told
 from cds_server.reception import Known, Landed, Reception, actor
 from cds_server.registry import Registry, runtime_id
 from cds_server.settings import Settings
+from cds_server.shown import Shown, add_shown
 from cds_server.store.entropy import new_ref, new_uuid
 from cds_server.store.reads import RecordRow
 from cds_server.store.store import Store
 from cds_server.store.vault import object_ref
 from cds_server.store.writer import Tx
+from cds_server.trust.replay import spend
 from models.canonical import canonical
-from models.errors import BadInput, CdsError, WrongPatient
-from models.nouns import JSON, ClinicianAction, Judgement, Snapshot, instant
-from models.scoring import Scorer
+from models.errors import CdsError, Late, WrongPatient
+from models.nouns import ClinicianAction, Judgement, instant
 
-CALL, SNAPSHOT, INFERENCE, CARD, ACTION = b"k", b"s", b"i", b"c", b"a"
+CALL, SNAPSHOT, INFERENCE = b"k", b"s", b"i"
 """Kinds of sealed payloads: the first letter of a key reference."""
 
 
 class Decisions:
     """What stands behind the CDS Hooks doors; implements `hooks.routes.HookDesk` but for `admit`."""
 
-    def __init__(self, store: Store, settings: Settings, registry: Registry) -> None:
+    def __init__(self, store: Store, settings: Settings, registry: Registry, door: Door | None = None) -> None:
         self._store = store
         self._settings = settings
         self._registry = registry
+        self._bringing = Bringing(settings, door)
         self._reception = Reception(store, settings)
+        self._origins = Origins(store)
+        self._bench = Bench()
+        self._later: set[asyncio.Task[None]] = set()
+        self._hygiene = hygiene_of(settings.hygiene, registry.specs, settings.origin)
 
-    async def call(self, spec: ServiceSpec, request: HookRequest, caller: Caller) -> Answer:
-        """One hook call, from a checked request to an answer whose record is durable."""
+    async def call(self, spec: ServiceSpec, request: HookRequest, caller: Caller, clock: Clock | None = None) -> Answer:
+        """One hook call, from a checked request to an answer whose record is durable, or Late at the deadline."""
+        clock = clock or Clock.start(self._settings.deadline_ms / 1000)
+        try:
+            async with asyncio.timeout(clock.left(ANSWERED)):
+                return await self._answer(spec, request, caller, clock)
+        except TimeoutError:
+            raise Late("the answer was not ready within the deadline") from None
+
+    async def _answer(self, spec: ServiceSpec, request: HookRequest, caller: Caller, clock: Clock) -> Answer:
         received = now()
         if self._registry.stopped(spec.id):
-            await self._record_call(spec.id, request, caller, received, "stopped", 200, None)
-            return Answer(cards=())
+            return await self._silent(spec, request, caller, received)
         panel = self.panel(spec)
-        reads = await self._read(spec, request, caller, received)
-        landed = await self._reception.land(panel.wanted, request, reads, caller, received)
+        brought = await self._read(spec, request, caller, received, clock)
+        landed = await self._reception.land(panel.wanted, request, brought, caller, received)
+        if brought.short is not None:
+            await self._refused(spec, request, caller, received, landed, brought.short)
         context = spec.context(request.context)
         if landed.unread:
             context["unread"] = list(landed.unread)
-        return await self.infer(spec, request, caller, received, landed, panel.judge(landed.known, context))
+        if brought.lacking:
+            context["lacking"] = list(brought.lacking)
+        judgements, late = await self._bench.judge(panel, landed.known, context, clock)
+        if self._registry.stopped(spec.id):  # meanwhile: nothing leaves after a stop
+            return await self._silent(spec, request, caller, received, landed.landing_id)
+        partial = self._stopped(spec) + told(late)
+        instead = brought.instead or (Late("a model did not answer in time") if late else None)
+        return await self.infer(spec, request, caller, received, landed, judgements, partial, instead)
+
+    async def _refused(
+        self, spec: ServiceSpec, request: HookRequest, caller: Caller, received: str, landed: Landed, error: CdsError
+    ) -> NoReturn:
+        """Answer with an error although the request is landed, on record."""
+        outcome, landing = "failed" if error.status >= 500 else "refused", landed.landing_id
+        await self._record_call(spec.id, request, caller, received, outcome, error.status, str(error), landing)
+        raise Recorded(error)
+
+    async def _silent(
+        self, spec: ServiceSpec, request: HookRequest, caller: Caller, received: str, landing_id: int | None = None
+    ) -> Answer:
+        """The answer of a service that was stopped, on record."""
+        await self._record_call(spec.id, request, caller, received, "stopped", 200, None, landing_id)
+        return Answer(cards=())
+
+    def warm(self) -> None:
+        """Load every model and let it judge nobody, once: the first call has no more time than the others."""
+        nobody = Known(person="0", records=(), facts=(), at=now())
+        for service, model in self._registry.needed():
+            try:
+                self._bench.warm(self._registry.scorer(service, model), nobody)
+            except CdsError as error:  # a call of this service will say so, and readiness does
+                log().error("a model cannot be used", service=service, what=error.what)
 
     def panel(self, spec: ServiceSpec) -> Panel:
-        """The models that a service speaks by, as pinned now."""
-        beside = tuple((self._registry.scorer(spec.id, model), codes) for model, codes in spec.beside.items())
-        return Panel(self._registry.scorer(spec.id), beside)
+        """The models that a service speaks by, as pinned now; without those beside its own that were stopped."""
+        beside = tuple(
+            (self._registry.scorer(spec.id, model), codes)
+            for model, codes in spec.beside.items()
+            if not self._registry.model_stopped(spec.id, model)
+        )
+        return Panel(self._registry.scorer(spec.id, spec.model), beside)
+
+    def _stopped(self, spec: ServiceSpec) -> tuple[str, ...]:
+        """What a reader of the cards must know of models beside the own one that were stopped."""
+        off = (model for model in spec.beside if self._registry.model_stopped(spec.id, model))
+        return tuple(f"the model {model} was stopped and had no part in this" for model in off)
 
     async def refuse(self, service: str, request: HookRequest | None, caller: Caller, error: CdsError) -> None:
         """Record a call that is answered with an error."""
@@ -76,11 +139,14 @@ class Decisions:
         """What is, or was, known about the person behind a record (for commands)."""
         return self._reception.known(wanted, record, at or now())
 
-    async def _read(self, spec: ServiceSpec, request: HookRequest, caller: Caller, received: str) -> tuple[Read, ...]:
-        """What the prefetch states. A resource of another patient refuses the whole call, as a safety event."""
+    async def _read(
+        self, spec: ServiceSpec, request: HookRequest, caller: Caller, received: str, clock: Clock
+    ) -> Brought:
+        """What the call brings. A resource of another patient refuses the whole call, as a safety event."""
         try:
-            return await self._reception.read(spec, request)
-        except BadInput as error:
+            return await self._bringing.read(spec, request, caller, clock)
+        except Refused as refused:
+            error = refused.error
             outcome = "safety" if isinstance(error, WrongPatient) else "refused"
             what, status = error.what, error.status
 
@@ -88,7 +154,7 @@ class Decisions:
                 self._add_call(tx, spec.id, request, caller, received, outcome, status, what, landing_id)
                 tx.entry(outcome, actor(caller), {"service": spec.id, "status": status, "landing": landing})
 
-            await self._reception.refuse(request, caller, received, error, record=record)
+            await self._reception.refuse(request, caller, received, refused, record=record)
             raise Recorded(error) from None
 
     # -- infer ---------------------------------------------------------------------------------------------------------
@@ -101,10 +167,13 @@ class Decisions:
         received: str,
         landed: Landed,
         judgements: Sequence[Judgement],
+        partial: tuple[str, ...] = (),
+        instead: CdsError | None = None,
     ) -> Answer:
         """Render the cards, then write everything in one transaction, with an entry for each inference.
 
-        The first judgement is the service's own: its inference owns the cards.
+        The first judgement is the service's own: its inference owns the cards. `instead`: the error that is answered
+        where there are none, because something lacked that might have given one.
         """
         refs = [new_uuid() for _ in judgements]
         guide = CardGuide(
@@ -113,16 +182,33 @@ class Decisions:
             public_url=self._settings.public_url,
             new_uuid=new_uuid,
             beside=tuple(zip(refs[1:], judgements[1:], strict=True)),
+            sources=self._origins.of((fact for each in judgements for fact in each.snapshot.facts), landed),
+            partial=partial,
         )
         cards = [render(card) for card in spec.cards(judgements[0], guide)]
-        outcome = "abstained" if judgements[0].score.abstained is not None else "answered"
+        actions = spec.system_actions(judgements[0], guide) if spec.system_actions else ()
+        if instead is not None and not cards and not actions:
+            await self._refused(spec, request, caller, received, landed, instead)
+        drawn = Shown(cards, [render_action(action) for action in actions])
+        occasion = occasion_of(spec, request, caller, landed, judgements[0]) if self._hygiene else None
 
-        def act(tx: Tx) -> list[Entry]:
+        begun = False
+
+        def act(tx: Tx) -> tuple[list[Entry], Shown]:
+            nonlocal begun
+            begun = True
+            shown = drawn.weighed_by(self._hygiene.weigh(tx, occasion, cards)) if occasion else drawn
+            outcome = shown.outcome(judgements[0])
             call_id = self._add_call(tx, spec.id, request, caller, received, outcome, 200, None, landed.landing_id)
             entries = []
             for ref, judgement in zip(refs, judgements, strict=True):
-                shown = cards if ref == refs[0] else []
-                commitments = self._add_inference(tx, spec.id, caller, landed.record.id, call_id, ref, judgement, shown)
+                inference_id, commitments = self._add_inference(
+                    tx, spec.id, caller, landed.record.id, call_id, ref, judgement
+                )
+                if ref == refs[0]:
+                    commitments |= add_shown(tx, spec.id, caller.namespace, inference_id, shown)
+                    if occasion:
+                        commitments |= self._hygiene.remember(tx, occasion, inference_id, shown.weighed)
                 entry = tx.entry(
                     "infer",
                     actor(caller),
@@ -136,14 +222,51 @@ class Decisions:
                     },
                 )
                 entries.append(entry)
-            return entries
+            return entries, shown
 
-        entries = await self._store.writer.write(act)
+        try:
+            entries, shown = await self._store.writer.write(act)
+        except asyncio.CancelledError:
+            if begun:
+                self.later(self._undelivered(spec.id, caller, refs))
+            raise
         items = tuple(
             {"service": spec.id, "id": ref, "seq": entry.seq, "leaf": entry.leaf.hex()}
             for ref, entry in zip(refs, entries, strict=True)
         )
-        return Answer(cards=cards, inferences=items)
+        return Answer(
+            cards=shown.cards,
+            inferences=items,
+            system_actions=shown.system_actions,
+            suppressed=shown.suppressed,
+            degraded=bool(landed.unread or partial or (landed.brought and landed.brought.lacking)),
+        )
+
+    async def _undelivered(self, service: str, caller: Caller, refs: Sequence[str]) -> None:
+        """An entry that takes back what the deadline overtook: recorded as answered, and never sent."""
+
+        def act(tx: Tx) -> None:
+            tx.entry("undelivered", actor(caller), {"service": service, "inferences": list(refs)})
+
+        await self._store.writer.write(act)
+
+    def later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something for the record that an answer must not wait for; `settle` waits for it."""
+
+        async def kept() -> None:
+            try:
+                await work
+            except CdsError as error:
+                log().error("record not completed", what=error.what)
+
+        task = asyncio.get_running_loop().create_task(kept())
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
+
+    async def settle(self) -> None:
+        """Wait for what was put off; the end of the server."""
+        await asyncio.gather(*self._later)
+        self._bench.close()
 
     def _add_inference(
         self,
@@ -154,8 +277,7 @@ class Decisions:
         call_id: int,
         inference: str,
         judgement: Judgement,
-        cards: Sequence[JSON],
-    ) -> dict[str, Any]:
+    ) -> tuple[int, dict[str, Any]]:
         snapshot_ref = new_ref()
         sealed = tx.vault.seal(object_ref(SNAPSHOT, snapshot_ref), judgement.snapshot.bytes, tx.fresh_keys)
         snapshot_id = tx.add(
@@ -182,20 +304,7 @@ class Decisions:
             commitment=judged.commitment,
             at=tx.now,
         )
-        shown = {}
-        for card in cards:
-            of_card = tx.vault.seal(object_ref(CARD, card["uuid"]), canonical(card), tx.fresh_keys)
-            tx.add(
-                "card",
-                uuid=card["uuid"],
-                inference_id=inference_id,
-                service=service,
-                ehr=caller.namespace,
-                sealed=of_card.cipher,
-                commitment=of_card.commitment,
-            )
-            shown[card["uuid"]] = of_card.commitment.hex()
-        return {"snapshot": sealed.commitment.hex(), "judged": judged.commitment.hex(), "cards": shown}
+        return inference_id, {"snapshot": sealed.commitment.hex(), "judged": judged.commitment.hex(), "cards": {}}
 
     # -- calls ---------------------------------------------------------------------------------------------------------
 
@@ -208,9 +317,11 @@ class Decisions:
         outcome: str,
         status: int,
         reason: str | None,
+        landing_id: int | None = None,
     ) -> None:
         def act(tx: Tx) -> None:
-            self._add_call(tx, service, request, caller, received, outcome, status, reason, None)
+            spend(tx, caller.token)
+            self._add_call(tx, service, request, caller, received, outcome, status, reason, landing_id)
             tx.entry("call", actor(caller), {"service": service, "outcome": outcome, "status": status})
 
         await self._store.writer.write(act)
@@ -248,49 +359,15 @@ class Decisions:
 
     # -- act -----------------------------------------------------------------------------------------------------------
 
-    async def feedback(self, service: str, actions: Sequence[ClinicianAction], caller: Caller) -> Sequence[int]:
-        """Record what clinicians did, all or none; the entry's number for each action, in order.
+    async def feedback(self, service: str, actions: Sequence[ClinicianAction], caller: Caller) -> list[Kept]:
+        """Record what clinicians did, all or none; what became of each, in order (`actions.record`)."""
+        digests = digests_of(self._store.vault, service, caller.namespace, actions)
 
-        Idempotent: the same action again gives the number of the first. A card that this EHR was never shown is kept as
-        unmatched, and answered like any other.
-        """
-
-        def act(tx: Tx) -> list[int]:
-            return record_actions(tx, service, actions, caller)
+        def act(tx: Tx) -> list[Kept]:
+            spend(tx, caller.token)
+            return record_actions(tx, service, caller.namespace, actor(caller), actions, digests)
 
         return await self._store.writer.write(act)
-
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """The models that a service speaks by: its own, and those that are judged where the record answers their codes."""
-
-    own: Scorer
-    beside: tuple[tuple[Scorer, frozenset[str]], ...]
-
-    @property
-    def wanted(self) -> frozenset[str]:
-        return self.own.facts_wanted().union(*(scorer.facts_wanted() for scorer, _ in self.beside))
-
-    def judge(self, known: Known, context: JSON) -> tuple[Judgement, ...]:
-        """The own judgement, then those of the others that have something to say."""
-        answered = {fact.code.token for fact in known.facts} if self.beside else set()
-        scorers = (self.own, *(scorer for scorer, codes in self.beside if not codes.isdisjoint(answered)))
-        return tuple(scorer.judge(snapshot(scorer, known, context)) for scorer in scorers)
-
-
-def snapshot(scorer: Scorer, known: Known, context: JSON) -> Snapshot:
-    """Freeze what is known of what a model asks for, with the request's own context."""
-    wanted = scorer.facts_wanted()
-    return Snapshot(
-        person=known.person,
-        records=tuple(record.ref for record in known.records),
-        as_of=known.at,
-        clinical_time=known.at,
-        model=scorer.model.id,
-        facts=tuple(fact for fact in known.facts if fact.code.token in wanted),
-        context=context,
-    )
 
 
 class Recorded(CdsError):
@@ -301,58 +378,11 @@ class Recorded(CdsError):
         self.error = error
 
 
-def record_actions(tx: Tx, service: str, actions: Sequence[ClinicianAction], caller: Caller) -> list[int]:
-    numbers: list[int | None] = []
-    fresh: dict[bytes, None] = {}
-    for action in actions:
-        dedup = _action_digest(tx, action, caller)
-        known = tx.read("SELECT entry FROM action WHERE dedup = ?", (dedup,))
-        if known:
-            numbers.append(known[0][0])
-            continue
-        numbers.append(None)
-        if dedup in fresh:
-            continue
-        fresh[dedup] = None
-        _add_action(tx, service, action, caller, dedup)
-    if fresh:
-        entry = tx.entry("act", actor(caller), {"service": service, "actions": len(fresh), "door": actions[0].door})
-        return [entry.seq if number is None else number for number in numbers]
-    return [number for number in numbers if number is not None]
-
-
-def _add_action(tx: Tx, service: str, action: ClinicianAction, caller: Caller, dedup: bytes) -> None:
-    cards = tx.read(
-        "SELECT id, inference_id FROM card WHERE uuid = ? AND service = ? AND ehr = ?",
-        (action.card, service, caller.namespace),
-    )
-    card_id, inference_id = (cards[0][0], cards[0][1]) if cards else (None, None)
-    ref = new_ref()
-    sealed = tx.vault.seal(object_ref(ACTION, ref), canonical(action.plain()), tx.fresh_keys)
-    tx.add(
-        "action",
-        ref=ref,
-        card_id=card_id,
-        inference_id=inference_id,
-        outcome=action.outcome.value,
-        door=action.door,
-        dedup=dedup,
-        sealed=sealed.cipher,
-        commitment=sealed.commitment,
-        at=action.at,
-    )
-    if card_id is None:
-        tx.add(
-            "flag",
-            kind="unmatched",
-            reason="feedback",
-            at=tx.now,
-            detail="feedback on a card that was not shown to this EHR",
-        )
-
-
-def _action_digest(tx: Tx, action: ClinicianAction, caller: Caller) -> bytes:
-    return tx.vault.index("action", caller.namespace, canonical(action.plain()))
+def occasion_of(
+    spec: ServiceSpec, request: HookRequest, caller: Caller, landed: Landed, judgement: Judgement
+) -> Occasion:
+    others = (each.id for each in landed.known.records if each.id != landed.record.id)
+    return Occasion(spec, judgement, caller.namespace, request.user_id, (landed.record.id, *others))
 
 
 def judged_bytes(judgement: Judgement) -> bytes:

@@ -104,11 +104,13 @@ def read_part(part: Part) -> PartRead:
         return PartRead(part.ordinal, problem=error.what, pointer=error.where)
 
 
-def read_sealed(landing: LandingRow, body: bytes | None) -> PartRead:
-    """What the reader makes of a landing of one part; None: its bytes cannot be opened any more."""
-    if body is None:
-        return PartRead(0, problem="its sealed bytes cannot be opened")
-    return read_part(Part(landing.ref, 0, landing.namespace, landing.media_type, landing.received_at, body))
+def read_sealed(landing: LandingRow, bodies: Sequence[bytes] | None) -> tuple[PartRead, ...]:
+    """What the reader makes of a hook call's few parts; None: their bytes cannot be opened any more."""
+    if bodies is None:
+        problem = "its sealed bytes cannot be opened"
+        return tuple(PartRead(ordinal, problem=problem) for ordinal in range(landing.parts))
+    of = (landing.namespace, landing.media_type, landing.received_at)
+    return tuple(read_part(Part(landing.ref, ordinal, *of, body)) for ordinal, body in enumerate(bodies))
 
 
 def as_read(statement: Statement) -> Read:
@@ -136,6 +138,8 @@ class Where:
         """The facts of one resource of this landing. Raises: Unreadable."""
         if statement.body is None:
             return ()
+        if statement.resource_type == "Patient":
+            identifiers_of(statement.body)  # what the identity rules could not read is not read at all
         source = Provenance(
             landing=self.landing,
             part=part,

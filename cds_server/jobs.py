@@ -132,10 +132,10 @@ class Digester:
             self.lag = 0.0
             return 0
         self.lag = (datetime.now(UTC) - datetime.fromisoformat(landings[0].received_at)).total_seconds()
-        parts = self._idle.map(read_sealed, landings, map(self._store.opened, landings))
-        for landing, part in zip(landings, parts, strict=True):
+        read = self._idle.map(read_sealed, landings, map(self._store.opened, landings))
+        for landing, parts in zip(landings, read, strict=True):
             try:
-                digest_landing(self._store, landing, part, self._joining, "system")
+                digest_landing(self._store, landing, parts, self._joining, "system")
             except CdsError as error:  # it stays waiting: the next start, or `cds digest`, tries again
                 log().error("a hook call was not digested", landing=landing.ref, what=error.what)
             self._cursor = landing.id

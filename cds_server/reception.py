@@ -1,5 +1,6 @@
 """A hook call's own data: durable first, then read, then set beside what was known.
 
+    read      what the request's prefetch states, and what was read for it from the EHR's FHIR server
     land      the request's bytes, and the patient record that they are about: durable before anything is scored
     arrived   what its resources state, as facts; where they restate a stored resource, they take its place
     digest    what was landed becomes resource versions a moment later, off the path (`jobs.Digester`)
@@ -12,27 +13,26 @@ is digested at once, in the same act: whose facts they are must be settled befor
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from adapters.readers import cds_hooks
-from adapters.readers.subjects import identifiers_of, subject_of
+from adapters.readers.subjects import identifiers_of
+from cds_server.brought import Brought, Refused
 from cds_server.digest import (
     PartRead,
     Read,
     Reducer,
     Where,
     add_record,
-    as_read,
     close_digest,
     read_sealed,
     reader_id,
     where_of,
 )
-from cds_server.hooks import prefetch
 from cds_server.hooks.context import HookRequest
 from cds_server.hooks.routes import Caller
-from cds_server.hooks.service import ServiceSpec
 from cds_server.intake import add_landing
 from cds_server.settings import Settings
 from cds_server.store.entropy import new_ref
@@ -40,10 +40,11 @@ from cds_server.store.pack import INLINE, PackWriter
 from cds_server.store.reads import ActReads, Reads, RecordRow
 from cds_server.store.store import Store
 from cds_server.store.writer import Tx
-from models.errors import BadInput, CdsError, WrongPatient
+from cds_server.trust.replay import spend
+from models.errors import BadInput, WrongPatient
 from models.nouns import Fact, LandingMeta, Snapshot
 
-_EHR_SOURCE = "cds-hooks"
+EHR_SOURCE = "cds-hooks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,10 @@ class Landed:
     known: Known
     unread: tuple[str, ...]
     """Pointers of what the request brought and nobody could read: in quarantine, and told on the card."""
+    landing: str = ""
+    """Reference of the landing."""
+    brought: Brought | None = None
+    received: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +93,8 @@ class _Kept:
     """Of the person, as joined now."""
     stored: tuple[Fact, ...]
     """What the person's visible records say to the models' questions."""
-    same: frozenset[str] = frozenset()
-    """Pointers of what the request only repeats."""
+    same: frozenset[tuple[int, str]] = frozenset()
+    """Part and pointer of what the request only repeats."""
     unread: tuple[str, ...] | None = None
     """None: the digest follows later."""
 
@@ -102,66 +107,63 @@ class Reception:
         self._settings = settings
         self._blobs = store.data_dir / "blobs"
 
-    async def read(self, spec: ServiceSpec, request: HookRequest) -> tuple[Read, ...]:
-        """What the prefetch states. Raises: WrongPatient, where it holds a resource of another patient; BadInput."""
-        prefetch.check_patient(request, subject_of)
-        stated = cds_hooks.read_request({"prefetch": request.prefetch, "fhirServer": request.fhir_server})
-        reads = tuple(map(as_read, stated))
-        await prefetch.complete(spec.prefetch, spec.required, request)
-        return reads
-
     async def land(
         self,
         wanted: frozenset[str],
         request: HookRequest,
-        reads: tuple[Read, ...],
+        brought: Brought,
         caller: Caller,
         received: str,
     ) -> Landed:
         """Land the request, and look up what is known then of the codes (`system|code`) that are wanted."""
-        packed = await self._pack(request)
+        packed = await self._pack(request, brought.fetched)
+        reads = brought.reads
         settled = all(read.subject is None or read.subject.local_id == request.patient_id for read in reads)
-        claims = [read for read in reads if self._may_join(read)]
+        claims = [(part.ordinal, read) for part in brought.parts for read in part.reads if self._may_join(read)]
 
         def act(tx: Tx) -> _Kept:
+            spend(tx, caller.token)
             record, made_here = self._record(tx, caller.namespace, request.patient_id)
             if not made_here:
                 self._catch_up(tx, record, caller)
             landing_id, where = self._add_landing(tx, packed, caller, received, record)
             reducer = Reducer(tx, where, self._settings.joining_systems)
-            same = frozenset[str]() if made_here else _unchanged(reducer, reads)
-            if not settled or any(claim.statement.pointer not in same for claim in claims):
-                return self._at_once(reducer, wanted, landing_id, record, reads, caller)
+            same = frozenset[tuple[int, str]]() if made_here else _unchanged(reducer, brought.parts)
+            if not settled or not _repeated(claims, same):
+                return self._at_once(reducer, wanted, landing_id, record, brought.parts, caller)
             found = ActReads(tx)
             records = (record,) if made_here else self._person(found, record, tx.now)
             stored = () if made_here else self._stored(found, wanted, record, records, tx.now)
             return _Kept(landing_id, where, record, tx.now, records, tuple(stored), same)
 
         kept = await self._store.writer.write(act)
-        facts, unread = _beside(kept, reads) if kept.unread is None else (kept.stored, kept.unread)
-        return Landed(kept.landing_id, kept.record, self._seen(wanted, kept, facts), unread)
+        facts, unread = _beside(kept, brought.parts) if kept.unread is None else (kept.stored, kept.unread)
+        seen = self._seen(wanted, kept, facts)
+        return Landed(kept.landing_id, kept.record, seen, unread, kept.where.landing, brought, received)
 
     async def refuse(
         self,
         request: HookRequest,
         caller: Caller,
         received: str,
-        error: CdsError,
+        refused: Refused,
         *,
         record: Callable[[Tx, int, str], None],
     ) -> None:
         """Keep the bytes of what was refused, with a Flag that somebody must look at; `record` adds the Call."""
-        packed = await self._pack(request)
+        error = refused.error
+        packed = await self._pack(request, refused.fetched)
         safety = isinstance(error, WrongPatient)
 
         def act(tx: Tx) -> None:
+            spend(tx, caller.token)
             landing_id, where = self._add_landing(tx, packed, caller, received, None)
             tx.add(
                 "digestion",
                 landing_id=landing_id,
                 reader=where.reader,
                 part_from=0,
-                part_to=1,
+                part_to=packed.pack.parts,
                 statements=0,
                 quarantined=1,
             )
@@ -170,7 +172,7 @@ class Reception:
                 kind="flag" if safety else "quarantine",
                 reason="wrong-patient" if safety else "unreadable",
                 landing_id=landing_id,
-                part=0,
+                part=packed.pack.parts - 1,
                 pointer=error.where,
                 detail=error.what,
                 at=tx.now,
@@ -179,17 +181,22 @@ class Reception:
 
         await self._store.writer.write(act)
 
-    async def _pack(self, request: HookRequest) -> _Packed:
-        """The request's bytes, sealed; a large one is on disk already, written where nobody waits for it."""
+    async def _pack(self, request: HookRequest, fetched: bytes | None) -> _Packed:
+        """The request's bytes and what was read for it, each a part, sealed; what is large is on disk already, written
+        where nobody waits for it."""
         body = request.without_token()
         pack = self._store.pack_writer(new_ref())
 
         def seal() -> _Packed:
             pack.write(body)
             pack.end_part()
+            if fetched is not None:
+                pack.write(fetched)
+                pack.end_part()
             return _Packed(pack, *pack.settle(self._blobs))
 
-        return seal() if len(body) < INLINE // 2 else await asyncio.to_thread(seal)
+        small = len(body) + len(fetched or b"") < INLINE // 2
+        return seal() if small else await asyncio.to_thread(seal)
 
     # -- inside the act ------------------------------------------------------------------------------------------------
 
@@ -209,16 +216,16 @@ class Reception:
         for landing_id in found.undigested_of(found.person(record.id)):
             landing = found.landing(landing_id)
             if landing is not None:
-                part = read_sealed(landing, self._store.opened(landing))
+                parts = read_sealed(landing, self._store.opened(landing))
                 reducer = Reducer(tx, where_of(landing), self._settings.joining_systems)
-                reducer.run([part])
-                close_digest(tx, reducer, (0, 1), len(part.reads), actor(caller))
+                reducer.run(parts)
+                close_digest(tx, reducer, (0, len(parts)), sum(len(part.reads) for part in parts), actor(caller))
 
     def _add_landing(
         self, tx: Tx, packed: _Packed, caller: Caller, received: str, record: RecordRow | None
     ) -> tuple[int, Where]:
         pack, ref = packed.pack, packed.pack.landing
-        meta = LandingMeta(_EHR_SOURCE, caller.namespace, cds_hooks.REQUEST, received)
+        meta = LandingMeta(EHR_SOURCE, caller.namespace, cds_hooks.REQUEST, received)
         dedup = tx.vault.index("landing", ref)
         landing_id = add_landing(
             tx, meta, ref, pack, packed.inline, packed.file, pack.content, dedup, record.id if record else None
@@ -228,9 +235,9 @@ class Reception:
             actor(caller),
             {
                 "landing": ref,
-                "source": _EHR_SOURCE,
+                "source": EHR_SOURCE,
                 "namespace": caller.namespace,
-                "parts": 1,
+                "parts": pack.parts,
                 "pack": pack.digest.hex(),
             },
         )
@@ -241,7 +248,10 @@ class Reception:
         statement, joining = read.statement, self._settings.joining_systems
         if statement.resource_type != "Patient" or statement.body is None or not joining:
             return False
-        return any(system in joining for system, _, _ in identifiers_of(statement.body))
+        try:
+            return any(system in joining for system, _, _ in identifiers_of(statement.body))
+        except BadInput:  # it goes to quarantine, and joins nothing
+            return False
 
     def _at_once(
         self,
@@ -249,13 +259,13 @@ class Reception:
         wanted: frozenset[str],
         landing_id: int,
         record: RecordRow,
-        reads: tuple[Read, ...],
+        parts: tuple[PartRead, ...],
         caller: Caller,
     ) -> _Kept:
         """Digest in the act of the landing: whose facts these are, only the record can tell."""
         tx = reducer.tx
-        reducer.run([PartRead(0, reads)])
-        close_digest(tx, reducer, (0, 1), len(reads), actor(caller))
+        reducer.run(parts)
+        close_digest(tx, reducer, (0, len(parts)), sum(len(part.reads) for part in parts), actor(caller))
         found = ActReads(tx)
         records = self._person(found, record, tx.now)
         stored = self._stored(found, wanted, record, records, tx.now)
@@ -292,8 +302,15 @@ class Reception:
         where that EHR is one for tests."""
         records = self._visible(kept.record, kept.records)
         refs = {each.ref for each in records}
-        test = self._settings.ehr(kept.record.namespace).test
-        seen = [fact for fact in facts if fact.record in refs and fact.code.token in wanted and (test or not fact.test)]
+        ehr = self._settings.ehr(kept.record.namespace)
+        seen = [
+            fact
+            for fact in facts
+            if fact.record in refs
+            and fact.code.token in wanted
+            and (ehr.test or not fact.test)
+            and (not fact.labels or fact.source.landing == kept.where.landing or ehr.withhold.isdisjoint(fact.labels))
+        ]
         return Known(person=kept.records[0].ref, records=records, facts=Snapshot.ordered(seen), at=kept.at)
 
 
@@ -301,13 +318,29 @@ def actor(caller: Caller) -> str:
     return f"ehr:{caller.namespace}"
 
 
-def _unchanged(reducer: Reducer, reads: tuple[Read, ...]) -> frozenset[str]:
-    """Pointers of the resources whose open version says the same already."""
-    reducer.look_up([PartRead(0, reads)])
-    return frozenset(read.statement.pointer for read in reads if reducer.repeats(read))
+def _unchanged(reducer: Reducer, parts: Sequence[PartRead]) -> frozenset[tuple[int, str]]:
+    """Part and pointer of the resources whose open version says the same already, and of which no other part speaks."""
+    reducer.look_up(parts)
+    same = [(part.ordinal, read) for part in parts for read in part.reads if reducer.repeats(read)]
+    if len(parts) > 1:
+        stated = Counter(
+            reducer.local(read.statement.resource_type, read.statement.local_id)
+            for part in parts
+            for read in part.reads
+        )
+        same = [
+            (at, read)
+            for at, read in same
+            if stated[reducer.local(read.statement.resource_type, read.statement.local_id)] == 1
+        ]
+    return frozenset((at, read.statement.pointer) for at, read in same)
 
 
-def _beside(kept: _Kept, reads: tuple[Read, ...]) -> tuple[Iterable[Fact], tuple[str, ...]]:
+def _repeated(claims: Iterable[tuple[int, Read]], same: frozenset[tuple[int, str]]) -> bool:
+    return all((part, claim.statement.pointer) in same for part, claim in claims)
+
+
+def _beside(kept: _Kept, parts: Sequence[PartRead]) -> tuple[Iterable[Fact], tuple[str, ...]]:
     """Stored facts with those of the request beside them, and the pointers of what could not be read.
 
     A resource that the request states anew replaces what its stored version said, also where it cannot be read: the
@@ -316,15 +349,16 @@ def _beside(kept: _Kept, reads: tuple[Read, ...]) -> tuple[Iterable[Fact], tuple
     ref, where = kept.record.ref, kept.where
     stated: dict[str, tuple[Fact, ...]] = {}
     unread: list[str] = []
-    for read in reads:
-        statement = read.statement
-        if read.subject is None or statement.pointer in kept.same:
-            continue
-        name = f"{statement.resource_type}/{statement.local_id}"
-        try:
-            stated[name] = where.project(0, statement, ref, where.known_from or kept.at)
-        except BadInput:
-            stated[name] = ()
-            unread.append(statement.pointer)
+    for part in parts:
+        for read in part.reads:
+            statement = read.statement
+            if read.subject is None or (part.ordinal, statement.pointer) in kept.same:
+                continue
+            name = f"{statement.resource_type}/{statement.local_id}"
+            try:
+                stated[name] = where.project(part.ordinal, statement, ref, where.known_from or kept.at)
+            except BadInput:
+                stated[name] = ()
+                unread.append(statement.pointer)
     stored = [fact for fact in kept.stored if fact.record != ref or fact.source.resource not in stated]
     return [*stored, *(fact for facts in stated.values() for fact in facts)], tuple(unread)

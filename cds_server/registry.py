@@ -22,6 +22,8 @@ from models.shelf import Shelf
 
 FRESH = 0.25
 """Seconds."""
+_MODEL = "model:"
+"""Before the name of a model where it stands among the services (no service's id has a colon)."""
 
 
 class Registry:
@@ -33,6 +35,8 @@ class Registry:
         self._pins: Mapping[tuple[str, str], str] = {}
         """(service, model) -> version."""
         self._stopped: frozenset[str] = frozenset()
+        self._stopped_models: frozenset[str] = frozenset()
+        """`NAME`, or `NAME@VERSION`."""
         self._asked = float("-inf")
 
     @property
@@ -59,8 +63,20 @@ class Registry:
         return known
 
     def stopped(self, service: str) -> bool:
+        """Whether a service is silent: it was stopped, or the model that it speaks by was."""
         self._refresh()
         return service in self._stopped
+
+    def model_stopped(self, service: str, model: str) -> bool:
+        """Whether a model of a service was stopped, under its name or as the version that is pinned here."""
+        self._refresh()
+        return bool(self._stopped_models) and self._model_stopped(service, model)
+
+    @property
+    def stopped_models(self) -> frozenset[str]:
+        """`NAME` or `NAME@VERSION` of each model that was stopped."""
+        self._refresh()
+        return self._stopped_models
 
     def pins(self) -> Mapping[tuple[str, str], str]:
         """(service, model) -> version."""
@@ -80,8 +96,14 @@ class Registry:
         pins = self._store.reads.query("SELECT service, model, version FROM pin ORDER BY id")
         states = self._store.reads.query("SELECT service, state FROM service_state ORDER BY id")
         self._pins = {(service, model): version for service, model, version in pins}
-        self._stopped = frozenset(service for service, state in dict(map(tuple, states)).items() if state == "stopped")
+        off = {name for name, state in dict(map(tuple, states)).items() if state == "stopped"}
+        self._stopped_models = frozenset(name.removeprefix(_MODEL) for name in off if name.startswith(_MODEL))
+        silent = {spec.id for spec in self.specs if self._model_stopped(spec.id, spec.model)}
+        self._stopped = frozenset(off | silent)
         self._asked = time.monotonic()
+
+    def _model_stopped(self, service: str, model: str) -> bool:
+        return not self._stopped_models.isdisjoint((model, f"{model}@{self._pins.get((service, model))}"))
 
     # -- switches: each is an entry ------------------------------------------------------------------------------------
 
@@ -114,10 +136,18 @@ class Registry:
         """Stop or start a service."""
         if service not in self.service_ids():
             raise NotFound("there is no such service", where="service")
+        return self._switch("service", service, service, state, reason, actor)
 
+    def switch_model(self, name: str, state: str, reason: str | None, actor: str) -> int:
+        """Stop or start a model, `NAME` (all its versions) or `NAME@VERSION`, in every service that speaks by it."""
+        if name.partition("@")[0] not in {model for _, model in self.needed()}:
+            raise NotFound("no service speaks by this model", where="model")
+        return self._switch("model", f"{_MODEL}{name}", name, state, reason, actor)
+
+    def _switch(self, kind: str, key: str, name: str, state: str, reason: str | None, actor: str) -> int:
         def act(tx: Tx) -> int:
-            tx.add("service_state", service=service, state=state, reason=reason, at=tx.now)
-            return tx.entry(f"service-{state}", actor, {"service": service}).seq
+            tx.add("service_state", service=key, state=state, reason=reason, at=tx.now)
+            return tx.entry(f"{kind}-{state}", actor, {kind: name}).seq
 
         seq = self._store.writer.submit(act).result()
         self._asked = float("-inf")

@@ -11,6 +11,7 @@ in: FastAPI's own 422 quotes the input, Starlette's 404 is text, and a trailing 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -23,12 +24,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from models.errors import CdsError, Malformed, RecordUnavailable, TooLarge, WrongMediaType
+from models.errors import CdsError, Malformed, TooLarge, TooSlow, Unauthenticated, WrongMediaType
 from models.strict import loads
 
 JSON_TYPE = "application/json"
 OUTCOME_TYPE = "application/fhir+json"
 RETRY_AFTER_SECONDS = "2"
+BODY_SECONDS = 10
+"""For a whole body to come: a slow sender must not hold a place for ever."""
 
 _log = logging.getLogger(__name__)
 
@@ -55,11 +58,15 @@ async def read_body(request: Request, limit: int, media_type: str = JSON_TYPE) -
         raise TooLarge(f"the body is over {limit} bytes")
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise TooLarge(f"the body is over {limit} bytes")
-        chunks.append(chunk)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limit:
+                    raise TooLarge(f"the body is over {limit} bytes")
+                chunks.append(chunk)
+    except TimeoutError:
+        raise TooSlow(f"the body did not come within {BODY_SECONDS} seconds") from None
     if not size:
         raise Malformed("the body is empty")
     return b"".join(chunks)
@@ -97,8 +104,10 @@ def _outcome(code: str, diagnostics: str) -> dict[str, Any]:
 
 def refusal(error: CdsError) -> Response:
     response = json_response(operation_outcome(error), error.status, media_type=OUTCOME_TYPE)
-    if isinstance(error, RecordUnavailable):
+    if error.status == 503:
         response.headers["Retry-After"] = RETRY_AFTER_SECONDS
+    if isinstance(error, Unauthenticated):
+        response.headers["WWW-Authenticate"] = "Bearer"  # RFC 6750, 3; no error code: alike for every cause
     return response
 
 

@@ -28,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from uuid import uuid4
 
-    from cds_server.decisions import Panel
+    from cds_server.panel import Panel
     from cds_server.hooks.cards import render
     from cds_server.hooks.service import CardGuide
     from models.errors import NotFound

@@ -7,19 +7,37 @@ tried and failed, so asking again is no use.
 
 from __future__ import annotations
 
-import re
+import asyncio
+import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from cds_server.hooks.context import HOOKS, HookRequest
-from models.errors import DataUnavailable, PeerFailed, WrongPatient
+from cds_server.hooks.context import HookRequest
+from cds_server.hooks.templates import PLACE, USER_TOKENS
+from models.errors import CdsError, DataUnavailable, PeerFailed, WrongPatient
 from models.nouns import JSON, Subject
 
-FhirRead = Callable[[str], Awaitable[JSON]]
-"""A port: a relative FHIR URL to its resource or Bundle, with the token of this call. Errors: PeerFailed."""
+Page = tuple[bytes, JSON]
+"""A body as the FHIR server sent it, and the same parsed."""
+
+
+class Reading(Protocol):
+    """What a read or search gave (`adapters.fhir_read.Reading`)."""
+
+    @property
+    def pages(self) -> Sequence[Page]: ...
+    @property
+    def whole(self) -> bool: ...
+    @property
+    def problem(self) -> str | None: ...
+
+
+FhirRead = Callable[[str], Awaitable[Reading]]
+"""A port: a relative FHIR URL, or the next link of a Bundle, to what stands there, with the token of this call.
+Errors: PeerFailed, when nothing could be had."""
 
 
 class SubjectOf(Protocol):
@@ -27,14 +45,6 @@ class SubjectOf(Protocol):
 
     def __call__(self, resource: JSON, /, *, base: str | None = None) -> Subject | None:
         """`base`: the sender's own FHIR base URL, below which an absolute reference is as good as a relative one."""
-
-
-USER_TOKENS = {
-    "userPractitionerId": "Practitioner/",
-    "userPractitionerRoleId": "PractitionerRole/",
-    "userPatientId": "Patient/",
-    "userRelatedPersonId": "RelatedPerson/",
-}
 
 
 class Answered(StrEnum):
@@ -55,8 +65,10 @@ class Item:
     resource: JSON | None = field(default=None, repr=False)
     partial: bool = False
     """A Bundle that names a next page: what it holds is true, but not all."""
-    fetched: bool = False
-    """Read by us from the FHIR server, not sent by the client."""
+    fetched: tuple[Page, ...] = field(default=(), repr=False)
+    """Read by us from the FHIR server, not sent by the client; pages after the first that the client sent, too."""
+    problem: str | None = None
+    """Why it is not there, or not all there, in our words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +84,26 @@ class Prefetch:
     @property
     def partial(self) -> tuple[str, ...]:
         return tuple(key for key, item in self.items.items() if item.partial)
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """What a reader of the card must know: what was asked for, and is not there or not all there."""
+        return tuple(f"{key} {item.problem}" for key, item in self.items.items() if item.problem)
+
+    def need(self, required: Sequence[str]) -> DataUnavailable | None:
+        """412, naming the required keys that hold no data and why each does not (CDS Hooks 2.0.1: @54)."""
+        missing = [self.items[key] for key in self.missing(required)]
+        if not missing:
+            return None
+        told = ", ".join(f"{item.key} ({item.problem or _WITHOUT[item.answered]})" for item in missing)
+        return DataUnavailable("data that this service needs did not come", where=f"prefetch: {told}")
+
+
+_WITHOUT = {
+    Answered.ABSENT: "not sent, and no access to a FHIR server that this service may ask",
+    Answered.NONE: "known to have no data",
+    Answered.FAILED: "could not be fetched by the client",
+}
 
 
 def read(templates: Mapping[str, str], sent: JSON | None) -> Prefetch:
@@ -89,49 +121,96 @@ def _item(key: str, template: str, sent: JSON) -> Item:
         is_search = "?" in template
         return Item(key, Answered.DATA if is_search else Answered.NONE)
     if resource.get("resourceType") == "OperationOutcome":
-        return Item(key, Answered.FAILED, resource)
-    return Item(key, Answered.DATA, resource, partial=_has_next(resource))
+        return Item(key, Answered.FAILED, resource, problem=_WITHOUT[Answered.FAILED])
+    if _next_page(resource) is not None:
+        return Item(key, Answered.DATA, resource, partial=True, problem="came in part: its next page was not read")
+    return Item(key, Answered.DATA, resource)
 
 
-def _has_next(resource: JSON) -> bool:
+def _next_page(resource: JSON) -> str | None:
+    """The URL of a Bundle's next page."""
     if "link" not in resource or resource.get("resourceType") != "Bundle":
-        return False
+        return None
     links = resource["link"]
-    return isinstance(links, list) and any(isinstance(link, dict) and link.get("relation") == "next" for link in links)
+    for link in links if isinstance(links, list) else ():
+        if isinstance(link, dict) and link.get("relation") == "next":
+            return str(link.get("url"))
+    return None
 
 
 async def complete(
-    templates: Mapping[str, str], required: Sequence[str], request: HookRequest, fhir_read: FhirRead | None = None
+    templates: Mapping[str, str], request: HookRequest, fhir_read: FhirRead | None = None, seconds: float = 10.0
 ) -> Prefetch:
     """The data of a call: what was sent, and what was absent read from the FHIR server where we may.
 
     1. What the client sent stands. What it tried and failed to fetch is not asked for again (2.0.1: "to prevent an
        unneeded follow-up query").
-    2. An absent key is read with `fhir_read`; a reading that fails leaves it absent.
-    3. A required key that is still without data: DataUnavailable (412), naming the keys.
+    2. Absent keys are read with `fhir_read`, and Bundles that the client cut off are followed: all at the same time.
+    3. After `seconds`, what has not come is given up: late is told apart from failed.
     """
     prefetch = read(templates, request.prefetch)
-    if fhir_read is not None:
-        items = dict(prefetch.items)
-        for key, item in prefetch.items.items():
-            if item.answered is Answered.ABSENT:
-                items[key] = await _fetch(key, templates[key], request, fhir_read)
-        prefetch = Prefetch(items, prefetch.unasked)
-    missing = prefetch.missing(required)
-    if missing:
-        raise DataUnavailable("data that this service needs did not come", where="prefetch: " + ", ".join(missing))
-    return prefetch
-
-
-async def _fetch(key: str, template: str, request: HookRequest, fhir_read: FhirRead) -> Item:
-    url = resolve(template, request)
-    if url is None:
-        return Item(key, Answered.ABSENT)
+    if fhir_read is None:
+        return prefetch
+    urls = {key: url for key, item in prefetch.items.items() if (url := _wanted(item, templates[key], request))}
+    if not urls:
+        return prefetch
+    tasks = {key: asyncio.ensure_future(fhir_read(url)) for key, url in urls.items()}
     try:
-        resource = await fhir_read(url)
-    except PeerFailed:
-        return Item(key, Answered.ABSENT)
-    return Item(key, Answered.DATA, resource, partial=_has_next(resource), fetched=True)
+        await asyncio.wait(tasks.values(), timeout=max(0.0, seconds))
+    finally:
+        late = {key for key, task in tasks.items() if task.cancel()}
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
+    items = dict(prefetch.items)
+    for key, task in tasks.items():
+        items[key] = _fetched(items[key], urls[key], None if key in late else task)
+    return Prefetch(items, prefetch.unasked)
+
+
+def _wanted(item: Item, template: str, request: HookRequest) -> str | None:
+    """The URL that would tell what the item lacks."""
+    if item.answered is Answered.ABSENT:
+        return resolve(template, request)
+    return _next_page(item.resource) if item.partial and item.resource is not None else None
+
+
+def _fetched(item: Item, url: str, task: asyncio.Future[Reading] | None) -> Item:
+    """What became of one read; None: it did not come in time."""
+    if task is None:
+        return replace(item, problem="did not come from the FHIR server in time")
+    try:
+        reading = task.result()
+        if item.answered is Answered.ABSENT:
+            _check_kind(url, reading.pages[0][1])
+    except PeerFailed as error:
+        return replace(item, problem=f"did not come: the FHIR server {error.what}")
+    except CdsError:
+        return replace(item, problem="did not come: it would have been on another server")
+    first = item.resource if item.partial else reading.pages[0][1]
+    told = None if reading.whole else f"came in part: {reading.problem or 'its next page was not read'}"
+    return Item(item.key, Answered.DATA, first, not reading.whole, tuple(reading.pages), told)
+
+
+def _check_kind(url: str, resource: JSON) -> None:
+    """A search answers with a Bundle, a read with a resource of the type that was asked for."""
+    if resource.get("resourceType") != ("Bundle" if "?" in url else url.partition("/")[0]):
+        raise PeerFailed("answered with another kind of resource")
+
+
+def bring(request: HookRequest, prefetch: Prefetch) -> bytes | None:
+    """What was read for a call, each body as it came, in the form of a request's prefetch; None: nothing was.
+
+    Pages after the first stand under names of their own.
+    """
+    members: list[bytes] = []
+    sent = request.prefetch or {}
+    for key, item in prefetch.items.items():
+        for ordinal, (body, _) in enumerate(item.fetched, start=2 if key in sent else 1):
+            name = key if ordinal == 1 else f"{key} page {ordinal}"
+            members.append(json.dumps(name).encode() + b":" + body)
+    if not members:
+        return None
+    base = json.dumps(request.fhir_server).encode()
+    return b'{"fhirServer":' + base + b',"prefetch":{' + b",".join(members) + b"}}"
 
 
 # ---- whose it is -----------------------------------------------------------------------------------------------------
@@ -186,44 +265,16 @@ def resources(holder: JSON, at: str = "") -> Iterator[tuple[str, dict[str, Any]]
 
 # ---- templates -------------------------------------------------------------------------------------------------------
 
-_PLACE = re.compile(r"\{\{(.*?)\}\}")
-_PARAMETER = re.compile(r"[A-Za-z][A-Za-z0-9-]*(?::in)?|_count|_sort|_id|_lastUpdated")
-_FORBIDDEN_PREFIX = re.compile(r"(?:ne|sa|eb|ap)\d")
-
-
-def lint(template: str, hook: str) -> list[str]:
-    """What is not legal in a prefetch template of CDS Hooks 2.0; empty: nothing.
-
-    Tokens are root-level primitive fields of the hook's context, or one of the four user tokens; the query stays in the
-    recommended subset (instance read, type search, token equality or `:in`, dates with eq/lt/gt/ge/le, _count, _sort).
-    """
-    fields = {f"context.{each.name}" for each in HOOKS.get(hook, ()) if each.token}
-    wrong = [f"{{{{{name}}}}} is not a prefetch token of {hook}" for name in _PLACE.findall(template)
-             if name not in fields and name not in USER_TOKENS]  # fmt: skip
-    plain = _PLACE.sub("x", template)
-    path, question, query = plain.partition("?")
-    if "{" in plain or "}" in plain:
-        wrong.append("a brace stands outside a token")
-    if not re.fullmatch(r"[A-Z][A-Za-z]+" if question else r"[A-Z][A-Za-z]+/[A-Za-z0-9.-]+", path):
-        wrong.append("it is neither an instance read nor a type search")
-    for parameter in query.split("&") if question else ():
-        name, _, value = parameter.partition("=")
-        if not _PARAMETER.fullmatch(name):
-            wrong.append(f"search parameter {name} is outside the recommended subset")
-        if not value or _FORBIDDEN_PREFIX.match(value):
-            wrong.append(f"the value of {name} is outside the recommended subset")
-    return wrong
-
 
 def resolve(template: str, request: HookRequest) -> str | None:
     """The relative URL for this call, every value percent-encoded; None when a token has no value in this call."""
     values: dict[str, str] = {}
-    for name in set(_PLACE.findall(template)):
+    for name in set(PLACE.findall(template)):
         value = _token(name, request)
         if value is None:
             return None
-        values[name] = quote(value, safe="")
-    return _PLACE.sub(lambda place: values[place.group(1)], template)
+        values[name] = quote(value, safe="/" if template.startswith("{{") else "")  # a whole reference, as the path
+    return PLACE.sub(lambda place: values[place.group(1)], template)
 
 
 def _token(name: str, request: HookRequest) -> str | None:

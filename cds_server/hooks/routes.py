@@ -6,10 +6,8 @@ by a second library. What happens behind the doors is the desk's.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fastapi import APIRouter
@@ -17,20 +15,23 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from cds_server import wire
-from cds_server.hooks.context import HookRequest, broken, parse
+from cds_server.deadline import Clock
+from cds_server.hooks import feedback as told
+from cds_server.hooks.context import HookRequest, parse
+from cds_server.hooks.published import broken
 from cds_server.hooks.service import ServiceSpec
+from cds_server.logs import log
+from cds_server.trust.replay import TokenUse
 from models.errors import CdsError, NotFound
-from models.nouns import JSON, ClinicianAction, Coding, Outcome, instant
+from models.nouns import JSON, ClinicianAction
 
-DOOR = "cds-hooks"
 INFERENCES = "org.cds-server.inferences"
+SUPPRESSED = "org.cds-server.suppressed"
+"""Which rules of alert hygiene held cards back: an empty answer must not look like "nothing to say"."""
 LEDGER_HEADER = "CDS-Ledger-Seq"
 """Answer to feedback: sequence numbers of the ledger entries, one an item, in the order of the items."""
 
 MAX_BODY = 16 * 2**20
-MAX_FEEDBACK = 2**20
-MAX_COMMENT = 4000
-MAX_TEXT = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class Caller:
     """Of the EHR's local ids."""
     ehr: str | None = None
     """Name of the configured EHR; None where anybody may call (CDS_TRUST=open)."""
+    token: TokenUse | None = field(default=None, compare=False)
+    """What it signed in with: spent by the first act of its call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,12 @@ class Answer:
     """As `hooks.cards.render` makes them."""
     inferences: Sequence[JSON] = ()
     """`{service, id, seq, leaf}` each: what the cards rest on."""
+    system_actions: Sequence[JSON] = ()
+    """As `hooks.cards.render_action` makes them; of services that opted in."""
+    suppressed: Sequence[str] = ()
+    """The rule of alert hygiene that held a card back, for each such card."""
+    degraded: bool = False
+    """Some of what was asked for was not there or could not be read, and the cards say so."""
 
 
 class HookDesk(Protocol):
@@ -62,8 +71,11 @@ class HookDesk(Protocol):
     async def admit(self, request: Request) -> Caller:
         """Who calls. Errors: NotAllowed. Never reads the body."""
 
-    async def call(self, spec: ServiceSpec, request: HookRequest, caller: Caller) -> Answer:
-        """Land, judge, record, answer.
+    def arrived(self) -> Clock:
+        """The clock of a call that begins now, before anything of it is read. Errors: Overloaded."""
+
+    async def call(self, spec: ServiceSpec, request: HookRequest, caller: Caller, clock: Clock) -> Answer:
+        """Land, judge, record, answer, before the call's deadline.
 
         Returning means that the record is durable. Errors: any CdsError; then no card leaves. What is refused as the
         wrong patient is recorded as a safety event before it is raised.
@@ -86,6 +98,7 @@ def router(desk: HookDesk, *, max_body: int = MAX_BODY) -> APIRouter:
     by_id: dict[str, dict[str, ServiceSpec]] = {}
     for spec in specs:
         by_id.setdefault(spec.id, {})[spec.hook] = spec
+    contexts = {spec.hook: spec.hook_context for spec in specs}
     listed = wire.encode({"services": [spec.discovery() for spec in specs]})
 
     async def discovery(request: Request) -> Response:
@@ -93,23 +106,30 @@ def router(desk: HookDesk, *, max_body: int = MAX_BODY) -> APIRouter:
         return Response(listed, media_type=wire.JSON_TYPE)
 
     async def call(request: Request) -> Response:
-        hooks = _known(by_id, request)
+        clock = desk.arrived()
         caller = await desk.admit(request)
+        hooks = _known(by_id, request)
         try:
-            asked = parse(*await wire.read_json(request, max_body))
+            asked = parse(*await wire.read_json(request, max_body), contexts)
             spec = hooks.get(asked.hook)
             if spec is None:
                 raise broken("hook", "is not the one that this service answers")
         except CdsError as error:
             await desk.refused(request.path_params["service"], None, caller, error)
             raise
-        return _response(await desk.call(spec, asked, caller))
+        return _response(await desk.call(spec, asked, caller, clock))
 
     async def feedback(request: Request) -> Response:
-        _known(by_id, request)
         caller = await desk.admit(request)
-        _, body = await wire.read_json(request, MAX_FEEDBACK)
-        numbers = await desk.feedback(request.path_params["service"], actions(body), caller)
+        _known(by_id, request)
+        service = request.path_params["service"]
+        try:
+            _, body = await wire.read_json(request, told.MAX_BODY)
+            actions = told.actions(body)
+        except CdsError as error:
+            log().warning("feedback refused", service=service, status=error.status, what=error.what, where=error.where)
+            raise
+        numbers = await desk.feedback(service, actions, caller)
         return Response(status_code=200, headers={LEDGER_HEADER: ", ".join(map(str, numbers))})
 
     api = APIRouter(redirect_slashes=False)
@@ -128,90 +148,10 @@ def _known(by_id: Mapping[str, dict[str, ServiceSpec]], request: Request) -> dic
 
 def _response(answer: Answer) -> Response:
     body: dict[str, Any] = {"cards": answer.cards}
+    if answer.system_actions:
+        body["systemActions"] = answer.system_actions
     if answer.inferences:
         body["extension"] = {INFERENCES: {"items": answer.inferences}}
+        if answer.suppressed:
+            body["extension"][SUPPRESSED] = {"rules": answer.suppressed}
     return wire.json_response(body)
-
-
-# ---- feedback --------------------------------------------------------------------------------------------------------
-
-_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)")
-
-
-def actions(body: Any) -> tuple[ClinicianAction, ...]:
-    """The items of a feedback body, all or none (CDS Hooks 2.0.1, Feedback).
-
-    Codes of reasons that we do not know are taken: a client may add its own. Errors: ContractBroken, naming item and
-    member.
-    """
-    items = body.get("feedback") if isinstance(body, dict) else None
-    if not isinstance(items, list) or not items:
-        raise broken("feedback", "is required, and is a list with items")
-    return tuple(_action(item, f"feedback[{ordinal}]") for ordinal, item in enumerate(items))
-
-
-def _action(item: Any, where: str) -> ClinicianAction:
-    if not isinstance(item, dict):
-        raise broken(where, "must be a JSON object")
-    outcome = item.get("outcome")
-    if outcome not in ("accepted", "overridden"):
-        raise broken(f"{where}.outcome", "is required, and is accepted or overridden")
-    accepted = outcome == "accepted"
-    reason, comment = _override(item, where)
-    return ClinicianAction(
-        card=_text(item, "card", where),
-        outcome=Outcome(outcome),
-        at=_moment(item.get("outcomeTimestamp"), f"{where}.outcomeTimestamp"),
-        door=DOOR,
-        suggestions=_accepted(item, where) if accepted else (),
-        reason=None if accepted else reason,
-        comment=None if accepted else comment,
-    )
-
-
-def _text(members: JSON, name: str, where: str, limit: int = MAX_TEXT) -> str:
-    value = members.get(name)
-    if not isinstance(value, str) or not value.strip() or len(value) > limit:
-        raise broken(f"{where}.{name}", f"is required, and is a text of at most {limit} characters")
-    return value
-
-
-def _accepted(item: JSON, where: str) -> tuple[str, ...]:
-    """REQUIRED when accepted. Empty is taken: a card without suggestions can only be accepted like this."""
-    where = f"{where}.acceptedSuggestions"
-    chosen = item.get("acceptedSuggestions")
-    if not isinstance(chosen, list):
-        raise broken(where, "is required when the outcome is accepted, and is a list")
-    for ordinal, suggestion in enumerate(chosen):
-        if not isinstance(suggestion, dict):
-            raise broken(f"{where}[{ordinal}]", "must be a JSON object")
-    return tuple(_text(suggestion, "id", f"{where}[{ordinal}]") for ordinal, suggestion in enumerate(chosen))
-
-
-def _override(item: JSON, where: str) -> tuple[Coding | None, str | None]:
-    """Reason and comment. 3.0 invariant cds-fb-3: an overrideReason has at least one of the two."""
-    given = item.get("overrideReason")
-    if "overrideReason" not in item:
-        return None, None
-    where = f"{where}.overrideReason"
-    if not isinstance(given, dict) or not ("reason" in given or "userComment" in given):
-        raise broken(where, "must be an object with reason or userComment")
-    comment = _text(given, "userComment", where, MAX_COMMENT) if "userComment" in given else None
-    if "reason" not in given:
-        return None, comment
-    reason = given["reason"]
-    if not isinstance(reason, dict):
-        raise broken(f"{where}.reason", "must be a Coding")
-    display = _text(reason, "display", f"{where}.reason") if "display" in reason else None
-    code, system = (_text(reason, name, f"{where}.reason") for name in ("code", "system"))
-    return Coding(system=system, code=code, display=display), comment
-
-
-def _moment(value: Any, where: str) -> str:
-    """RFC 3339 with a zone (UTC is asked for; another zone says the same instant)."""
-    if isinstance(value, str) and _TIMESTAMP.fullmatch(value):
-        try:
-            return instant(datetime.fromisoformat(value.upper()))
-        except (ValueError, OverflowError):
-            pass
-    raise broken(where, "is required, and is an instant with its zone (RFC 3339)")

@@ -103,6 +103,11 @@ class Reads:
         )
         return [row[0] for row in rows]
 
+    def origin(self, landing: str) -> tuple[str, str, str] | None:
+        """Source, namespace and arrival of a landing."""
+        row = self.one("SELECT source, namespace, received_at FROM landing WHERE ref = ?", (landing,))
+        return (row[0], row[1], row[2]) if row else None
+
     def waiting(self, media_type: str, after: int, limit: int) -> list[int]:
         """Landings of one media type beyond `after` that no reader has seen, in arrival order."""
         rows = self.query(

@@ -102,10 +102,10 @@ class Store:
             return body
         raise RecordUnavailable("a landing has no such part", where=f"landing {landing.ref} part {ordinal}")
 
-    def opened(self, landing: LandingRow) -> bytes | None:
-        """The bytes of a landing of one part; None where they cannot be opened any more."""
+    def opened(self, landing: LandingRow) -> tuple[bytes, ...] | None:
+        """The parts of a hook call's landing; None where they cannot be opened any more."""
         try:
-            return self.part(landing, 0)
+            return tuple(body for _, body in self.parts(landing))
         except RecordUnavailable:
             return None
 

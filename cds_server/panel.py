@@ -1,0 +1,143 @@
+"""The models that a service speaks by, and how long they may think.
+
+A model that is known to be quick runs where the call runs: handing it to a thread would cost more than it does. One
+that is slow, or that nobody has timed yet, runs in a thread of its own, so that it keeps no other call waiting, and is
+given up at its share of the deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from cds_server.deadline import JUDGED, Clock
+from cds_server.reception import Known
+from models.errors import Late
+from models.nouns import JSON, Judgement, Snapshot
+from models.scoring import Scorer
+
+QUICK = 0.02
+"""Seconds."""
+THREADS = 2
+"""Of a slow model: it gets no more of this machine than this, however many ask."""
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """The models that a service speaks by: its own, and those that are judged where the record answers their codes."""
+
+    own: Scorer
+    beside: tuple[tuple[Scorer, frozenset[str]], ...]
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        return self.own.facts_wanted().union(*(scorer.facts_wanted() for scorer, _ in self.beside))
+
+    def speaking(self, known: Known) -> tuple[Scorer, ...]:
+        """The own model, then those of the others that have something to say."""
+        if not self.beside:
+            return (self.own,)
+        answered = {fact.code.token for fact in known.facts}
+        return (self.own, *(scorer for scorer, codes in self.beside if not codes.isdisjoint(answered)))
+
+    def judge(self, known: Known, context: JSON) -> tuple[Judgement, ...]:
+        """All judgements, here and now, however long they take (for commands)."""
+        return tuple(scorer.judge(snapshot(scorer, known, context)) for scorer in self.speaking(known))
+
+
+def snapshot(scorer: Scorer, known: Known, context: JSON) -> Snapshot:
+    """Freeze what is known of what a model asks for, with the request's own context."""
+    wanted = scorer.facts_wanted()
+    return Snapshot(
+        person=known.person,
+        records=tuple(record.ref for record in known.records),
+        as_of=known.at,
+        clinical_time=known.at,
+        model=scorer.model.id,
+        facts=tuple(fact for fact in known.facts if fact.code.token in wanted),
+        context=context,
+    )
+
+
+@dataclass(slots=True)
+class _Pace:
+    """How long a model took, the longest of late."""
+
+    longest: float | None = None
+    threads: ThreadPoolExecutor | None = None
+
+    @property
+    def quick(self) -> bool:
+        return self.longest is not None and self.longest < QUICK
+
+    def took(self, seconds: float) -> None:
+        self.longest = max(seconds, 0.9 * (self.longest or 0.0))
+
+
+class Bench:
+    """Where panels sit: knows each model's pace."""
+
+    def __init__(self) -> None:
+        self._paces: dict[str, _Pace] = {}
+
+    async def judge(
+        self, panel: Panel, known: Known, context: JSON, clock: Clock
+    ) -> tuple[tuple[Judgement, ...], tuple[str, ...]]:
+        """The judgements, and the names of models beside the own one that did not judge in time.
+
+        Errors: Late, when the own model did not; whatever a model raises.
+        """
+        scorers = panel.speaking(known)
+        asked = [(scorer, snapshot(scorer, known, context)) for scorer in scorers]
+        slow = {
+            scorer.model.id: self._begin(scorer, frozen) for scorer, frozen in asked if not self._pace(scorer).quick
+        }
+        quick = {scorer.model.id: self._now(scorer, frozen) for scorer, frozen in asked if scorer.model.id not in slow}
+        if not slow:
+            return tuple(quick.values()), ()
+        began = time.monotonic()
+        done, _ = await asyncio.wait(slow.values(), timeout=clock.left(JUDGED))
+        clock.waited += time.monotonic() - began
+        for task in slow.values():
+            task.cancel()  # one that a thread works on cannot be stopped: its result is dropped
+        judged = quick | {name: task.result() for name, task in slow.items() if task in done}
+        if panel.own.model.id not in judged:
+            raise Late("the model did not answer in time", where=panel.own.model.id)
+        late = tuple(scorer.model.name for scorer in scorers if scorer.model.id not in judged)
+        return tuple(judged[scorer.model.id] for scorer in scorers if scorer.model.id in judged), late
+
+    def warm(self, scorer: Scorer, known: Known) -> None:
+        """Let a model judge twice, here and now, and remember how long the second time took."""
+        for _ in range(2):
+            began = time.perf_counter()
+            scorer.judge(snapshot(scorer, known, {}))
+            seconds = time.perf_counter() - began
+        self._pace(scorer).took(seconds)
+
+    def close(self) -> None:
+        for pace in self._paces.values():
+            if pace.threads is not None:
+                pace.threads.shutdown(wait=False, cancel_futures=True)
+
+    def _pace(self, scorer: Scorer) -> _Pace:
+        return self._paces.setdefault(scorer.model.id, _Pace())
+
+    def _now(self, scorer: Scorer, frozen: Snapshot) -> Judgement:
+        began = time.perf_counter()
+        judgement = scorer.judge(frozen)
+        self._paces[scorer.model.id].took(time.perf_counter() - began)
+        return judgement
+
+    def _begin(self, scorer: Scorer, frozen: Snapshot) -> asyncio.Future[Judgement]:
+        pace = self._paces[scorer.model.id]
+        if pace.threads is None:
+            pace.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="cds-model")
+        return asyncio.get_running_loop().run_in_executor(pace.threads, self._now, scorer, frozen)
+
+
+def told(late: Sequence[str]) -> tuple[str, ...]:
+    """What a reader of the cards must know of models that did not judge in time."""
+    return tuple(f"the model {name} did not answer in time and had no part in this" for name in late)
