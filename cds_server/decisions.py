@@ -246,6 +246,8 @@ class Decisions:
         """An entry that takes back what the deadline overtook: recorded as answered, and never sent."""
 
         def act(tx: Tx) -> None:
+            if self._hygiene:
+                self._hygiene.take_back(tx, refs)
             tx.entry("undelivered", actor(caller), {"service": service, "inferences": list(refs)})
 
         await self._store.writer.write(act)

@@ -35,6 +35,8 @@ from models.nouns import JSON, Judgement, Outcome, instant
 
 HELD = b"h"
 """Kind of a sealed payload: a card that was held back."""
+UNDELIVERED = "undelivered"
+"""In the place of a rule: the deadline overtook the answer, nobody saw the card."""
 DAY = timedelta(hours=24)
 _URGENCY = {indicator.value: rank for rank, indicator in enumerate(Indicator)}
 
@@ -127,6 +129,24 @@ class Hygiene:
             )
         return {"held": held} if held else {}
 
+    def take_back(self, tx: Tx, inferences: Sequence[str]) -> None:
+        """What these inferences showed never left: it counts for no rule."""
+        columns = ("inference_id", "record_id", "service", "ehr", "who", "advice", "indicator", "card")
+        rows = tx.read(
+            f"SELECT {', '.join(columns)} FROM advice WHERE rule IS NULL AND inference_id IN "
+            f"(SELECT id FROM inference WHERE ref IN ({marks(inferences)}))",
+            tuple(inferences),
+        )
+        for row in rows:
+            cells = dict(zip(columns, row, strict=True))
+            cells |= {"who": _plain(cells["who"]), "advice": _plain(cells["advice"])}
+            tx.add("advice", **cells, rule=UNDELIVERED, at=tx.now)
+
+
+def _plain(cell: Any) -> bytes | None:
+    """PostgreSQL gives a view of bytes."""
+    return bytes(cell) if cell is not None else None
+
 
 def _held_by(rules: Rules, occasion: Occasion, past: _Past, card: JSON, advice: bytes, shown: int) -> Rule | None:
     """The first rule that holds a card back; None: it is shown."""
@@ -170,11 +190,12 @@ class _Past:
         records = self._occasion.records
         windows = (DAY if self._rules.cap is not None else timedelta(), self._rules.once or timedelta())
         rows = self._tx.read(
-            f"SELECT service, advice, at FROM advice WHERE record_id IN ({marks(records)}) AND who = ? "
-            "AND rule IS NULL AND at > ?",
-            (*records, _who(self._tx, self._occasion), self._since(max(windows))),
+            f"SELECT service, advice, at, card, rule FROM advice WHERE record_id IN ({marks(records)}) AND who = ? "
+            "AND (rule IS NULL OR rule = ?) AND at > ?",
+            (*records, _who(self._tx, self._occasion), UNDELIVERED, self._since(max(windows))),
         )
-        return [(service, bytes(advice), at) for service, advice, at in rows]
+        lost = {card for _, _, _, card, rule in rows if rule is not None}
+        return [(service, bytes(advice), at) for service, advice, at, card, rule in rows if card not in lost]
 
     @cached_property
     def overridden(self) -> int:

@@ -12,12 +12,12 @@ from cds_server.actions import ACTION
 from cds_server.decisions import CALL, INFERENCE, SNAPSHOT, judged_bytes
 from cds_server.hygiene import HELD
 from cds_server.registry import Registry, runtime_id
-from cds_server.shown import CARD
+from cds_server.shown import CARD, SYSTEM_ACTION
 from cds_server.store.reads import Reads
 from cds_server.store.store import Store
 from cds_server.store.vault import commitment, object_ref
 from models.errors import CdsError, KeysUnavailable, NotFound
-from models.nouns import Snapshot
+from models.nouns import JSON, Snapshot
 
 _COLUMNS = (
     "i.id, i.ref, i.entry, i.service, i.model, i.model_digest, i.runtime, i.abstained, i.sealed, i.commitment, i.at, "
@@ -163,10 +163,18 @@ def held_of(store: Store, inference_id: int) -> list[dict[str, Any]]:
     return [
         {"rule": rule, "card": store.reads.open_payload(HELD, uuid, sealed)}
         for rule, uuid, sealed in store.reads.query(
-            "SELECT rule, card, sealed FROM advice WHERE inference_id = ? AND rule IS NOT NULL ORDER BY id",
+            "SELECT rule, card, sealed FROM advice WHERE inference_id = ? AND sealed IS NOT NULL ORDER BY id",
             (inference_id,),
         )
     ]
+
+
+def system_actions_of(store: Store, inference_id: int) -> list[JSON]:
+    """What the EHR was told to do without asking."""
+    rows = store.reads.query(
+        "SELECT ref, sealed FROM system_action WHERE inference_id = ? ORDER BY id", (inference_id,)
+    )
+    return [store.reads.open_payload(SYSTEM_ACTION, ref, sealed) for ref, sealed in rows]
 
 
 def all_refs(reads: Reads) -> list[str]:

@@ -33,7 +33,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from cds_server.reproduce import all_refs, cards_of, held_of, load, reproduce
+    from cds_server.reproduce import all_refs, cards_of, held_of, load, reproduce, system_actions_of
 
     settings = settings_of(args)
     existing(settings)
@@ -60,7 +60,12 @@ def run(args: argparse.Namespace) -> int:
             emit(args, plain, text or "the model spoke by no modality whose references it states")
             return 0
         shown = [
-            {**recorded.plain(), "cards": cards_of(store, recorded.id), "held": held_of(store, recorded.id)}
+            {
+                **recorded.plain(),
+                "cards": cards_of(store, recorded.id),
+                "system_actions": system_actions_of(store, recorded.id),
+                "held": held_of(store, recorded.id),
+            }
             for recorded in (load(store, ref) for ref in refs)
         ]
     emit(args, shown if args.id == "all" else shown[0], "\n\n".join(map(_text, shown)))
@@ -118,6 +123,7 @@ def _text(inference: dict[str, Any]) -> str:
         + "".join(f"\n  {action['outcome']} at {action['at']} (entry {action['seq']})" for action in shown["actions"])
         for shown in inference["cards"]
     ]
+    cards += [f"system action: {action['type']}, {action['description']}" for action in inference["system_actions"]]
     cards += [f"held back by {held['rule']}: {held['card']['summary']}" for held in inference["held"]]
     score = inference["score"]
     told = said(score)

@@ -11,13 +11,18 @@ if TYPE_CHECKING:
     from cds_server.store.store import Store
 
 NAME = "service"
-HELP = "stop or start a CDS service; a stopped one answers without cards within a second, on record"
+HELP = "stop or start a CDS service or a model; a stopped one answers without cards within a second, on record"
 RULES = ("threshold", "quiet", "cap", "duplicate")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("verb", choices=("list", "stop", "start", "suppressions"))
     parser.add_argument("service", nargs="?", metavar="NAME")
+    parser.add_argument(
+        "--model",
+        metavar="NAME[@V]",
+        help="with stop and start: a model, in every service that speaks by it (all its versions, or one)",
+    )
     parser.add_argument("--reason", help="why, in words without patient data; kept in the record")
     parser.add_argument("--rule", choices=RULES, help="with suppressions: only cards that this rule held back")
     parser.add_argument(
@@ -51,11 +56,14 @@ def run(args: argparse.Namespace) -> int:
                 table(["service", "state", "model"], rows),
             )
             return 0
-        if not args.service:
-            raise Misconfigured(f"cds service {args.verb} needs the name of a service")
+        if bool(args.service) == bool(args.model):
+            raise Misconfigured(f"cds service {args.verb} needs the name of a service, or --model NAME")
         state = "stopped" if args.verb == "stop" else "started"
-        seq = parts.registry.switch(args.service, state, args.reason, actor)
-    emit(args, {"service": args.service, "state": state, "seq": seq}, f"{args.service} {state} (entry {seq})")
+        switch = parts.registry.switch_model if args.model else parts.registry.switch
+        seq = switch(args.model or args.service, state, args.reason, actor)
+    kind = "model" if args.model else "service"
+    name = args.model or args.service
+    emit(args, {kind: name, "state": state, "seq": seq}, f"{name} {state} (entry {seq})")
     return 0
 
 
@@ -69,7 +77,7 @@ def _suppressions(args: argparse.Namespace, store: Store) -> int:
     found = store.reads.query(
         "SELECT v.at, v.service, v.rule, v.indicator, v.ehr, c.hook, i.ref, v.card, v.sealed FROM advice v "
         "JOIN inference i ON i.id = v.inference_id JOIN call c ON c.id = i.call_id "
-        "WHERE v.rule IS NOT NULL AND (? = '' OR v.service = ?) AND (? = '' OR v.rule = ?) ORDER BY v.id",
+        "WHERE v.sealed IS NOT NULL AND (? = '' OR v.service = ?) AND (? = '' OR v.rule = ?) ORDER BY v.id",
         (args.service or "", args.service or "", args.rule or "", args.rule or ""),
     )
     held = [dict(zip(_COLUMNS, row[:-1], strict=True)) for row in found]

@@ -319,7 +319,7 @@ class Advice(SQLModel, table=True):
     card: str
     """The card's uuid; one that was held back was never sent."""
     rule: str | None
-    """threshold, quiet, cap, duplicate; empty for a card that was shown."""
+    """threshold, quiet, cap, duplicate; empty for a card that was shown; `undelivered` for one that never left."""
     sealed: bytes | None = _bytes(nullable=True)
     """The card, where it was held back."""
     commitment: bytes | None = _bytes(nullable=True)

@@ -281,3 +281,17 @@ def test_a_wrong_rule_stops_the_start(small: Serve, rules: str, said: str) -> No
         pytest.fail("it started")
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_what_never_left_counts_for_no_rule(ehr: Serve) -> None:
+    """The deadline may overtake an answer whose record was being written: nobody saw that card."""
+    with ehr(f"[hygiene.{PROGNOSIS}]\ncap_per_day = 1\n[hygiene.{SIGNING}]\nonce_minutes = 30\n") as at:
+        told = at.call(PROGNOSIS, JENNY)
+        lost = [item["id"] for item in told["extension"][INFERENCES]["items"]]
+        at.client.portal.call(at.parts.decisions._undelivered, PROGNOSIS, Caller("sandbox"), lost)
+        assert at.card(SIGNING, DRAFT)
+        assert at.card(PROGNOSIS, JENNY)
+        assert at.held(PROGNOSIS, JENNY) == ["cap"]
+        assert at.held(SIGNING, DRAFT) == ["duplicate"]
+        record = load(at.parts.store, lost[0])
+        assert held_of(at.parts.store, record.id) == []
