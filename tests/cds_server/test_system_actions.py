@@ -55,7 +55,7 @@ def test_system_actions_leave_with_the_answer_and_stand_in_the_record(
         entry = parts.store.reads.entry(item["seq"])
         assert entry is not None
         assert len(json.loads(entry.body)["detail"]["system_actions"]) == 1
-        silent = client.post(PLACE, json=request("carla-r.order-sign")).json()
+        silent = client.post(PLACE, json=request("tomas-v.order-sign")).json()
         assert "systemActions" not in silent
         assert (
             "systemActions"
