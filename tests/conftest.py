@@ -10,7 +10,7 @@ import pytest
 
 from tests.peers import PEERS, require, skipped
 
-pytest_plugins = ["tests.peers.browser", "tests.peers.ehr_keys", "tests.peers.postgres", "tests.peers.server"]
+pytest_plugins = ["tests.peers.browser", "tests.peers.ehr_keys", "tests.peers.identity_provider", "tests.peers.postgres", "tests.peers.server"]
 
 hypothesis.settings.register_profile("house", deadline=None, derandomize=bool(os.environ.get("CI")))
 hypothesis.settings.load_profile("house")

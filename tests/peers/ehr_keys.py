@@ -1,4 +1,4 @@
-"""An EHR that signs: its key pairs, its tokens, and the HTTP server that gives its key set. Real keys, a real server."""
+"""An EHR that signs: its key pairs, its tokens, and the HTTP server that gives its key set."""
 
 from __future__ import annotations
 

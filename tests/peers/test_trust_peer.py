@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,7 @@ def key() -> Key:
 
 
 @pytest.fixture
-def signed(
-    servers: Callable[..., Server], key_server: KeyServer, key: Key, tmp_path: Path
-) -> Iterator[Callable[..., Server]]:
+def signed(servers: Callable[..., Server], key_server: KeyServer, key: Key, tmp_path: Path) -> Callable[..., Server]:
     """Starts servers that know one EHR by its key server."""
 
     def make(more: str = "", workers: int = 1) -> Server:
@@ -42,7 +40,7 @@ def signed(
         )
         return servers(workers=workers, environment={"CDS_CONFIG": str(config), "CDS_TRUST": "jwt"})
 
-    yield make
+    return make
 
 
 def call(server: Server, bearer: str, **members: Any) -> httpx.Response:
