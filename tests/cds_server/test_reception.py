@@ -110,3 +110,16 @@ def test_the_background_digests_in_order_and_flags_what_cannot_be_opened(setting
         ]
         assert flags(parts.store) == [("quarantine", "unreadable")]
         assert parts.store.reads.query("SELECT COUNT(DISTINCT landing_id) FROM resource")[0][0] == 1
+
+
+def test_a_patient_whose_identifiers_cannot_be_read_bars_nobody(settings: Settings) -> None:
+    """It goes to quarantine, in the call and in the digest alike; the next call is answered like this one."""
+    call = hook(2.5)
+    call["prefetch"]["patient"]["identifier"] = ["a text where an object belongs"]
+    for joining in (frozenset[str](), frozenset({"http://hospital.example.org/mrn"})):
+        parts = build(replace(settings, joining_systems=joining))
+        with TestClient(create_app(parts), client=("127.0.0.1", 5000)) as client:
+            for _ in range(2):
+                (card,) = client.post(SERVICE, json=call).json()["cards"]
+                assert "could not be read and had no part in this" in card["detail"]
+    assert audit(settings.data_dir, settings.database_url, deep=True).findings == ()
