@@ -31,7 +31,7 @@ import adapters.readers
 import adapters.sources
 import cds_server.services
 import models.modalities
-from cds_server import __main__, ops, settings
+from cds_server import __main__, hygiene, ops, settings
 from cds_server.app import build, create_app
 from cds_server.store import tables
 from models import nouns
@@ -256,9 +256,10 @@ def test_each_verb_and_option_of_a_command_stands_there() -> None:
 
 def test_every_configuration_key_stands_there() -> None:
     named = {key for row in rows(section("Configuration")) for key in re.findall(r"`([^`]+)`", row[0])}
-    top = settings._TOP - {"ehr", "source", "identity"}
+    top = settings._TOP - {"ehr", "source", "identity", "hygiene"}
     source = {"name", "kind", "namespace"}
     wanted = {*top, "[identity] joining_systems", *(f"[[ehr]] {key}" for key in settings._EHR)}
+    wanted |= {f"[hygiene.NAME] {key}" for key in hygiene.KEYS}
     assert named == wanted | {f"[[source]] {key}" for key in source}
 
 
