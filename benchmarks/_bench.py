@@ -91,11 +91,11 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def serving(data_dir: Path, processes: int = 1) -> Iterator[tuple[int, int]]:
-    """`cds serve` on an instance, as it ships: gives (port, pid)."""
+def serving(data_dir: Path, processes: int = 1, **more: str) -> Iterator[tuple[int, int]]:
+    """`cds serve` on an instance, as it ships: gives (port, pid). `more`: variables of its environment."""
     port = free_port()
     command = [*program(), "serve", "--port", str(port), "--workers", str(processes)]
-    yield from _running(command, port, environment(data_dir), "readyz")
+    yield from _running(command, port, environment(data_dir, **more), "readyz")
 
 
 @contextlib.contextmanager
@@ -107,8 +107,21 @@ def bare(answer_bytes: int, processes: int = 1) -> Iterator[tuple[int, int]]:
     yield from _running(command, port, dict(os.environ), "healthz")
 
 
-def _running(command: list[str], port: int, env: Mapping[str, str], ready: str) -> Iterator[tuple[int, int]]:
-    process = subprocess.Popen(command, env=env, start_new_session=True)
+@contextlib.contextmanager
+def neighbour(card: Path, processes: int = 1) -> Iterator[tuple[int, int]]:
+    """HealthChain in its own environment, answering with one fixed card: gives (port, pid)."""
+    port, python = free_port(), ROOT / ".venv" / "peers" / "bin" / "python"
+    if not python.exists():
+        sys.exit("benchmarks: the neighbour is not installed: make peers")
+    command = [str(python), "-m", "benchmarks._neighbour", "--port", str(port), "--processes", str(processes)]
+    env = {**os.environ, "CDS_BENCH_CARD": str(card), "PYTHONPATH": str(ROOT)}
+    yield from _running(command, port, env, "healthz", stdout=subprocess.DEVNULL)  # it greets with a banner
+
+
+def _running(
+    command: list[str], port: int, env: Mapping[str, str], ready: str, **options: Any
+) -> Iterator[tuple[int, int]]:
+    process = subprocess.Popen(command, env=env, start_new_session=True, **options)
     try:
         wait_ready(f"http://127.0.0.1:{port}/{ready}", process)
         yield port, process.pid

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+from pathlib import Path
 from typing import Any
 
-from benchmarks._bodies import SERVICE
+from benchmarks._bodies import SERVICE, Bodies
+from cds_server import logs
+from cds_server.app import build, create_app
+from cds_server.settings import load
 
 
 async def call(app: Any, body: bytes) -> bytes:
@@ -27,3 +33,15 @@ async def call(app: Any, body: bytes) -> bytes:
     await app(scope, receive, send)
     assert sent[0]["status"] == 200, f"answered with {sent[0]['status']}"
     return b"".join(message.get("body", b"") for message in sent[1:])
+
+
+def call_once(data_dir: Path) -> dict[str, Any]:
+    """The answer to one call on a new instance, as its JSON."""
+    unhurried = {"CDS_DATA_DIR": str(data_dir), "CDS_TRUST": "open", "CDS_DEADLINE_MS": "60000"}
+    parts = build(load(unhurried))  # a first call makes what later ones find
+    try:
+        logs.configure("warning")
+        answer: dict[str, Any] = json.loads(asyncio.run(call(create_app(parts), Bodies(1).one())))
+    finally:
+        parts.close()
+    return answer

@@ -5,6 +5,10 @@ open loop     requests start by the clock at a fixed rate, and wait for a free c
               counts from the time at which the clock said so, so that a slow server cannot hide its queue
 
 python -m benchmarks._load --port N --seconds S [--rate R] [--connections 16]      prints one JSON line
+
+With `--key FILE.pem --tokens N`, each request carries a token of its own, signed before the clock starts; the run ends
+early where they are used up. Where the server sheds load (503), that is counted apart, and the connection rests as long
+as `Retry-After` asks.
 """
 
 from __future__ import annotations
@@ -17,8 +21,11 @@ import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
+from benchmarks import _tokens
 from benchmarks._bodies import SERVICE, Bodies, survival
 
 CONNECTIONS = 16
@@ -38,6 +45,8 @@ class Load:
     p50: float
     p99: float
     worst: float
+    shed: int
+    """Answered 503."""
     failed: int
     failed_with: str
     """Status and body of the first failure."""
@@ -50,7 +59,8 @@ class _Connection:
     def __init__(self, port: int, poll: select.epoll) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.began = 0.0
+        self.began = self.rest = 0.0
+        """When the last request went out; seconds that its answer asked to wait."""
         self._buffer = bytearray()
         poll.register(self.socket, select.EPOLLIN)
 
@@ -68,6 +78,8 @@ class _Connection:
         if head < 0:
             return None
         header = bytes(self._buffer[:head]).lower()
+        rest = header.partition(b"retry-after:")[2].split(b"\r\n", 1)[0].strip()
+        self.rest = float(rest) if rest.isdigit() else 0.0
         length = int(header.split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])
         if len(self._buffer) < head + 4 + length:
             return None
@@ -77,36 +89,57 @@ class _Connection:
 
 
 def run(
-    port: int, seconds: float, *, rate: float | None = None, connections: int = CONNECTIONS, check: bool = True
+    port: int,
+    seconds: float,
+    *,
+    rate: float | None = None,
+    connections: int = CONNECTIONS,
+    check: bool = True,
+    path: str = SERVICE,
+    tokens: Sequence[bytes] | None = None,
 ) -> Load:
     """Drive the server for `seconds`; at `rate` requests a second, or as fast as it answers."""
     bodies = Bodies(time.time_ns())
-    prefix = _head(len(bodies.one()), port)
+    head = _head(len(bodies.one()), port, path)
+    waiting = deque(tokens or ())
     poll = select.epoll()
     by_number = {(each := _Connection(port, poll)).socket.fileno(): each for _ in range(connections)}
     free = deque(by_number.values())
     began = time.perf_counter()
     counted_from, until = began + WARM_UP, began + WARM_UP + seconds
     latencies: list[float] = []
-    failed = scored = looked_at = size = 0
+    failed = scored = looked_at = size = shed = 0
     failed_with = ""
     due, step = began, 1 / rate if rate else 0.0
-    while (moment := time.perf_counter()) < until or len(free) < connections:
+    resting: deque[tuple[float, _Connection]] = deque()
+    while (moment := time.perf_counter()) < until or len(free) + len(resting) < connections:
+        while resting and resting[0][0] <= moment:
+            free.append(resting.popleft()[1])
         while free and moment < until and (rate is None or due <= moment):
-            free.popleft().send(prefix + bodies.one(), due if rate else moment)
+            if tokens is not None and not waiting:
+                until = moment
+                break
+            signed = b"Authorization: Bearer %s\r\n" % waiting.popleft() if tokens is not None else b""
+            free.popleft().send(b"%s%s\r\n%s" % (head, signed, bodies.one()), due if rate else moment)
             due += step
             moment = time.perf_counter()
-        wait = 0.5 if rate is None or not free else max(0.0, min(due, until) - moment)
+        wait = 0.05 if resting else 0.5 if rate is None or not free else max(0.0, min(due, until) - moment)
         for number, _ in poll.poll(wait):
             connection = by_number[number]
             answer = connection.receive()
             if answer is None:
                 continue
             ended = time.perf_counter()
-            free.append(connection)
+            status, body = answer
+            if status == 503 and connection.rest:
+                resting.append((ended + connection.rest, connection))
+            else:
+                free.append(connection)
             if connection.began < counted_from or (rate is None and ended > until):
                 continue
-            status, body = answer
+            if status == 503:
+                shed += 1
+                continue
             if status != 200:
                 failed += 1
                 failed_with = failed_with or f"{status} {body[:300]!r}"
@@ -116,6 +149,7 @@ def run(
                 scored += survival(body)
                 size = len(body)
     latencies.sort()
+    seconds = until - counted_from
     return Load(
         answered=len(latencies) - failed,
         seconds=seconds,
@@ -123,6 +157,7 @@ def run(
         p50=_percentile(latencies, 0.50),
         p99=_percentile(latencies, 0.99),
         worst=latencies[-1] if latencies else 0.0,
+        shed=shed,
         failed=failed,
         failed_with=failed_with,
         scored=scored,
@@ -131,10 +166,11 @@ def run(
     )
 
 
-def _head(length: int, port: int) -> bytes:
+def _head(length: int, port: int, path: str) -> bytes:
+    """All headers but the token."""
     return (
-        f"POST {SERVICE} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {length}\r\n"
     ).encode()
 
 
@@ -149,6 +185,7 @@ def drive(port: int, seconds: float, *, rate: float | None = None, check: bool =
     command += [] if check else ["--no-check"]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=seconds * 3 + 60)
     load = Load(**json.loads(done.stdout))
+    assert load.shed == 0, f"{load.shed} requests were shed"
     assert load.failed == 0, f"{load.failed} requests failed: {load.failed_with}"
     assert load.scored == load.looked_at, f"{load.looked_at - load.scored} of {load.looked_at} answers were no score"
     return load
@@ -160,9 +197,21 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--rate", type=float)
     parser.add_argument("--connections", type=int, default=CONNECTIONS)
+    parser.add_argument("--path", default=SERVICE)
+    parser.add_argument("--key", type=Path, help="sign each request with this key (ALGORITHM.pem)")
+    parser.add_argument("--tokens", type=int, default=0, help="so many requests at most")
     parser.add_argument("--no-check", action="store_true", help="answers need not be cards")
     args = parser.parse_args()
-    found = run(args.port, args.seconds, rate=args.rate, connections=args.connections, check=not args.no_check)
+    audience = f"http://127.0.0.1:{args.port}{args.path}"
+    found = run(
+        args.port,
+        args.seconds,
+        rate=args.rate,
+        connections=args.connections,
+        check=not args.no_check,
+        path=args.path,
+        tokens=_tokens.tokens(args.key, audience, args.tokens) if args.key else None,
+    )
     print(json.dumps(asdict(found)))
 
 
