@@ -77,7 +77,7 @@ class Gate:
             at = time.monotonic()
             if at - self._cut_at > self._target:
                 self._cut_at = at
-                self._limit = max(self.LEAST, 0.9 * min(self._limit, self.inside))
+                self._limit = max(self.LEAST, 0.9 * self._limit)
         elif self.inside > 0.5 * self._limit:
             self._limit = min(self.MOST, self._limit + 1.0 / self._limit)
         self.inside -= 1

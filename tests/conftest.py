@@ -10,7 +10,14 @@ import pytest
 
 from tests.peers import PEERS, require, skipped
 
-pytest_plugins = ["tests.peers.browser", "tests.peers.ehr_keys", "tests.peers.identity_provider", "tests.peers.postgres", "tests.peers.server"]
+pytest_plugins = [
+    "tests.peers.browser",
+    "tests.peers.ehr_keys",
+    "tests.peers.identity_provider",
+    "tests.peers.postgres",
+    "tests.peers.server",
+    "tests.peers.fhir_server",
+]
 
 hypothesis.settings.register_profile("house", deadline=None, derandomize=bool(os.environ.get("CI")))
 hypothesis.settings.load_profile("house")

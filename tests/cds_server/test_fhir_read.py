@@ -345,7 +345,7 @@ BASE = "https://ehr.example.org/fhir/r4"
         (BASE + "\\..\\admin", False),
         (BASE + "//evil.example/x", False),
         ("//evil.example/x", False),
-        ("file:///etc/passwd", False),
+        ("ftp://ehr.example.org/fhir/r4", False),
         ("gopher://ehr.example.org/fhir/r4", False),
         ("https://ehr.example.org:99999/fhir/r4", False),
         ("https://[::1/fhir/r4", False),

@@ -42,11 +42,18 @@ def _data() -> Path | None:
     return place if place.is_dir() else None
 
 
+def _sekmet() -> Path | None:
+    """In an environment of its own: what it needs contradicts what the tests need (requirements/peers.in)."""
+    place = ROOT / ".venv" / "peers" / "bin" / "sekmet"
+    return place if place.is_file() else None
+
+
 PEERS = {
     peer.name: peer
     for peer in (
         Peer("postgres", "PostgreSQL server programs", "postgresql", _postgres),
         Peer("chromium", "the browser", "chromium", _chromium),
+        Peer("sekmet", "a FHIR server of somebody else (requirements/peers.txt, in .venv/peers)", None, _sekmet),
         Peer("data", "data written by others (CDS_PEER_DATA, or ../shared/data)", None, _data),
     )
 }
