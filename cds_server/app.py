@@ -10,18 +10,24 @@ from dataclasses import dataclass
 from fastapi import FastAPI
 from starlette.requests import Request
 
-from cds_server import __version__, ops, wire
+from cds_server import __version__, openapi, ops, wire
+from cds_server.deadline import Clock, Gate
 from cds_server.decisions import Decisions, Recorded
 from cds_server.hooks.context import HookRequest
 from cds_server.hooks.routes import Answer, Caller, router
 from cds_server.hooks.service import ServiceSpec
 from cds_server.hooks.trust import Trust
+from cds_server.http import Outbound, authorities
 from cds_server.logs import log
+from cds_server.operators import Operators
 from cds_server.registry import Registry
+from cds_server.requests import Cors, Requests
 from cds_server.services import all_services
 from cds_server.settings import Settings
+from cds_server.staff import Staff
+from cds_server.staff import router as staff_router
 from cds_server.store.store import Store
-from models.errors import CdsError
+from models.errors import CdsError, Late, NotInTime, Unauthenticated
 from models.nouns import ClinicianAction
 from models.shelf import SHIPPED, Shelf
 
@@ -36,6 +42,7 @@ class Parts:
     decisions: Decisions
     trust: Trust
     metrics: ops.Metrics
+    outbound: Outbound
 
     def close(self) -> None:
         self.store.close()
@@ -44,9 +51,12 @@ class Parts:
 def build(settings: Settings, actor: str = "system") -> Parts:
     """Open the store, find the models, pin the defaults of a new instance."""
     store = Store.open(settings.data_dir, settings.database_url)
-    registry = Registry(store, Shelf((SHIPPED, *settings.model_roots)), all_services())
+    registry = Registry(store, Shelf((SHIPPED, *settings.model_roots)), all_services(conformance=settings.conformance))
     registry.pin_defaults(actor)
-    return Parts(settings, store, registry, Decisions(store, settings, registry), Trust(settings), ops.Metrics())
+    allowed = (url for ehr in settings.ehrs for url in ehr.allowed_fhir)
+    outbound = Outbound(allowed, verify=authorities(settings.ca_file))
+    decisions = Decisions(store, settings, registry, outbound)
+    return Parts(settings, store, registry, decisions, Trust(settings, store), ops.Metrics(), outbound)
 
 
 class Desk:
@@ -54,31 +64,63 @@ class Desk:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._seconds = parts.settings.deadline_ms / 1000
+        self._gate = Gate(self._seconds)
+        self._counts = {service: parts.metrics.of(service) for service in parts.registry.service_ids()}
 
     def services(self) -> Sequence[ServiceSpec]:
         return self._parts.registry.specs
 
-    async def admit(self, request: Request) -> Caller:
-        return self._parts.trust.admit(request)
-
-    async def call(self, spec: ServiceSpec, request: HookRequest, caller: Caller) -> Answer:
-        metrics, began = self._parts.metrics, time.perf_counter()
+    def arrived(self) -> Clock:
+        """The clock of a call that begins now. Errors: Overloaded, when it could not be answered in time."""
         try:
-            answer = await self._parts.decisions.call(spec, request, caller)
+            self._gate.check()
+        except NotInTime:
+            self._parts.metrics.shed.inc()
+            raise
+        return Clock.start(self._seconds)
+
+    async def admit(self, request: Request) -> Caller:
+        try:
+            return await self._parts.trust.admit(request)
+        except Unauthenticated:
+            self._parts.metrics.unauthenticated.inc()
+            raise
+
+    async def call(self, spec: ServiceSpec, request: HookRequest, caller: Caller, clock: Clock) -> Answer:
+        counts, began = self._counts[spec.id], time.perf_counter()
+        self._gate.inside += 1
+        try:
+            self._parts.trust.check(request, caller)
+            answer = await self._parts.decisions.call(spec, request, caller, clock)
         except Recorded as recorded:
-            metrics.calls.labels(spec.id, "refused").inc()
+            counts.refused.inc()
             raise recorded.error from None
+        except Unauthenticated:  # a token that another request used first: nothing of this call is on record
+            self._parts.metrics.unauthenticated.inc()
+            raise
+        except Late as error:
+            counts.failed.inc()
+            counts.timeouts.inc()
+            self._parts.decisions.later(self.refused(spec.id, request, caller, error))  # the answer goes now
+            raise
         except CdsError as error:
-            metrics.calls.labels(spec.id, "failed" if error.status >= 500 else "refused").inc()
+            (counts.failed if error.status >= 500 else counts.refused).inc()
             await self.refused(spec.id, request, caller, error)
             raise
         except Exception:
-            metrics.calls.labels(spec.id, "failed").inc()
+            counts.failed.inc()
             await self.refused(spec.id, request, caller, CdsError("the server failed on this request"))
             raise
-        metrics.calls.labels(spec.id, "answered").inc()
-        metrics.cards.labels(spec.id).inc(len(answer.cards))
-        metrics.latency.labels(spec.id).observe(time.perf_counter() - began)
+        finally:
+            counts.latency.observe(time.perf_counter() - began)
+            self._gate.leave(clock)
+        counts.answered.inc()
+        counts.cards.inc(len(answer.cards))
+        if answer.degraded:
+            counts.degraded.inc()
+        for rule in answer.suppressed:
+            self._parts.metrics.suppressed.labels(spec.id, rule).inc()
         return answer
 
     async def refused(self, service: str, request: HookRequest | None, caller: Caller, error: CdsError) -> None:
@@ -90,10 +132,15 @@ class Desk:
             log().error("refusal not recorded", service=service, what=failure.what)
 
     async def feedback(self, service: str, actions: Sequence[ClinicianAction], caller: Caller) -> Sequence[int]:
-        numbers = await self._parts.decisions.feedback(service, actions, caller)
-        for action in actions:
-            self._parts.metrics.actions.labels(service, action.outcome.value).inc()
-        return numbers
+        try:
+            kept = await self._parts.decisions.feedback(service, actions, caller)
+        except Unauthenticated:
+            self._parts.metrics.unauthenticated.inc()
+            raise
+        for action, each in zip(actions, kept, strict=True):
+            if each.fresh:
+                self._parts.metrics.acted(service, action)
+        return [each.seq for each in kept]
 
 
 def create_app(parts: Parts) -> FastAPI:
@@ -101,7 +148,13 @@ def create_app(parts: Parts) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        parts.trust.start()
         yield
+        await parts.trust.aclose()
+        if staff is not None:
+            await staff.aclose()
+        await parts.decisions.settle()
+        await parts.outbound.aclose()
         parts.close()
 
     app = FastAPI(
@@ -112,10 +165,16 @@ def create_app(parts: Parts) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
+    staff = Staff(parts.settings, parts.store) if parts.settings.staff else None
     for doors in (
         router(Desk(parts), max_body=parts.settings.max_body),
-        ops.router(parts.store, parts.registry, parts.metrics),
+        ops.router(parts.store, parts.registry, parts.metrics, Operators(parts.settings, staff)),
+        *([staff_router(staff)] if staff else []),
+        openapi.router(parts.registry.specs, parts.settings),
     ):
         app.router.routes.extend(doors.routes)  # plain routes: FastAPI's own nesting of routers costs a tenth of a call
     wire.install(app)
+    if parts.settings.cors_origins:
+        app.add_middleware(Cors, origins=parts.settings.cors_origins)
+    app.add_middleware(Requests)
     return app

@@ -39,6 +39,25 @@ def blocking_client(
     return httpx.Client(base_url=base_url, timeout=timeout, follow_redirects=False, trust_env=False, verify=verify)
 
 
+def fetch_now(url: str, *, seconds: float, limit: int, verify: ssl.SSLContext | bool = True) -> tuple[bytes, str]:
+    """The body of a 200 answer, for commands, and what its server says the time is. Errors: PeerFailed."""
+    try:
+        with (
+            blocking_client(timeout=httpx.Timeout(seconds), verify=verify) as once,
+            once.stream("GET", url) as answer,
+        ):
+            if answer.status_code != 200:
+                raise PeerFailed(f"answered {answer.status_code}")
+            body = b""
+            for chunk in answer.iter_bytes():
+                body += chunk
+                if len(body) > limit:
+                    raise PeerFailed("answered with a body over the limit")
+            return body, answer.headers.get("date", "")
+    except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
+        raise PeerFailed(f"no answer: {type(error).__name__}") from None
+
+
 def authorities(ca_file: Path | None) -> ssl.SSLContext | bool:
     """Whom to believe about a peer's name: the public authorities, or those of a file (a hospital's own)."""
     return ssl.create_default_context(cafile=str(ca_file)) if ca_file else True

@@ -1,24 +1,47 @@
 """What operators and auditors ask over HTTP: alive, ready, metrics, the entry behind a card.
 
-Metrics and ledger need loopback (or, when it comes, a token): elsewhere they answer 401 like any other door.
+Metrics and ledger are for operators (`operators`): anybody else is answered 401, like at any other door.
 """
 
 from __future__ import annotations
 
+import os
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 from fastapi import APIRouter
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 from starlette.requests import Request
 from starlette.responses import Response
 
 from cds_server import wire
+from cds_server.hooks.reasons import category
+from cds_server.operators import Operators
 from cds_server.registry import Registry
 from cds_server.settings import loopback
 from cds_server.store.store import Store
 from models.errors import CdsError, NotFound, Unauthenticated
+from models.nouns import ClinicianAction, Outcome
+
+SHARED = "PROMETHEUS_MULTIPROC_DIR"
+"""Where several workers keep their counts, so that any of them answers for all; prometheus_client reads it when it is
+imported."""
+
+
+@dataclass(frozen=True, slots=True)
+class OfService:
+    """The counters of one service, looked up once: what a call counts, it counts without a look-up."""
+
+    answered: Counter
+    refused: Counter
+    failed: Counter
+    cards: Counter
+    degraded: Counter
+    timeouts: Counter
+    latency: Histogram
 
 
 class Metrics:
@@ -33,21 +56,76 @@ class Metrics:
         self.actions = Counter(
             "cds_actions_total", "Clinician actions recorded.", ("service", "outcome"), registry=self.registry
         )
+        self.overrides = Counter(
+            "cds_overrides_total",
+            "Overrides by HL7 category of their reason; other: a code that is neither HL7's nor ours; none: no code.",
+            ("service", "category"),
+            registry=self.registry,
+        )
+        self.suppressed = Counter(
+            "cds_suppressed_cards_total",
+            "Cards that alert hygiene held back, by rule.",
+            ("service", "rule"),
+            registry=self.registry,
+        )
+        self.degraded = Counter(
+            "cds_degraded_total",
+            "Answers for which something was missing or unreadable, and that say so.",
+            ("service",),
+            registry=self.registry,
+        )
+        self.shed = Counter(
+            "cds_shed_calls_total", "Calls shed under overload, before they were read.", registry=self.registry
+        )
+        self.timeouts = Counter(
+            "cds_timeouts_total",
+            "Calls that were not answered in full within the deadline.",
+            ("service",),
+            registry=self.registry,
+        )
+        self.unauthenticated = Counter(
+            "cds_unauthenticated_total", "Requests whose caller was not believed (401).", registry=self.registry
+        )
         self.latency = Histogram(
             "cds_call_seconds",
-            "Time of a hook call, from the checked request to the recorded answer.",
+            "Time of a hook call, from the checked request to its answer or its error.",
             ("service",),
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
             registry=self.registry,
         )
-        self.flags = Gauge("cds_open_flags", "Open flags by kind.", ("kind",), registry=self.registry)
-        self.entries = Gauge("cds_ledger_entries", "Entries in the ledger.", registry=self.registry)
-        self.undigested = Gauge(
-            "cds_undigested_landings", "Deliveries of which no reader has seen every part.", registry=self.registry
+        self.flags = self._gauge("cds_open_flags", "Open flags by kind.", "kind")
+        self.entries = self._gauge("cds_ledger_entries", "Entries in the ledger.")
+        self.undigested = self._gauge("cds_undigested_landings", "Deliveries of which no reader has seen every part.")
+        self.unvalidated = self._gauge("cds_unvalidated_resources", "Resources that wait for R4 validation.")
+
+    def _gauge(self, name: str, what: str, *labels: str) -> Gauge:
+        """What the store says when it is asked: of several workers, the last that asked is right."""
+        return Gauge(name, what, labels, registry=self.registry, multiprocess_mode="mostrecent")
+
+    def of(self, service: str) -> OfService:
+        return OfService(
+            answered=self.calls.labels(service, "answered"),
+            refused=self.calls.labels(service, "refused"),
+            failed=self.calls.labels(service, "failed"),
+            cards=self.cards.labels(service),
+            degraded=self.degraded.labels(service),
+            timeouts=self.timeouts.labels(service),
+            latency=self.latency.labels(service),
         )
-        self.unvalidated = Gauge(
-            "cds_unvalidated_resources", "Resources that wait for R4 validation.", registry=self.registry
-        )
+
+    def acted(self, service: str, action: ClinicianAction) -> None:
+        """Count what a clinician did, the first time that it is said."""
+        self.actions.labels(service, action.outcome.value).inc()
+        if action.outcome is Outcome.OVERRIDDEN:
+            self.overrides.labels(service, category(action.reason)).inc()
+
+    def text(self) -> bytes:
+        """What `/metrics` answers: of all workers together, where there are several."""
+        if SHARED not in os.environ:
+            return generate_latest(self.registry)
+        together = CollectorRegistry()
+        MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+        return generate_latest(together)
 
 
 def readiness(store: Store, registry: Registry) -> dict[str, str]:
@@ -69,7 +147,7 @@ def readiness(store: Store, registry: Registry) -> dict[str, str]:
     return checks
 
 
-def router(store: Store, registry: Registry, metrics: Metrics) -> APIRouter:
+def router(store: Store, registry: Registry, metrics: Metrics, operators: Operators) -> APIRouter:
     began = time.monotonic()
 
     async def healthz(_: Request) -> Response:
@@ -83,17 +161,17 @@ def router(store: Store, registry: Registry, metrics: Metrics) -> APIRouter:
         )
 
     async def metrics_text(request: Request) -> Response:
-        _only_loopback(request)
+        operators.check(request)
         for kind, count in store.reads.open_flags().items():
             metrics.flags.labels(kind).set(count)
         metrics.entries.set(store.reads.head()[0])
         metrics.undigested.set(len(store.reads.undigested()))
         metrics.unvalidated.set(store.reads.unvalidated_count())
-        return Response(generate_latest(metrics.registry), media_type="text/plain; version=0.0.4")
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
     async def proof(request: Request) -> Response:
         """One entry as it stands in the log: its body, its RFC 6962 leaf hash, its place in the chain."""
-        _only_loopback(request)
+        operators.check(request)
         seq = request.path_params["seq"]
         entry = store.reads.entry(seq)
         if entry is None:

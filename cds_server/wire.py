@@ -24,6 +24,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cds_server.logs import log
 from models.errors import CdsError, Malformed, TooLarge, TooSlow, Unauthenticated, WrongMediaType
 from models.strict import loads
 
@@ -129,6 +130,8 @@ def install(app: Starlette) -> None:
 
 
 async def _on_cds_error(_: Request, error: Exception) -> Response:
+    if isinstance(error, Unauthenticated):
+        log().warning("caller not believed", what=error.cause)
     return refusal(error if isinstance(error, CdsError) else CdsError("the server failed on this request"))
 
 

@@ -9,7 +9,7 @@ import shutil
 from cds_server.commands.opening import common, emit, existing, settings_of, table
 
 NAME = "doctor"
-HELP = "what works, what does not, what to do: configuration, store, models, keys, clock, log"
+HELP = "what works, what does not, what to do: configuration, store, models, keys, clock, certificates, peers, log"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +20,7 @@ def run(args: argparse.Namespace) -> int:
     from cds_server.audit import audit
     from cds_server.commands.opening import parts_of
     from cds_server.ops import readiness
+    from cds_server.trust.checks import outside
     from models.errors import CdsError
 
     settings = settings_of(args)
@@ -63,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
         "anybody on loopback is let in: never with real data" if settings.trust == "open" else "calls must be signed"
     )
     checks.append(("trust", "LOOK" if settings.trust == "open" else "ok", trust))
+    checks += outside(settings)
     emit(
         args,
         [dict(zip(("check", "state", "what"), row, strict=True)) for row in checks],

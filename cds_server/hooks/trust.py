@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from starlette.requests import Request
 
+from adapters.fhir_read import same
 from cds_server import http
 from cds_server.configured import loopback
 from cds_server.ehrs import Ehr
@@ -81,7 +82,8 @@ class Trust:
         """Whether this EHR may name that FHIR server. Errors: NotAllowed."""
         if self._open or request.fhir_server is None:
             return
-        if request.fhir_server not in self._ehrs[caller.namespace].allowed_fhir:
+        allowed = self._ehrs[caller.namespace].allowed_fhir
+        if request.fhir_server not in allowed and not any(same(request.fhir_server, base) for base in allowed):
             raise NotAllowed("the FHIR server is not one that is registered for this EHR", where="fhirServer")
 
     # -- a signed call -------------------------------------------------------------------------------------------------
