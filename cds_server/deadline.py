@@ -50,7 +50,7 @@ class Gate:
 
     MOST, LEAST = 1024, 8
 
-    def __init__(self, deadline: float, first: int = 128) -> None:
+    def __init__(self, deadline: float, first: int = 96) -> None:
         self._target = deadline / 2.5
         self._limit = float(first)
         self._cut_at = float("-inf")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator
 
@@ -11,9 +12,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
+from starlette.types import Message, Scope
 
 from cds_server import wire
-from models.errors import CdsError, ContractBroken, DataUnavailable, DiskFull, NotAllowed, WrongPatient
+from models.errors import (
+    CdsError,
+    ContractBroken,
+    DataUnavailable,
+    DiskFull,
+    Late,
+    NotAllowed,
+    Overloaded,
+    WrongPatient,
+)
 
 LIMIT = 1000
 NAMED = "Jane-Doe-1965"
@@ -29,6 +40,8 @@ async def fail(request: Request) -> Response:
         "refused": NotAllowed("this caller may not"),
         "missing": DataUnavailable("data did not come", where="prefetch: patient"),
         "disk": DiskFull("the disk is full"),
+        "late": Late("the answer was not ready within the deadline"),
+        "many": Overloaded("there are more calls than can be answered in time"),
         "broken": ContractBroken("is required", where="hook"),
     }[request.path_params["how"]]
 
@@ -84,6 +97,21 @@ def test_json_is_taken(client: TestClient, media_type: str) -> None:
         (b'{"a": 1, "a": 2}', {"content-type": "application/json"}, 400, "structure"),
         (b'{"name": "Jane-Doe-1965"', {"content-type": "application/json"}, 400, "structure"),
         (b'{"a": "\\ud800"}', {"content-type": "application/json"}, 400, "structure"),
+        (b'{"a": "\\u0000"}', {"content-type": "application/json"}, 400, "structure"),
+        (b"\xef\xbb\xbf{}", {"content-type": "application/json"}, 400, "structure"),
+        ('{"a": "\u00e9"}'.encode("latin-1"), {"content-type": "application/json"}, 400, "structure"),
+        ("{}".encode("utf-16"), {"content-type": "application/json"}, 400, "structure"),
+        (b'{"a": ' + b"1" * 41 + b"}", {"content-type": "application/json"}, 400, "structure"),
+        (b"[" * 65 + b"]" * 65, {"content-type": "application/json"}, 400, "structure"),
+        (b"{} {}", {"content-type": "application/json"}, 400, "structure"),
+        (b"{'a': 1}", {"content-type": "application/json"}, 400, "structure"),
+        (b'{"a": 1,}', {"content-type": "application/json"}, 400, "structure"),
+        (b'{"a": 1} // said so', {"content-type": "application/json"}, 400, "structure"),
+        (b"{}", {"content-type": "application/fhir+json"}, 415, "not-supported"),
+        (b"{}", {"content-type": "application/json, text/plain"}, 415, "not-supported"),
+        (b"{}", {"content-type": "application/json; charset=iso-8859-1"}, 415, "not-supported"),
+        (b"{}", {"content-type": "application/json", "content-encoding": "br"}, 415, "not-supported"),
+        (b"{}", {"content-type": "application/json", "content-encoding": "identity, gzip"}, 415, "not-supported"),
     ],
 )
 def test_bad_body(client: TestClient, content: bytes, headers: dict, status: int, code: str) -> None:
@@ -91,6 +119,39 @@ def test_bad_body(client: TestClient, content: bytes, headers: dict, status: int
     assert answer.status_code == status
     assert outcome(answer)["code"] == code
     assert NAMED not in answer.text
+
+
+def test_a_body_that_does_not_end_is_given_up(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sender that says it will send more, and does not, holds a place no longer than this."""
+    monkeypatch.setattr(wire, "BODY_SECONDS", 0.05)
+
+    async def half(scope: Scope, sent: list[Message]) -> None:
+        first = iter([{"type": "http.request", "body": b"{", "more_body": True}])
+
+        async def receive() -> Message:
+            for message in first:
+                return message
+            await asyncio.sleep(60)
+            raise AssertionError
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        await client.app(scope, receive, send)
+
+    sent: list[Message] = []
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/echo",
+        "raw_path": b"/echo",
+        "query_string": b"",
+        "headers": [],
+    }
+    scope["headers"] = [(b"content-type", b"application/json")]
+    asyncio.run(half(scope, sent))
+    assert sent[0]["status"] == 408
+    assert b'"code":"timeout"' in sent[1]["body"]
 
 
 def test_a_stream_without_a_length_is_bounded(client: TestClient) -> None:
@@ -105,6 +166,8 @@ def test_a_stream_without_a_length_is_bounded(client: TestClient) -> None:
         ("refused", 403, "forbidden"),
         ("missing", 412, "incomplete"),
         ("disk", 503, "no-store"),
+        ("late", 503, "timeout"),
+        ("many", 503, "throttled"),
         ("broken", 400, "required"),
     ],
 )
