@@ -25,6 +25,7 @@ from starlette.responses import Response
 from starlette.testclient import TestClient
 
 from cds_server import http, wire
+from cds_server.deadline import Clock
 from cds_server.hooks.cards import render
 from cds_server.hooks.context import HookRequest
 from cds_server.hooks.prefetch import complete
@@ -59,8 +60,12 @@ class ListDesk:
     async def admit(self, request: Request) -> Caller:
         return Caller("demo")
 
-    async def call(self, spec: ServiceSpec, request: HookRequest, caller: Caller) -> Answer:
-        await complete(spec.prefetch, spec.required, request)
+    def arrived(self) -> Clock:
+        return Clock.start(30)
+
+    async def call(self, spec: ServiceSpec, request: HookRequest, caller: Caller, clock: Clock) -> Answer:
+        if short := (await complete(spec.prefetch, request)).need(spec.required):
+            raise short
         self.requests.append(request)
         judgement = self.scorer.judge(jenny(without=self.without))
         guide = CardGuide("inf-1", judgement.snapshot.as_of, "http://127.0.0.1", lambda: str(uuid.uuid4()))
