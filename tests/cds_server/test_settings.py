@@ -9,6 +9,14 @@ import pytest
 from cds_server.settings import load, loopback
 from models.errors import Misconfigured
 
+EHR = "[[ehr]]\nnamespace = 'a'\n"
+SIGNS = f"{EHR}issuer = 'i'\n"
+OF = "of [[ehr]] number 1 in cds.toml"
+REACHABLE = "is not an https URL (http only on loopback)"
+EITHER = "keys come from the file, or from the URL"
+ORIGIN = "has one that is not an origin: https://host[:port], without a path"
+NOR = "(nor is CDS_STAFF_CLIENT_SECRET set)"
+
 
 def complaint(tmp_path: Path, text: str = "", **environ: str) -> str:
     config = tmp_path / "cds.toml"
@@ -56,6 +64,35 @@ def complaint(tmp_path: Path, text: str = "", **environ: str) -> str:
             "joining_systems of [identity] in cds.toml is not a list of texts",
         ),
         ("identity = 1", "identity in cds.toml is not a table: write [identity]"),
+        (f"{EHR}issuer = 5", "issuer of [[ehr]] number 1 in cds.toml is not text"),
+        (f"{EHR}jwks = 'k'", "[[ehr]] number 1 in cds.toml has keys and no issuer: whose are they?"),
+        (f"{SIGNS}jwks = 'k'\njwks_url = 'https://x/k'", f"jwks {OF} stands beside jwks_url: {EITHER}"),
+        (f"{SIGNS}jwks_url = 'http://ehr.example.org/k'", f"jwks_url {OF} {REACHABLE}"),
+        (f"{SIGNS}jwks_url = 'https://me@ehr.example.org/k'", f"jwks_url {OF} {REACHABLE}"),
+        (f"{SIGNS}jku = ['file:///etc/passwd']", f"jku {OF} {REACHABLE}"),
+        (f"{EHR}fhir_servers = ['http://169.254.169.254']", f"fhir_servers {OF} {REACHABLE}"),
+        (f"{SIGNS}lifetime = 901", f"lifetime {OF} is not a whole number of seconds between 1 and 900"),
+        (f"{SIGNS}skew = 1.5", f"skew {OF} is not a whole number of seconds between 0 and 300"),
+        (f"{SIGNS}published_keys = 'no'", f"published_keys {OF} is neither true nor false"),
+        (
+            f"{SIGNS}[[ehr]]\nnamespace = 'b'\nissuer = 'i'\ntenants = ['t']",
+            "[[ehr]] tables in cds.toml share an issuer: each of them needs its tenants",
+        ),
+        (
+            f"{SIGNS}tenants = ['t']\n[[ehr]]\nnamespace = 'b'\nissuer = 'i'\ntenants = ['u', 't']",
+            "two [[ehr]] tables in cds.toml have the same issuer and tenant",
+        ),
+        ("cors_origins = ['*']", f"cors_origins in cds.toml {ORIGIN}"),
+        ("cors_origins = ['null']", f"cors_origins in cds.toml {ORIGIN}"),
+        ("cors_origins = ['https://a.example/']", f"cors_origins in cds.toml {ORIGIN}"),
+        ("cors_origins = ['http://a.example']", f"cors_origins in cds.toml {ORIGIN}"),
+        ("cors_origins = 'https://a.example'", "cors_origins in cds.toml is not a list of texts"),
+        ("ca_file = 'no-such-file'", "ca_file in cds.toml names no file"),
+        ("ops_token = 'in-the-open-for-all'", "unknown key 'ops_token' in cds.toml"),
+        ("ops_token_file = 'no-such-file'", "ops_token_file of the file in cds.toml names a file that cannot be read"),
+        ("staff = 1", "staff in cds.toml is not a table: write [staff]"),
+        ("[staff]\nissuer = 'https://x'", f"[staff] in cds.toml has no client_secret_file {NOR}"),
+        ("[staff]\nclient_secret = 'x'", "unknown key 'client_secret' of [staff] in cds.toml"),
         ("port = ", "cds.toml is not TOML (Invalid value (at end of document))"),
     ],
 )
@@ -126,3 +163,33 @@ def test_a_named_file_that_is_none_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "none.toml", tmp_path):
         with pytest.raises(Misconfigured, match=r"CDS_CONFIG names .* which is no file"):
             load({"CDS_CONFIG": str(path)})
+
+
+def test_secrets_come_from_the_environment_or_from_files_that_others_cannot_read(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text(" a-token-of-some-length\n")
+    secret.chmod(0o600)
+    config = tmp_path / "cds.toml"
+    config.write_text(f'ops_token_file = "{secret}"\n')
+    settings = load({"CDS_CONFIG": str(config)})
+    assert settings.ops_token == "a-token-of-some-length"  # noqa: S105
+    assert "a-token" not in repr(settings)
+    assert load({"CDS_CONFIG": str(config), "CDS_OPS_TOKEN": "x" * 16}).ops_token == "x" * 16
+    secret.chmod(0o604)
+    assert "everybody may read: chmod 600" in complaint(tmp_path, config.read_text())
+    assert "shorter than 16 characters" in complaint(tmp_path, CDS_OPS_TOKEN="short")  # noqa: S106
+    assert "CDS_OPS_TOKEN in the environment is empty" in complaint(tmp_path, CDS_OPS_TOKEN=" ")  # noqa: S106
+
+
+def test_an_ehr_as_it_is_registered(tmp_path: Path) -> None:
+    config = tmp_path / "cds.toml"
+    config.write_text(
+        f"{SIGNS}jwks_url = 'https://ehr.example.org/jwks'\nfhir_base = 'https://ehr.example.org/r4/'\n"
+        "fhir_servers = ['https://other.example.org/r4/']\n[[ehr]]\nnamespace = 'b'\n"
+    )
+    signs, silent = load({"CDS_CONFIG": str(config)}).ehrs
+    assert signs.signs
+    assert not silent.signs
+    assert (signs.algorithms, signs.lifetime, signs.skew) == (("ES384", "RS384"), 900, 60)
+    assert signs.allowed_fhir == {"https://ehr.example.org/r4", "https://other.example.org/r4"}
+    assert silent.allowed_fhir == frozenset()
