@@ -103,6 +103,7 @@ def genomic() -> dict[str, Any]:
 # ---- slow models -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("cds-hooks_2.0", "27")
 def test_a_slow_model_of_its_own_is_503_and_blocks_nobody(start: Any, hold: Any) -> None:
     client, parts = start(deadline_ms=1500)
     release = hold("predict-breast")

@@ -80,7 +80,7 @@ def stored(parts: Parts) -> bytes:
 # ---- what is read counts like what was sent --------------------------------------------------------------------------
 
 
-@pytest.mark.requirement("cds-hooks_2.0", "34", "61")
+@pytest.mark.requirement("cds-hooks_2.0", "34", "60", "61")
 def test_what_lacks_is_read_and_landed_before_it_is_scored(start: Any, ehr: Stub) -> None:
     client, parts = start()
     call, gone = lacking(ehr, "patient", "observations")

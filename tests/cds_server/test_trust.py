@@ -169,6 +169,7 @@ def test_what_is_no_token(broken: str) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS384"])
+@pytest.mark.requirement("cds-hooks_2.0", "200", "207")
 def test_each_algorithm_with_its_key_and_with_no_other(algorithm: str) -> None:
     key, other = signing_key(algorithm, "k"), signing_key("ES384" if algorithm != "ES384" else "RS384", "k")
     presented = take_apart(token(key, DOOR))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ def _text(argument: ast.expr, named: Mapping[str, object]) -> str:
     return value
 
 
-def tests_of() -> Mapping[Key, tuple[str, ...]]:
+def shown_by() -> Mapping[Key, tuple[str, ...]]:
     found: dict[Key, dict[str, None]] = {}
     for mark in marks():
         found.setdefault(mark.key, {})[mark.test] = None
@@ -112,7 +113,7 @@ def tests_of() -> Mapping[Key, tuple[str, ...]]:
 
 def lost() -> list[Key]:
     """Statements that the service has to keep, with neither a test nor a reason."""
-    shown, excused = tests_of(), reasons()
+    shown, excused = shown_by(), reasons()
     return [key for key, each in statements().items() if each.ours and key not in shown and key not in excused]
 
 
@@ -121,7 +122,7 @@ def lost() -> list[Key]:
 
 def page() -> str:
     """docs/conformance.md."""
-    shown, excused = tests_of(), reasons()
+    shown, excused = shown_by(), reasons()
     blocks = [_HEAD]
     for name, title in SETS.items():
         of_set = [each for each in statements().values() if each.key[0] == name]
@@ -171,4 +172,5 @@ def _plain(text: str) -> str:
     for mark, plain in (("`", ""), ("*", ""), ("[", ""), ("]", " "), ("|", "/"), ("<", "less than "), ("\\", "")):
         text = text.replace(mark, plain)
     words = " ".join(word for word in text.split() if not word.startswith("(http"))
+    words = re.sub(r" ([:,.;)])", r"\1", words)
     return words if len(words) <= LENGTH else f"{words[:LENGTH].rpartition(' ')[0]} …"

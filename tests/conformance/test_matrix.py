@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conformance import matrix
-from tests.conformance.matrix import PAGE, Mark, lost, marks, marks_of, page, reasons, statements, tests_of
+from tests.conformance.matrix import PAGE, Mark, lost, marks, marks_of, page, reasons, statements, shown_by
 
 
 def test_the_sets_are_whole() -> None:
@@ -27,7 +27,7 @@ def test_marks_and_reasons_name_statements_that_exist() -> None:
 
 def test_a_reason_stands_only_where_no_test_does() -> None:
     """Or one of the two is wrong."""
-    assert [key for key in reasons() if key in tests_of()] == []
+    assert [key for key in reasons() if key in shown_by()] == []
 
 
 def test_the_page_is_that_of_these_tests() -> None:
@@ -50,7 +50,7 @@ def test_marks_are_read_where_they_stand(tmp_path: Path) -> None:
 
 
 def test_a_lost_statement_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    (first, *_) = [key for key, each in statements().items() if each.ours and key in tests_of()]
+    (first, *_) = [key for key, each in statements().items() if each.ours and key in shown_by()]
     missing = lost()
     monkeypatch.setattr(matrix, "marks", lambda: tuple(mark for mark in marks() if mark.key != first))
     assert lost() == sorted([*missing, first], key=list(statements()).index)
