@@ -19,11 +19,15 @@ from cds_server.hooks.trust import Trust
 from cds_server.http import Outbound
 from cds_server.settings import load
 from cds_server.store.store import Store
+from cds_server.store.writer import Tx
 from cds_server.trust import keysets
 from cds_server.trust.keysets import FetchedKeys
 from cds_server.trust.published import PUBLISHED
+from cds_server.trust.replay import TokenUse, spend
 from cds_server.trust.tokens import Untrusted, check_claims, check_signature, read_keys, take_apart
-from models.errors import Misconfigured, Unauthenticated
+from models.errors import CdsError, Misconfigured, Unauthenticated
+from tests.cds_server.conftest import OpenStore
+from tests.cds_server.stores import stop_row
 from tests.peers.ehr_keys import ISSUER, KeyServer, public_set, signing_key, token
 
 DOOR = "https://cds.example.org/cds-services/some-service"
@@ -436,3 +440,39 @@ def test_a_key_file_that_is_rotated_is_read_again(store: Store, tmp_path: Path, 
     (tmp_path / "north.json").write_text("{}")
     with pytest.raises(Misconfigured, match=r"jwks of the \[\[ehr\]\] north"):
         Trust(load({"CDS_CONFIG": str(config)}), store)
+
+
+# ---- a token is good once --------------------------------------------------------------------------------------------
+
+
+def test_a_token_is_spent_once_whoever_writes(open_store: OpenStore) -> None:
+    first, second = open_store(), open_store()
+    use = TokenUse(b"d" * 16, until=int(time.time()) + 60, call=b"\x01first..")
+    again = TokenUse(use.digest, until=use.until + 300, call=b"\x01second.")
+
+    def act(tx: Tx, spent: TokenUse) -> int:
+        spend(tx, spent)
+        return stop_row(tx)
+
+    def fails(tx: Tx) -> None:
+        spend(tx, use)
+        raise CdsError("the disk is full, say")
+
+    with pytest.raises(CdsError):
+        first.writer.submit(fails).result()
+    assert first.writer.submit(lambda tx: act(tx, use)).result() == 1  # what was rolled back spent nothing
+    assert second.writer.submit(lambda tx: act(tx, use)).result() == 2  # a second act of the same request
+    for store in (first, second):
+        with pytest.raises(Unauthenticated) as refused:
+            store.writer.submit(lambda tx: act(tx, again)).result()
+        assert refused.value.cause == "the token was used before"
+    assert len(list(first.reads.entries())) == 2  # the refused acts left nothing
+
+
+def test_what_has_expired_is_swept(store: Store) -> None:
+    now = int(time.time())
+    for number in range(5):
+        old = TokenUse(bytes([number]) * 16, until=now - 1, call=b"\x01" * 8)
+        store.writer.submit(lambda tx, old=old: spend(tx, old)).result()
+    store.writer.submit(lambda tx: spend(tx, TokenUse(b"x" * 16, until=now + 60, call=bytes(8)))).result()
+    assert [bytes(row[0]) for row in store.reads.query("SELECT digest FROM token_seen")] == [b"x" * 16]
