@@ -198,10 +198,9 @@ def hook(name: str, **members: Any) -> dict[str, Any]:
 
 
 def of_inference(answer: httpx.Response) -> dict[str, Any]:
-    """`{service, id, seq, leaf}` of the one inference that an answer names."""
+    """`{service, id, seq, leaf}` of the inference that an answer's cards belong to: the first that it names."""
     assert answer.status_code == 200, answer.text
-    (item,) = answer.json()["extension"][INFERENCES]["items"]
-    return dict(item)
+    return dict(answer.json()["extension"][INFERENCES]["items"][0])
 
 
 def override(card: Mapping[str, Any], comment: str | None = None, at: str | None = None) -> dict[str, Any]:
