@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
+from cds_server.hooks.published import HOOKS
 from cds_server.hooks.routes import INFERENCES
 from cds_server.replay import reports
 from cds_server.replay.compare import difference
 from cds_server.replay.play import Played, Player, Verdict
 from cds_server.replay.tapes import Answer, Exchange, HarFile, tapes
+from cds_server.services import all_services
 from models.errors import Malformed, Misconfigured, PeerFailed
 from tests.peers import ROOT
 from tests.peers.server import PATIENT_VIEW, Server, hook, override
@@ -229,6 +231,32 @@ def test_record_then_replay_then_a_difference(server: Server, tmp_path: Path) ->
     assert (suite.get("tests"), suite.get("failures")) == ("4", "1")
     (failure,) = suite.iter("failure")
     assert "Guessed 10-year" in (failure.text or "")
+
+
+FOLDER = ROOT / "fixtures" / "hooks"
+
+
+def test_the_fixtures_cover_every_hook_and_every_service() -> None:
+    requests = {
+        path.stem: json.loads(path.read_bytes()) for path in FOLDER.rglob("*.json") if path.parent.name != "answers"
+    }
+    hooks = {body["hook"] for body in requests.values()}
+    assert set(HOOKS) - hooks == {"fancy-structure"}, "published by nobody: the suite's own name"
+    assert any("." in hook for hook in hooks), "a local hook"
+    answered = {path.stem for path in FOLDER.rglob("answers/*.json")}
+    for spec in all_services(conformance=True):
+        if spec.hook != "fancy-structure":
+            names = {f"{name}.{spec.id}" for name, body in requests.items() if body["hook"] == spec.hook}
+            assert names, (spec.id, spec.hook)
+            assert names <= answered, "record them: cds replay fixtures/hooks --record"
+    shapes = [set(body["context"]) for body in requests.values() if body["hook"] == "order-dispatch"]
+    assert {"order", "dispatchedOrders"} <= set().union(*shapes), "both shapes of order-dispatch"
+
+
+def test_the_fixtures_are_answered_as_they_were_recorded(server: Server) -> None:
+    """Where an answer changed on purpose: `cds replay fixtures/hooks --record`, and read the difference."""
+    played = server.ask("replay", FOLDER, "--to", server.url)
+    assert {(each["verdict"], each["status"]) for each in played} == {("same", 200)}
 
 
 def test_recorded_feedback_names_the_card_of_today(server: Server, tmp_path: Path) -> None:
