@@ -61,7 +61,8 @@ class FhirServer:
         """
         pages: list[tuple[bytes, Mapping[str, Any]]] = []
         seen: set[str] = set()
-        at: str | None = self.base + "/" + url if "://" not in url else url
+        absolute = url.startswith(("https://", "http://"))  # a search may hold a whole URL: code=http://loinc.org|1-2
+        at: str | None = url if absolute else f"{self.base}/{url}"
         while at is not None:
             if at in seen or len(pages) >= MAX_PAGES:
                 return Reading(tuple(pages), False, "it has more pages than are followed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,13 +12,15 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
-from adapters.fhir_read import MAX_PAGES, below, same
+from adapters.fhir_read import MAX_PAGES, FhirServer, below, same
 from cds_server.app import Parts, build, create_app
 from cds_server.audit import audit
 from cds_server.backlog import digest_backlog
 from cds_server.ehrs import Ehr
+from cds_server.http import Outbound
 from cds_server.reproduce import load
 from cds_server.settings import Settings
+from models.errors import NotAllowed, PeerFailed
 from tests.cds_server.fhir_stub import Stub, after, drip, redirect, send, stub
 from tests.cds_server.stores import flags
 from tests.cds_server.test_decisions import SERVICE, hook, own_refs, sizes
@@ -131,6 +134,22 @@ def test_pages_are_followed_on_the_same_server_only(start: Any, ehr: Stub) -> No
         assert card["summary"].startswith("Estimated 10-year survival: 87 %")
         assert "its next page is on another server: not followed" in card["detail"].replace("&#58;", ":")
         assert other.asked == []
+
+
+def test_a_search_by_a_code_with_its_system_is_no_absolute_url(ehr: Stub) -> None:
+    ehr.answers = {"Observation?": {"resourceType": "Bundle"}}
+
+    async def run() -> None:
+        door = Outbound([ehr.base])
+        server = FhirServer(door, ehr.base, TOKEN, 1000, lambda body, _: body)
+        assert (await server.read("Observation?patient=p1&code=http://loinc.org|1-2")).whole
+        with pytest.raises(PeerFailed):
+            await server.read("https://elsewhere.example/Observation?patient=p1")
+        await door.aclose()
+
+    asyncio.run(run())
+    ((asked, _),) = ehr.asked
+    assert asked.startswith("Observation?patient=p1&code=http")
 
 
 def test_pages_without_end_end(start: Any, ehr: Stub) -> None:
@@ -365,10 +384,6 @@ def test_one_base_written_in_two_ways() -> None:
 
 def test_the_door_itself_refuses(ehr: Stub) -> None:
     """Whatever the callers forget: nothing leaves for a URL that no configured one covers."""
-    import asyncio
-
-    from cds_server.http import Outbound
-    from models.errors import NotAllowed
 
     async def run() -> None:
         door = Outbound([BASE])
