@@ -160,7 +160,11 @@ def _table(rows: list[Statement], shown: Mapping[Key, tuple[str, ...]], excused:
 
 def _by(key: Key, shown: Mapping[Key, tuple[str, ...]], excused: Mapping[Key, str]) -> str:
     if key in shown:
-        return "<br>".join(f"`{test.removeprefix('tests/')}`" for test in shown[key])
+        files: dict[str, list[str]] = {}
+        for test in shown[key]:
+            file, _, name = test.partition("::")
+            files.setdefault(file, []).append(name)
+        return "<br>".join(f"`{file}`: {', '.join(names)}" for file, names in files.items())
     return f"cannot be shown: {excused[key]}" if key in excused else "**nothing**"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conformance import matrix
-from tests.conformance.matrix import PAGE, Mark, lost, marks, marks_of, page, reasons, statements, shown_by
+from tests.conformance.matrix import PAGE, Mark, lost, marks, marks_of, page, reasons, shown_by, statements
 
 
 def test_the_sets_are_whole() -> None:
