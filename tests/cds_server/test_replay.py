@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import xml.etree.ElementTree as Xml
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks import _tokens
 from cds_server.hooks.published import HOOKS
 from cds_server.hooks.routes import INFERENCES
 from cds_server.replay import reports
@@ -285,6 +286,19 @@ def test_recorded_feedback_names_the_card_of_today(server: Server, tmp_path: Pat
     assert kept["status"] == 200
     assert json.loads(kept["content"]["text"])["cards"][0]["uuid"] == item["card"], "feedback goes on naming it"
     assert [each["verdict"] for each in server.ask("replay", recording, "--to", server.url)] == ["same", "same"]
+
+
+def test_a_server_that_wants_signatures_gets_one_a_request(servers: Callable[..., Server], tmp_path: Path) -> None:
+    keys = _tokens.make_keys(tmp_path)
+    config = tmp_path / "cds.toml"
+    config.write_text(f'[[ehr]]\nnamespace = "a"\nissuer = "{_tokens.ISSUER}"\njwks = "{keys}"\n')
+    server = servers(environment={"CDS_TRUST": "jwt", "CDS_CONFIG": str(config)})
+    played = ("replay", FOLDER / "nils-d.patient-view.json", "--to", server.url)
+    unsigned = server.cds(*played, code=3)
+    assert "discovery was answered 401" in unsigned.stderr
+    signed = (*played, "--key", tmp_path / "ES384.pem", "--issuer", _tokens.ISSUER, "--kid", "ES384")
+    assert [(each["verdict"], each["status"]) for each in server.ask(*signed)] == [("same", 200)] * 2
+    server.cds(*signed[:-4], code=2)
 
 
 def test_nothing_to_play_and_nobody_there(server: Server, tmp_path: Path) -> None:
