@@ -9,7 +9,8 @@ import pytest
 from adapters.readers.fhir import ENTRY
 from cds_server.app import build
 from cds_server.backlog import digest_backlog
-from cds_server.decisions import now, snapshot
+from cds_server.decisions import now
+from cds_server.panel import snapshot
 from cds_server.settings import Settings, load
 from cds_server.store.store import Store
 from tests.cds_server.stores import (
