@@ -31,7 +31,7 @@ import adapters.readers
 import adapters.sources
 import cds_server.services
 import models.modalities
-from cds_server import __main__, hygiene, ops, settings
+from cds_server import __main__, ehrs, hygiene, ops, settings
 from cds_server.app import build, create_app
 from cds_server.store import tables
 from models import nouns
@@ -256,9 +256,10 @@ def test_each_verb_and_option_of_a_command_stands_there() -> None:
 
 def test_every_configuration_key_stands_there() -> None:
     named = {key for row in rows(section("Configuration")) for key in re.findall(r"`([^`]+)`", row[0])}
-    top = settings._TOP - {"ehr", "source", "identity", "hygiene"}
+    top = settings._TOP - {"ehr", "source", "identity", "hygiene", "staff"}
     source = {"name", "kind", "namespace"}
-    wanted = {*top, "[identity] joining_systems", *(f"[[ehr]] {key}" for key in settings._EHR)}
+    wanted = {*top, "[identity] joining_systems", *(f"[[ehr]] {key}" for key in ehrs._KEYS)}
+    wanted |= {f"[staff] {key}" for key in settings._STAFF}
     wanted |= {f"[hygiene.NAME] {key}" for key in hygiene.KEYS}
     assert named == wanted | {f"[[source]] {key}" for key in source}
 
@@ -277,7 +278,8 @@ def test_an_environment_variable_that_is_named_is_read(tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     other = {"trust": "open", "log_level": "debug", "port": "81", "deadline_ms": "82", "max_body": "8300"}
     other |= {"host": "::1", "data_dir": "elsewhere", "public_url": "http://localhost:84"}
-    other |= {"database_url": "postgresql+psycopg://localhost/cds"}
+    other |= {"database_url": "postgresql+psycopg://localhost/cds", "conformance": "true"}
+    other |= {"cors_origins": "https://ehr.example.org", "ca_file": str(ROOT / "LICENSE")}
     plain = settings.load({})
     named = [(row[0].strip("`"), row[1].strip("`")) for row in rows(section("Configuration")) if row[1]]
     assert {key for key, _ in named} == set(other)

@@ -69,7 +69,7 @@ def complaint(tmp_path: Path, text: str = "", **environ: str) -> str:
         (f"{SIGNS}jwks = 'k'\njwks_url = 'https://x/k'", f"jwks {OF} stands beside jwks_url: {EITHER}"),
         (f"{SIGNS}jwks_url = 'http://ehr.example.org/k'", f"jwks_url {OF} {REACHABLE}"),
         (f"{SIGNS}jwks_url = 'https://me@ehr.example.org/k'", f"jwks_url {OF} {REACHABLE}"),
-        (f"{SIGNS}jku = ['file:///keys']", f"jku {OF} {REACHABLE}"),
+        (f"{SIGNS}jku = ['ftp://keys']", f"jku {OF} {REACHABLE}"),
         (f"{EHR}fhir_servers = ['http://169.254.169.254']", f"fhir_servers {OF} {REACHABLE}"),
         (f"{SIGNS}lifetime = 901", f"lifetime {OF} is not a whole number of seconds between 1 and 900"),
         (f"{SIGNS}skew = 1.5", f"skew {OF} is not a whole number of seconds between 0 and 300"),
