@@ -19,8 +19,11 @@ from cds_server.logs import REQUEST_ID, log
 HEADER = b"x-request-id"
 DOORS = "/cds-services"
 PREFLIGHT_SECONDS = 600
-_GIVEN = re.compile(rb"[A-Za-z0-9._:-]{8,64}")
-"""What we repeat of a client's id: nothing that could be a sentence or break a line; else it gets one of ours."""
+_GIVEN = re.compile(
+    rb"[0-9A-Fa-f]{32}|[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}|[0-7][0-9A-HJKMNP-TV-Z]{25}"
+)
+"""What we repeat of a client's id: 32 hex digits, a UUID, a ULID. Anything else could be a name or a record number, and
+gets one of ours."""
 
 
 class Requests:

@@ -15,7 +15,7 @@ from tests.peers.server import PATIENT_VIEW, Server, hook
 DOOR = f"/cds-services/{PATIENT_VIEW}"
 CALL = """async ([url, method, body]) => {
     const type = {"Content-Type": "application/json"}
-    const headers = {"Authorization": "Bearer x.y.z", ...type, "X-Request-ID": "from-a-page-1"}
+    const headers = {"Authorization": "Bearer x.y.z", ...type, "X-Request-ID": "0190f3c25b1e7c3a9d428f60c1d2e3f4"}
     try {
         const answer = await fetch(url, {method, headers, body})
         await answer.text()
@@ -62,10 +62,10 @@ def test_pages_of_listed_origins_call_and_no_others(
         return told
 
     page.goto(listed)
-    assert call("/cds-services", "GET") == [200, "from-a-page-1"]
-    assert call(DOOR, "POST", body) == [200, "from-a-page-1"]
-    assert call(DOOR, "POST", "{}") == [400, "from-a-page-1"]  # an error can be read, too
-    assert call("/cds-services/none", "POST", "{}") == [404, "from-a-page-1"]
+    assert call("/cds-services", "GET") == [200, "0190f3c25b1e7c3a9d428f60c1d2e3f4"]
+    assert call(DOOR, "POST", body) == [200, "0190f3c25b1e7c3a9d428f60c1d2e3f4"]
+    assert call(DOOR, "POST", "{}") == [400, "0190f3c25b1e7c3a9d428f60c1d2e3f4"]  # an error can be read, too
+    assert call("/cds-services/none", "POST", "{}") == [404, "0190f3c25b1e7c3a9d428f60c1d2e3f4"]
     assert call("/metrics", "GET") == ["blocked", None]
     page.goto(other)
     assert call("/cds-services", "GET") == ["blocked", None]

@@ -155,12 +155,14 @@ def test_an_ehr_names_only_its_own_fhir_servers(signed: Callable[..., Server], k
 
 def test_a_request_has_an_id_in_and_out_and_in_the_log(signed: Callable[..., Server], key: Key) -> None:
     server = signed()
-    given = server.http.get("/cds-services", headers={"X-Request-ID": "0190f3c2-from-the-ehr"})
-    assert given.headers["x-request-id"] == "0190f3c2-from-the-ehr"
-    own = server.http.get("/healthz", headers={"X-Request-ID": "Jane Doe, born 1965"})
-    assert len(own.headers["x-request-id"]) == 32
-    told = [line for line in server.told().splitlines() if "0190f3c2-from-the-ehr" in line]
+    given = server.http.get("/cds-services", headers={"X-Request-ID": "0190f3c2-5b1e-7c3a-9d42-8f60c1d2e3f4"})
+    assert given.headers["x-request-id"] == "0190f3c2-5b1e-7c3a-9d42-8f60c1d2e3f4"
+    for claimed in ("Jane Doe, born 1965", "Jane.Doe", "MRN-12345678", "1234567890"):
+        own = server.http.get("/healthz", headers={"X-Request-ID": claimed})
+        assert len(own.headers["x-request-id"]) == 32
+    told = [line for line in server.told().splitlines() if "0190f3c2-5b1e-7c3a-9d42-8f60c1d2e3f4" in line]
     assert any('"event": "caller not believed"' in line for line in told)
     assert any('"event": "request answered"' in line and '"status": 401' in line for line in told)
     assert own.headers["x-request-id"] in server.told()
     assert "Jane" not in server.told()
+    assert "12345678" not in server.told()
