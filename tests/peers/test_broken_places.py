@@ -53,7 +53,7 @@ def test_a_model_changed_while_the_server_was_down(server: Server) -> None:
         time.sleep(0.05)
     assert ready == 503
     checks = server.http.get("/readyz").json()["checks"]
-    assert "head.onnx" in checks[f"model of {PATIENT_VIEW}"]
+    assert "head.onnx" in checks[f"model predict-breast of {PATIENT_VIEW}"]
     assert checks["store"] == "ok"
     answer = server.call(planted())
     assert "head.onnx" in outcome_of(answer, 500)

@@ -25,6 +25,9 @@ from tests.peers.server import CDS, START_SECONDS, Server, finish, free_port
 PICTURE = ROOT / "docs" / "pictures" / "sandbox-card.png"
 MOST_BYTES = 200_000
 
+CHART_OPENED = ("infer", "infer", "infer")
+"""Opening a chart asks two services: the prognosis, which speaks by two models, and NEWS2, which has one."""
+
 
 class Sandbox:
     """`cds sandbox` on a server of its own that knows the fixture patients."""
@@ -103,6 +106,11 @@ def override(page: Page, comment: str) -> None:
     card.get_by_role("button", name="Override").click()
 
 
+def told_on_record(page: Page, *acts: str) -> None:
+    """These entries, in this order, and no other."""
+    expect(page.locator(".record summary")).to_have_text([re.compile(rf"#\d+ {act} ") for act in acts])
+
+
 def test_a_card_is_overridden_and_stands_on_the_record(page: Page, console: list[str], sandbox: Sandbox) -> None:
     open_chart(page, sandbox)
     card = page.locator("article.card")
@@ -113,7 +121,7 @@ def test_a_card_is_overridden_and_stands_on_the_record(page: Page, console: list
     expect(page.get_by_role("status")).to_contain_text("Overridden")
     expect(page.get_by_role("status")).to_contain_text("Ki-67 is on its way")
     entries = page.locator(".record li")
-    expect(entries).to_have_count(3)  # two services were asked
+    told_on_record(page, *CHART_OPENED, "act")
     entries.last.locator("summary").click()
     expect(entries.last.locator("pre")).to_contain_text('"kind": "act"')
     assert sandbox.server.verify()["ok"]
@@ -128,19 +136,32 @@ def test_an_estimate_is_taken_into_account(page: Page, console: list[str], sandb
     open_chart(page, sandbox)
     page.get_by_role("button", name="Take this estimate into account").click()
     expect(page.get_by_role("status")).to_contain_text("Accepted")
-    expect(page.locator(".record li")).to_have_count(3)
+    told_on_record(page, *CHART_OPENED, "act")
 
 
 def test_every_fixture_patient_has_an_answer(page: Page, console: list[str], sandbox: Sandbox) -> None:
+    """Each hook of each patient is answered on record, by a card or in so many words; each patient has some card."""
     page.goto(sandbox.url)
     names = page.get_by_role("navigation").get_by_role("link").locator("strong").all_inner_texts()
     assert len(names) >= 10
+    hooks = page.get_by_role("button", name=re.compile("|".join(TITLES.values())))
     for name in names:
         page.goto(sandbox.url)
         page.get_by_role("navigation").get_by_role("link", name=name).click()
-        page.get_by_role("button", name=re.compile("|".join(TITLES.values()))).first.click()
-        expect(page.locator("article.card h3").first).to_be_visible()
-        expect(page.get_by_role("alert")).to_have_count(0)
+        expect(page.get_by_role("heading", level=1)).to_have_text(name)
+        cards = 0
+        for title in hooks.all_inner_texts():
+            page.get_by_role("button", name=title).click()
+            page.wait_for_url("**/visits/*")
+            asked = page.locator("details.wire").count()
+            assert asked > 0
+            expect(page.get_by_role("alert")).to_have_count(0)
+            shown = page.locator("article.card h3").count()
+            assert shown + page.get_by_text("has no guidance for this patient").count() == asked
+            assert page.locator(".record li").count() >= asked
+            cards += shown
+            page.go_back()
+        assert cards > 0, name
 
 
 def test_it_works_without_javascript(plain_page: Page, sandbox: Sandbox) -> None:
