@@ -23,8 +23,15 @@ from tests.adapters.test_files import NOW, Staging
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 PATIENTS = sorted((FIXTURES / "patients").iterdir())
-HOOKS = sorted((FIXTURES / "hooks").iterdir())
+HOOKS = sorted((FIXTURES / "hooks").glob("*.json"))
+"""Requests that a clinical service answers."""
+OTHER = sorted((FIXTURES / "hooks/other").glob("*.json"))
+"""Requests of the other hooks, which the conformance service answers."""
+REQUESTS = [*HOOKS, *OTHER]
+ANSWERS = sorted((FIXTURES / "hooks").rglob("answers/*.json"))
 KEYS = {"patient", "conditions", "observations", "procedures", "medications"}
+WITHOUT_USER = {"medication-refill", "order-dispatch"}
+"""Hooks whose context need not name a user."""
 ABOUT_NOBODY = {"Practitioner", "Organization"}
 
 
@@ -62,10 +69,26 @@ def patient_id(path: Path) -> str:
     return path.name.split(".")[0]
 
 
-def test_there_are_ten_patients_and_fifteen_requests() -> None:
+def hook_of(path: Path) -> str:
+    """The hook that a request's file is named after: PATIENT.HOOK[.hook-1-0].json, where a hook may have dots."""
+    return path.name.removesuffix(".json").removesuffix(".hook-1-0").partition(".")[2]
+
+
+def test_there_are_ten_patients_and_twenty_four_requests() -> None:
     assert len({patient_id(path) for path in PATIENTS}) == 10
-    assert len(HOOKS) == 15
+    assert (len(HOOKS), len(OTHER)) == (15, 9)
     assert {patient_id(path) for path in HOOKS} == {patient_id(path) for path in PATIENTS}
+    assert {patient_id(path) for path in OTHER} <= {patient_id(path) for path in PATIENTS}
+
+
+def test_all_that_lies_among_the_requests_is_a_request_or_a_recorded_answer() -> None:
+    found = {path for path in (FIXTURES / "hooks").rglob("*") if path.is_file()}
+    assert found == {*REQUESTS, *ANSWERS}
+
+
+def test_each_request_has_a_recorded_answer_and_each_answer_its_request() -> None:
+    answered = {path.parent.parent / f"{path.name.removesuffix('.json').rpartition('.')[0]}.json" for path in ANSWERS}
+    assert answered == set(REQUESTS)
 
 
 @pytest.mark.parametrize("path", PATIENTS, ids=lambda path: path.name)
@@ -102,15 +125,16 @@ def test_no_two_patients_share_an_identifier() -> None:
     assert len(named) == len(set(named)) == 10
 
 
-@pytest.mark.parametrize("path", HOOKS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", REQUESTS, ids=lambda path: path.name)
 def test_a_hook_request_keeps_the_contract(path: Path) -> None:
     body = request_of(path)
-    assert path.name.split(".")[1] == body["hook"]
+    assert hook_of(path) == body["hook"]
     assert UUID(body["hookInstance"]).version == 4
     assert body["context"]["patientId"] == patient_id(path)
-    assert re.fullmatch(r"Practitioner/[A-Za-z0-9\-.]+", body["context"]["userId"])
+    if "userId" in body["context"] or body["hook"] not in WITHOUT_USER:
+        assert re.fullmatch(r"Practitioner/[A-Za-z0-9\-.]+", body["context"]["userId"])
     assert "fhirAuthorization" not in body
-    assert set(body["prefetch"]) == KEYS
+    assert set(body["prefetch"]) == (KEYS if path in HOOKS else {"patient"})
     if "draftOrders" in body["context"]:
         for entry in body["context"]["draftOrders"]["entry"]:
             assert entry["resource"]["status"] == "draft"
@@ -118,12 +142,12 @@ def test_a_hook_request_keeps_the_contract(path: Path) -> None:
             assert subject_of(entry["resource"]) == Subject(local_id=patient_id(path))
 
 
-@pytest.mark.parametrize("path", HOOKS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", REQUESTS, ids=lambda path: path.name)
 def test_a_prefetch_is_its_patients_record(path: Path) -> None:
     found = cds_hooks.read_request(request_of(path))
     landed = next(other for other in PATIENTS if patient_id(other) == patient_id(path))
     record = {(s.resource_type, s.local_id): s.body for s in statements(landed)}
-    asked = {"Patient", "Condition", "Observation", "Procedure", "MedicationRequest"}
+    asked = {"Patient"} if path in OTHER else {"Patient", "Condition", "Observation", "Procedure", "MedicationRequest"}
     assert {(s.resource_type, s.local_id) for s in found} == {key for key in record if key[0] in asked}
     for statement in found:
         assert statement.body == record[statement.resource_type, statement.local_id]
@@ -131,7 +155,7 @@ def test_a_prefetch_is_its_patients_record(path: Path) -> None:
 
 
 def test_hook_instances_are_unique() -> None:
-    assert len({request_of(path)["hookInstance"] for path in HOOKS}) == len(HOOKS)
+    assert len({request_of(path)["hookInstance"] for path in REQUESTS}) == len(REQUESTS)
 
 
 def test_jenny_has_her_traps() -> None:
@@ -181,4 +205,8 @@ def test_the_readme_lists_every_file() -> None:
         assert f"`patients/{path.name}`" in text
     for path in HOOKS:
         assert f"`hooks/{path.name}`" in text or (path.name.endswith("patient-view.json") and "<patient>" in text)
+    for path in OTHER:
+        assert f"`hooks/other/{path.name}`" in text
+    for folder in {path.parent for path in ANSWERS}:
+        assert f"`{folder.relative_to(FIXTURES)}/`" in text
     assert json.loads((FIXTURES / "patients/jenny-m.bundle.json").read_text("utf-8"))["type"] == "transaction"
