@@ -56,8 +56,12 @@ class IdentityProvider:
         if authorization != "Basic " + base64.b64encode(who.encode()).decode():
             return None
         said = {
-            "iss": self.issuer, "sub": "dr-osei", "groups": ["cds-operators"], "nonce": asked["nonce"],
-            "exp": int(time.time()) + 60, "jti": None,
+            "iss": self.issuer,
+            "sub": "dr-osei",
+            "groups": ["cds-operators"],
+            "nonce": asked["nonce"],
+            "exp": int(time.time()) + 60,
+            "jti": None,
             **self.claims,
         }
         return {

@@ -59,8 +59,9 @@ class Load:
             self.told.strange.append(answer.text)
             return
         body = answer.json()
-        (item,) = body["extension"][INFERENCES]["items"]
-        self.told.inferences.append({**item, "cards": [card["uuid"] for card in body["cards"]]})
+        own, *beside = body["extension"][INFERENCES]["items"]
+        self.told.inferences.append({**own, "cards": [card["uuid"] for card in body["cards"]]})
+        self.told.inferences += [{**item, "cards": []} for item in beside]
         if chance.random() < 0.5:
             feedback = {"feedback": [override(body["cards"][0], f"comment {chance.random()}")]}
             taken = client.post(f"/cds-services/{PATIENT_VIEW}/feedback", json=feedback)

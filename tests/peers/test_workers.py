@@ -47,6 +47,7 @@ def test_workers_landing_and_digesting_share_one_log(servers: Make, peer_data: P
     check_acknowledged(server, told)
     check_record(server, told)
     server.stop()
+    server.cds("digest")  # what the last calls brought, and the background did not get to
     with closing(sqlite3.connect(server.data_dir / "cds.db")) as database:
         count, last = database.execute("SELECT COUNT(*), MAX(seq) FROM ledger_entry").fetchone()
         doubles = database.execute("SELECT COUNT(*) - COUNT(DISTINCT landing_id || ':' || part_from) FROM digestion")
