@@ -28,9 +28,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from uuid import uuid4
 
-    from cds_server.panel import Panel
     from cds_server.hooks.cards import render
     from cds_server.hooks.service import CardGuide
+    from cds_server.panel import Panel
     from models.errors import NotFound
 
     settings = settings_of(args)

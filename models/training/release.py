@@ -1,8 +1,8 @@
 """Writes the directory of one model version: graphs, manifest, model card, bill of materials. Same sources, same bytes.
 
 A release states, beside what `models.shelf` asks of every manifest: `intended_use`, `evidence`, `source`, `training`
-(from `training` below), and, empty where it has none, `metrics`, `operating_points`, `attributions` (what the licences of
-its data ask to be said) and `card` (answers to the questions of `models.training.attributes`, by key).
+(from `training` below), and, empty where it has none, `metrics`, `operating_points`, `attributions` (what the licences
+of its data ask to be said) and, where it has it, `card` (answers to the questions of `models.training.attributes`).
 """
 
 from __future__ import annotations

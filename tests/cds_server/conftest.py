@@ -62,9 +62,7 @@ def settings(data_dir: Path, url: str) -> Settings:
     """Settings of that instance: the sandbox's callers are let in, one system joins."""
     config = data_dir / "cds.toml"
     config.write_text('actors = ["auditor"]\n[identity]\njoining_systems = ["http://hl7.org/fhir/sid/us-ssn"]\n')
-    return load(
-        {"CDS_CONFIG": str(config)}, data_dir=data_dir, database_url=url, trust="open", deadline_ms=UNHURRIED
-    )
+    return load({"CDS_CONFIG": str(config)}, data_dir=data_dir, database_url=url, trust="open", deadline_ms=UNHURRIED)
 
 
 @pytest.fixture

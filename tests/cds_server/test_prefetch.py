@@ -117,11 +117,13 @@ def test_what_is_absent_is_read_once_and_what_failed_is_not() -> None:
 
 def test_reads_go_out_together_and_end_at_the_deadline() -> None:
     together: list[str] = []
+    both = asyncio.Event()
 
     async def fhir_read(url: str) -> Reading:
         together.append(url)
-        while len(together) < 2:
-            await asyncio.sleep(0)
+        if len(together) == 2:
+            both.set()
+        await both.wait()
         if url.startswith("Patient/"):
             return Reading((page(PATIENT),), True)
         await asyncio.sleep(60)
