@@ -21,11 +21,9 @@ from typing import Any
 from adapters.readers import facts
 from benchmarks import _bench
 from benchmarks._bodies import Bodies, survival
-from benchmarks._inside import call
-from cds_server import decisions, logs, reception, wire
-from cds_server.app import build, create_app
+from benchmarks._inside import application, call
+from cds_server import decisions, logs, origins, panel, reception, wire
 from cds_server.hooks import routes
-from cds_server.settings import load
 from cds_server.store import vault, writer
 from models.scoring import Scorer
 
@@ -33,11 +31,15 @@ STAGES: dict[str, tuple[tuple[Any, str], ...]] = {
     "strict parse": ((wire, "loads"),),
     "envelope": ((routes, "parse"),),
     "read statements": ((decisions.Decisions, "_read"),),
-    "land: keep the bytes": ((reception.Reception, "_record"), (reception.Reception, "_add_landing")),
+    "land: keep the bytes": (
+        (reception.Reception, "_pack"),
+        (reception.Reception, "_record"),
+        (reception.Reception, "_add_landing"),
+    ),
     "facts": ((facts, "project"),),
-    "what is known": ((reception, "_beside"), (reception.Reception, "_seen"), (decisions, "snapshot")),
+    "what is known": ((reception, "_beside"), (reception.Reception, "_seen"), (panel, "snapshot")),
     "judge: encode, ONNX, fuse": ((Scorer, "judge"),),
-    "cards": ((decisions, "render"),),  # and the service's own function, below
+    "cards": ((origins.Origins, "of"), (decisions, "render")),  # and the service's own function, below
     "infer: rows": ((decisions.Decisions, "_add_inference"), (decisions.Decisions, "_add_call")),
     "seal (AES-GCM, keyed digests)": ((vault.Vault, "seal"), (vault.Vault, "index")),
     "queries": ((writer.Tx, "read"),),
@@ -128,11 +130,10 @@ async def _profile(instance: Path, count: int) -> Watch:
     for name, places in STAGES.items():
         for owner, attribute in places:
             setattr(owner, attribute, watch.wrapped(name, getattr(owner, attribute)))
-    parts = build(load({"CDS_DATA_DIR": str(instance), "CDS_TRUST": "open"}))
-    for spec in parts.registry.specs:
-        object.__setattr__(spec, "cards", watch.wrapped("cards", spec.cards))
-    app, bodies = create_app(parts), Bodies(time.time_ns())
-    try:
+    bodies = Bodies(time.time_ns())
+    async with application(instance) as (app, parts):
+        for spec in parts.registry.specs:
+            object.__setattr__(spec, "cards", watch.wrapped("cards", spec.cards))
         for _ in range(min(50, count)):  # caches fill, SQLite's statements are prepared
             assert survival(await call(app, bodies.one())), "the answer is no score"
         for spent in watch.spent.values():
@@ -142,8 +143,8 @@ async def _profile(instance: Path, count: int) -> Watch:
             watch.enter(REST)
             await call(app, body)
             watch.leave()
-    finally:
-        parts.close()
+    idle = [name for name, spent in watch.spent.items() if not spent.calls]
+    assert not idle, f"no call comes through {', '.join(idle)}: the stage is called otherwise now"
     return watch
 
 

@@ -10,15 +10,14 @@ import argparse
 import asyncio
 import sys
 import time
-from typing import Any
+from pathlib import Path
 
 from benchmarks import _bench
 from benchmarks._bodies import Bodies, survival
-from benchmarks._inside import call
+from benchmarks._inside import application, call, settings
 from cds_server import logs
-from cds_server.app import build, create_app
+from cds_server.app import build
 from cds_server.reproduce import all_refs, load, reproduce
-from cds_server.settings import load as settings_of
 
 TOGETHER = 16
 
@@ -29,9 +28,8 @@ def main() -> int:
     args = parser.parse_args()
     logs.configure("warning")
     with _bench.scratch() as scratch, _bench.Waiting("inferences"):
-        settings = settings_of({"CDS_DATA_DIR": str(scratch / "var"), "CDS_TRUST": "open"})
-        made = asyncio.run(_make(settings, args.count))
-        again, equal, others = _again(settings)
+        made = asyncio.run(_make(scratch / "var", args.count))
+        again, equal, others = _again(scratch / "var")
     print(f"made in {made:.1f} s ({args.count / made:.0f}/s), reproduced in {again:.1f} s   {_bench.machine()}")
     for why in sorted(set(others)):
         print(f"not equal: {why} ({others.count(why)} times)")
@@ -56,27 +54,23 @@ def main() -> int:
     return 0 if same else 1
 
 
-async def _make(settings: Any, count: int) -> float:
+async def _make(data_dir: Path, count: int) -> float:
     """Seconds."""
-    parts = build(settings)
-    app, bodies = create_app(parts), Bodies(time.time_ns())
-    waiting = iter(range(count))
-    began = time.perf_counter()
+    bodies, waiting = Bodies(time.time_ns()), iter(range(count))
+    async with application(data_dir) as (app, _):
 
-    async def one_after_another() -> None:
-        for _ in waiting:
-            assert survival(await call(app, bodies.one())), "the answer is no score"
+        async def one_after_another() -> None:
+            for _ in waiting:
+                assert survival(await call(app, bodies.one())), "the answer is no score"
 
-    try:
+        began = time.perf_counter()
         await asyncio.gather(*(one_after_another() for _ in range(TOGETHER)))
-    finally:
-        parts.close()
-    return time.perf_counter() - began
+        return time.perf_counter() - began
 
 
-def _again(settings: Any) -> tuple[float, int, list[str]]:
+def _again(data_dir: Path) -> tuple[float, int, list[str]]:
     """Seconds, how many were equal, and why the others were not."""
-    parts = build(settings)
+    parts = build(settings(data_dir))
     try:
         began = time.perf_counter()
         results = [reproduce(parts.registry, load(parts.store, ref)) for ref in all_refs(parts.store.reads)]
