@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from benchmarks._bodies import SERVICE, Bodies, survival
 CONNECTIONS = 16
 WARM_UP = 0.5
 """Seconds that are not counted."""
+WARM_UPS = 5
 _SAMPLE = 50
 """One answer in so many is looked into: it must be a score."""
 
@@ -53,6 +54,12 @@ class Load:
     scored: int
     looked_at: int
     answer_bytes: int
+
+    @property
+    def shed_share(self) -> float:
+        """Of the requests that were answered at all."""
+        asked = self.answered + self.shed
+        return self.shed / asked if asked else 0.0
 
 
 class _Connection:
@@ -178,16 +185,46 @@ def _percentile(ordered: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0.0
 
 
-def drive(port: int, seconds: float, *, rate: float | None = None, check: bool = True) -> Load:
+def drive(
+    port: int,
+    seconds: float,
+    *,
+    rate: float | None = None,
+    connections: int = CONNECTIONS,
+    check: bool = True,
+    path: str = SERVICE,
+    key: Path | None = None,
+    tokens: int = 0,
+) -> Load:
     """`run` in a process of its own. Raises AssertionError where the answers are not what is measured."""
-    command = [sys.executable, "-m", "benchmarks._load", "--port", str(port), "--seconds", str(seconds)]
+    command = [sys.executable, "-m", "benchmarks._load", "--port", str(port), "--path", path]
+    command += ["--seconds", str(seconds), "--connections", str(connections)]
     command += ["--rate", str(rate)] if rate else []
+    command += ["--key", str(key), "--tokens", str(tokens)] if key else []
     command += [] if check else ["--no-check"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=seconds * 3 + 60)
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=seconds * 10 + 120)
     load = Load(**json.loads(done.stdout))
-    assert load.shed == 0, f"{load.shed} requests were shed"
     assert load.failed == 0, f"{load.failed} requests failed: {load.failed_with}"
     assert load.scored == load.looked_at, f"{load.looked_at - load.scored} of {load.looked_at} answers were no score"
+    return load
+
+
+def warm(once: Callable[[], Load]) -> Load:
+    """Drive a server that has just started until nothing is shed, a few times at most.
+
+    Caches fill, SQLite's statements are prepared, and the process of background work starts beside it: a call that
+    waits for that longer than the deadline is answered 503, and is none of the rates that are measured. What is shed
+    later is counted. Raises AssertionError where nothing is answered.
+    """
+    shed = 0
+    for _ in range(WARM_UPS):
+        load = once()
+        shed += load.shed
+        if load.answered and not load.shed:
+            break
+    assert load.answered, "no answer came while the server warmed up"
+    if shed:
+        print(f"warming up: {shed} requests were shed")
     return load
 
 

@@ -18,7 +18,8 @@ from tests.peers import ROOT
 
 TINY = {
     "append": ("--count", "64"),
-    "hook_call": ("--seconds", "0.5", "--rounds", "1", "--latency-seconds", "0.5", "--types", "Patient", "Goal"),
+    "hook_call": ("--seconds", "0.5", "--rounds", "1", "--latency-seconds", "3", "--types", "Patient", "Goal"),
+    "hooks": ("--seconds", "1", "--rounds", "1", "--processes", "1", "--connections", "4", "8"),
     "hook_profile": ("--count", "3", "--types", "Patient"),
     "land_digest": ("--types", "Patient"),
     "land_memory": ("--bytes", "2000000"),
