@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from adapters.readers import cds_hooks, validation
+from adapters.terminology import units
 from cds_server.digest import PartRead, Read, Reducer, Tally, Where, close_digest, read_part, reader_id, where_of
 from cds_server.redo import Redo
 from cds_server.store.reads import LandingRow
@@ -47,6 +48,8 @@ def digest_backlog(
     total = sum(landing.parts - start for landing, start in landings)
     done, tally = 0, Tally()
     pace = _Pace()
+    if landings:
+        units.prepare()  # half a second that the first act would hold the write lock for
     for landing, start in landings:
         for batch in _batches(store, landing, start, pace, validate):
             made = _digest(store, batch, joining, actor, pace)

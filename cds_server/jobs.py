@@ -20,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from adapters.readers import cds_hooks, validation
+from adapters.terminology import units
 from cds_server import logs
 from cds_server.backlog import digest_landing
 from cds_server.digest import VALIDATOR, add_validation, read_sealed
@@ -56,6 +57,7 @@ def run(settings: Settings, parent: int) -> None:
     stopping = threading.Event()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    units.prepare()  # half a second that the first act would hold the write lock for
     store = Store.open(settings.data_dir, settings.database_url)
     holder = uuid.uuid4().hex
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_idle) as idle:
