@@ -72,12 +72,6 @@ class Registry:
         self._refresh()
         return bool(self._stopped_models) and self._model_stopped(service, model)
 
-    @property
-    def stopped_models(self) -> frozenset[str]:
-        """`NAME` or `NAME@VERSION` of each model that was stopped."""
-        self._refresh()
-        return self._stopped_models
-
     def pins(self) -> Mapping[tuple[str, str], str]:
         """(service, model) -> version."""
         self._refresh()

@@ -121,7 +121,7 @@ def test_no_file_has_a_name_that_says_nothing(tracked: list[Path]) -> None:
 
 def test_no_file_names_a_package_index_or_a_place_on_somebodys_machine(tracked: list[Path]) -> None:
     elsewhere = re.compile(
-        r"py[p]i\.org|python[h]osted\.org|registry\.npm[j]s|deb\.debian[.]org|[f]ile:///|/work/(?:main|shared)|/[r]oot/|/[h]ome/\w|/opt/py[p]i"
+        r"py[p]i\.org|python[h]osted\.org|registry\.npm[j]s|deb\.debian[.]org|[f]ile:///|/[w]ork/(?:main|shared)|/[r]oot/|/[h]ome/\w|/[o]pt/py[p]i"
     )
     assert [str(path) for path in tracked if elsewhere.search(text(path))] == []
 

@@ -73,8 +73,3 @@ def write(root: Path, manifest: dict[str, Any], files: Mapping[str, bytes]) -> P
     text = json.dumps(whole, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
     (directory / "manifest.json").write_bytes(text.encode())
     return directory
-
-
-def sources_digest() -> dict[str, str]:
-    """SHA-256 of every file of the training room."""
-    return sources.everything()

@@ -31,12 +31,6 @@ def sources(*modules: str, data: Iterable[Path] = ()) -> dict[str, str]:
     return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in named}
 
 
-def everything() -> dict[str, str]:
-    """The same for every file of the training room."""
-    files = sorted(path for path in ROOM.rglob("*") if path.suffix in {".py", ".csv", ".md", ".json"})
-    return {path.relative_to(ROOM).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
 def libraries(*modules: str) -> tuple[str, ...]:
     """Distributions that the modules import, directly or through other modules of the house."""
     known = metadata.packages_distributions()

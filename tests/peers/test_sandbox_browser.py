@@ -1,6 +1,6 @@
 """A person at the sandbox, in a real browser, with the real server behind it.
 
-`python -m tests.peers.test_sandbox_browser` takes the README's picture, docs/pictures/sandbox-card.png, anew.
+`python -m tests.peers.test_sandbox_browser` takes the README's picture, docs/pictures/card.png, anew.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.peers import ROOT, require
 from tests.peers.browser import FLAGS
 from tests.peers.server import CDS, START_SECONDS, Server, finish, free_port
 
-PICTURE = ROOT / "docs" / "pictures" / "sandbox-card.png"
+PICTURE = ROOT / "docs" / "pictures" / "card.png"
 MOST_BYTES = 200_000
 
 CHART_OPENED = ("infer", "infer", "infer")
@@ -189,11 +189,11 @@ def take_picture() -> None:
     try:
         with sync_playwright() as playwright:
             chromium = playwright.chromium.launch(executable_path=require("chromium"), args=list(FLAGS))
-            page = chromium.new_page(viewport={"width": 1280, "height": 780})
-            open_chart(page, sandbox)
-            expect(page.locator("article.card")).to_be_visible()
-            PICTURE.parent.mkdir(parents=True, exist_ok=True)
-            page.screenshot(path=PICTURE)
+            page = chromium.new_page(viewport={"width": 1040, "height": 780})  # one column: the card at its full width
+            open_chart(page, sandbox, "Aisha T")
+            card = page.locator("article.card").first
+            expect(card).to_be_visible()
+            card.screenshot(path=PICTURE)
             chromium.close()
     finally:
         sandbox.close()
