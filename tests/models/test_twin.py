@@ -54,7 +54,7 @@ def columns_of(model: ModelVersion) -> dict[str, list[str]]:
     return {part["name"]: part["columns"] for part in model.manifest["modalities"]}
 
 
-@pytest.mark.parametrize("pattern", PATTERNS, ids=" and ".join)
+@pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: " and ".join(sorted(pattern)))
 def test_scores_are_those_of_the_training_library(
     made: tuple[Path, Scorer], cohort: twin.Cohort, fitted: twin.Fitted, pattern: frozenset[str]
 ) -> None:
