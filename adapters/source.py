@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from models.nouns import LandingMeta
+from models.nouns import JSON, LandingMeta
 
 
 class Arrival(StrEnum):
@@ -36,8 +36,8 @@ class Staged(Protocol):
     async def end_part(self) -> None:
         """Close the current part; the next `write` begins another. A part without bytes is not a part."""
 
-    async def commit(self, dedup_key: bytes | None = None) -> Receipt:
-        """Make it durable, once.
+    async def commit(self, dedup_key: bytes | None = None, *, learnt: JSON | None = None) -> Receipt:
+        """Make it durable, once. `learnt`: what only its end could tell, added to the manifest.
 
         1. Close the last part.
         2. Look the key up (None: the digest of all parts is the key).

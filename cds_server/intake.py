@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from dataclasses import replace
 
 from adapters.source import Arrival, Receipt
 from cds_server.store.pack import MANIFEST, PackWriter, part_ref
 from cds_server.store.store import Store
 from cds_server.store.writer import Tx
 from models.canonical import canonical
-from models.nouns import LandingMeta
+from models.nouns import JSON, LandingMeta
 
 
 class StoreIntake:
@@ -44,12 +45,13 @@ class StagedLanding:
     async def end_part(self) -> None:
         self._pack.end_part()
 
-    async def commit(self, dedup_key: bytes | None = None) -> Receipt:
+    async def commit(self, dedup_key: bytes | None = None, *, learnt: JSON | None = None) -> Receipt:
         self._pack.end_part()
+        meta = self._meta if learnt is None else replace(self._meta, manifest={**self._meta.manifest, **learnt})
         inline, file = await asyncio.to_thread(self._pack.settle, self._store.data_dir / "blobs")
 
         def act(tx: Tx) -> Receipt:
-            return land(tx, self._meta, self._ref, self._pack, inline, file, self._actor, dedup_key)
+            return land(tx, meta, self._ref, self._pack, inline, file, self._actor, dedup_key)
 
         receipt = await self._store.writer.write(act)
         if receipt.arrival is not Arrival.STORED and file is not None:
