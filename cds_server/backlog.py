@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from adapters.readers import cds_hooks, validation
 from adapters.terminology import units
-from cds_server.digest import PartRead, Read, Reducer, Tally, Where, close_digest, read_part, reader_id, where_of
+from cds_server.digest import Reducer, Tally, Where, close_digest, where_of
+from cds_server.reading import PartRead, Read, read_part, reader_id
 from cds_server.redo import Redo
 from cds_server.store.reads import LandingRow
 from cds_server.store.store import Store

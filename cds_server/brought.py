@@ -14,11 +14,11 @@ from adapters.readers import cds_hooks
 from adapters.readers.subjects import subject_of
 from cds_server.configured import reachable
 from cds_server.deadline import FETCHED, Clock
-from cds_server.digest import PartRead, Read, as_read
 from cds_server.hooks import prefetch
 from cds_server.hooks.context import HookRequest, set_aside
 from cds_server.hooks.routes import Caller
 from cds_server.hooks.service import ServiceSpec
+from cds_server.reading import PartRead, Read, as_read
 from cds_server.settings import Settings
 from models import strict
 from models.errors import BadInput, DataUnavailable, PeerFailed, WrongPatient

@@ -7,53 +7,23 @@ never lost.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-import orjson
-
-from adapters import readers
 from adapters.readers import cds_hooks
 from adapters.readers import facts as projection
-from adapters.readers.subjects import identifiers_of, marks_of, subject_of
+from adapters.readers.subjects import identifiers_of
 from cds_server.identity import Identifier, join, value_text, withdraw
+from cds_server.reading import PartRead, Read, reader_id
 from cds_server.store.entropy import new_ref
 from cds_server.store.reads import LandingRow, marks
 from cds_server.store.tables import MANY
 from cds_server.store.writer import Tx
-from models.canonical import Noun, spell
+from models.canonical import spell
 from models.errors import BadInput
-from models.nouns import JSON, Fact, Marks, Part, Provenance, Statement, Subject, Verb
-from models.plugins import discover
+from models.nouns import JSON, Fact, Provenance, Statement, Verb
 
 VALIDATOR = "fhir.resources R4B"
-
-
-class Read(Noun, frozen=True):
-    """One statement, with everything about it that needs no store."""
-
-    statement: Statement
-    subject: Subject | None
-    marks: Marks
-    invalid: tuple[str, ...] | None = None
-    """What fhir.resources says against it (paths and rules); None while it was not asked."""
-
-    @property
-    def content(self) -> bytes:
-        """The resource in one spelling, for telling a new version from a repetition."""
-        return orjson.dumps(self.statement.body, default=str, option=orjson.OPT_SORT_KEYS)
-
-
-class PartRead(Noun, frozen=True):
-    """What a reader made of one part."""
-
-    ordinal: int
-    reads: tuple[Read, ...] = ()
-    problem: str | None = None
-    """Why the part could not be read, and where: never a value."""
-    pointer: str | None = None
 
 
 @dataclass(slots=True)
@@ -62,6 +32,8 @@ class Tally:
 
     asserted: int = 0
     unchanged: int = 0
+    outranked: int = 0
+    """Not taken: older than what is known, or a part of what is known whole."""
     superseded: int = 0
     voided: int = 0
     facts: int = 0
@@ -75,49 +47,6 @@ class Tally:
 
     def plain(self) -> dict[str, int]:
         return {name: getattr(self, name) for name in self.__slots__}
-
-
-# ---- reading: pure ---------------------------------------------------------------------------------------------------
-
-
-@functools.cache
-def readers_by_media_type() -> Mapping[str, Any]:
-    """Reader modules, found by what they read."""
-    return {media_type: module for module in discover(readers, "NAME").values() for media_type in module.MEDIA_TYPES}
-
-
-def reader_id(media_type: str) -> str:
-    """`name@version` of the reader of a media type, with the version of the fact projection: what a redo compares."""
-    module = readers_by_media_type().get(media_type)
-    name = f"{module.NAME}@{module.VERSION}" if module else "none@0"
-    return f"{name}+facts@{projection.VERSION}"
-
-
-def read_part(part: Part) -> PartRead:
-    """Run the part's reader. Never raises on bad input: the problem is the result."""
-    module = readers_by_media_type().get(part.media_type)
-    if module is None:
-        return PartRead(part.ordinal, problem="no reader for this media type")
-    try:
-        return PartRead(part.ordinal, tuple(map(as_read, module.read(part))))
-    except BadInput as error:
-        return PartRead(part.ordinal, problem=error.what, pointer=error.where)
-
-
-def read_sealed(landing: LandingRow, bodies: Sequence[bytes] | None) -> tuple[PartRead, ...]:
-    """What the reader makes of a hook call's few parts; None: their bytes cannot be opened any more."""
-    if bodies is None:
-        problem = "its sealed bytes cannot be opened"
-        return tuple(PartRead(ordinal, problem=problem) for ordinal in range(landing.parts))
-    of = (landing.namespace, landing.media_type, landing.received_at)
-    return tuple(read_part(Part(landing.ref, ordinal, *of, body)) for ordinal, body in enumerate(bodies))
-
-
-def as_read(statement: Statement) -> Read:
-    body = statement.body
-    if body is None:
-        return Read(statement, None, Marks())
-    return Read(statement, subject_of(body, base=statement.base), marks_of(body))
 
 
 # ---- reducing: inside one act ----------------------------------------------------------------------------------------
@@ -164,6 +93,8 @@ class Open:
     content: bytes
     record_id: int | None
     known_from: str
+    updated: str | None = None
+    subsetted: bool = False
 
 
 @dataclass(slots=True)
@@ -215,13 +146,16 @@ class Reducer:
             ):
                 self.records[bytes(digest)] = (row_id, ref)
         for chunk in _chunks(list(resources)):
-            for row_id, digest, content, record_id, known_from in self.tx.read(
-                "SELECT r.id, r.local_digest, r.content, r.record_id, r.known_from FROM resource r "
+            for row_id, digest, content, record_id, known_from, updated, subsetted in self.tx.read(
+                "SELECT r.id, r.local_digest, r.content, r.record_id, r.known_from, r.updated, r.subsetted "
+                "FROM resource r "
                 "LEFT JOIN resource_closing c ON c.resource_id = r.id "
                 f"WHERE r.local_digest IN ({marks(chunk)}) AND c.id IS NULL",
                 tuple(chunk),
             ):
-                self.versions[bytes(digest)] = Open(row_id, bytes(content), record_id, known_from)
+                self.versions[bytes(digest)] = Open(
+                    row_id, bytes(content), record_id, known_from, updated, bool(subsetted)
+                )
 
     def local(self, resource_type: str, local_id: str) -> bytes:
         """Keyed digest of a local id in this landing's namespace."""
@@ -236,17 +170,35 @@ class Reducer:
         known = self.versions.get(self.local(read.statement.resource_type, read.statement.local_id))
         return known is not None and known.content == self.tx.vault.index("content", read.content)
 
+    def outranked(self, read: Read) -> bool:
+        """Whether what is known of a resource stands against this: the same sender's later word, or its whole one.
+
+        A whole version replaces a subset whatever their ages: the subset's age says nothing of what it left out.
+        """
+        known = self.versions.get(self.local(read.statement.resource_type, read.statement.local_id))
+        if known is None or read.statement.verb is not Verb.ASSERT:
+            return False
+        if read.subsetted != known.subsetted:
+            return read.subsetted
+        return read.updated is not None and known.updated is not None and read.updated < known.updated
+
+    def void(self, resource_type: str, local: bytes, cause: str) -> None:
+        """Close what is known of a resource, if it is open."""
+        known = self.versions.get(local)
+        if known is None:
+            return
+        if resource_type == "Patient" and known.record_id is not None:
+            withdraw(self.tx, known.record_id, self._withdrawn(known.id, ()))
+        self.close(known, cause)
+        self.versions[local] = None
+        self.tally.voided += 1
+
     def apply(self, part: int, read: Read) -> None:
         statement = read.statement
         local = self.local(statement.resource_type, statement.local_id)
         known = self.versions.get(local)
         if statement.verb is Verb.VOID:
-            if known is not None:
-                if statement.resource_type == "Patient" and known.record_id is not None:
-                    withdraw(self.tx, known.record_id, self._withdrawn(known.id, ()))
-                self.close(known, "voided")
-                self.versions[local] = None
-                self.tally.voided += 1
+            self.void(statement.resource_type, local, "voided")
             return
         if statement.verb is not Verb.ASSERT:
             self.flag(
@@ -255,6 +207,9 @@ class Reducer:
             return
         if self.repeats(read):
             self.tally.unchanged += 1
+            return
+        if self.outranked(read):
+            self.tally.outranked += 1
             return
         content = self.tx.vault.index("content", read.content)
         record = self.resolve(part, read)
@@ -284,7 +239,9 @@ class Reducer:
             self.close(known, "superseded")
             self.tally.superseded += 1
         resource_id = self.open(part, read, local, content, record, facts, known_from)
-        self.versions[local] = Open(resource_id, content, record[0] if record else None, known_from)
+        self.versions[local] = Open(
+            resource_id, content, record[0] if record else None, known_from, read.updated, read.subsetted
+        )
         if statement.resource_type == "Patient" and record is not None and statement.body is not None:
             self.identify(part, resource_id, record[0], statement.body, facts, known.id if known else None)
 
@@ -394,6 +351,8 @@ class Reducer:
             labels=" ".join(read.marks.labels),
             code=MANY if len(codes) > 1 else next(iter(codes), None),
             facts=self.tx.vault.seal_facts(record[1], facts) if record and facts else None,
+            updated=read.updated,
+            subsetted=read.subsetted or None,
         )
         self.tally.asserted += 1
         self.tally.facts += len(facts)

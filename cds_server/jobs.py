@@ -23,8 +23,9 @@ from adapters.readers import cds_hooks, validation
 from adapters.terminology import units
 from cds_server import logs
 from cds_server.backlog import digest_landing
-from cds_server.digest import VALIDATOR, add_validation, read_sealed
+from cds_server.digest import VALIDATOR, add_validation
 from cds_server.logs import log
+from cds_server.reading import read_sealed
 from cds_server.settings import Settings
 from cds_server.store.store import Store
 from cds_server.store.writer import Tx

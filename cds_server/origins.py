@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from cds_server.digest import PartRead
+from cds_server.reading import PartRead
 from cds_server.reception import EHR_SOURCE, Landed
 from cds_server.store.store import Store
 from models.nouns import Fact

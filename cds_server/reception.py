@@ -20,20 +20,11 @@ from dataclasses import dataclass
 from adapters.readers import cds_hooks
 from adapters.readers.subjects import identifiers_of
 from cds_server.brought import Brought, Refused
-from cds_server.digest import (
-    PartRead,
-    Read,
-    Reducer,
-    Where,
-    add_record,
-    close_digest,
-    read_sealed,
-    reader_id,
-    where_of,
-)
+from cds_server.digest import Reducer, Where, add_record, close_digest, where_of
 from cds_server.hooks.context import HookRequest
 from cds_server.hooks.routes import Caller
 from cds_server.intake import add_landing
+from cds_server.reading import PartRead, Read, read_sealed, reader_id
 from cds_server.settings import Settings
 from cds_server.store.entropy import new_ref
 from cds_server.store.pack import INLINE, PackWriter
@@ -319,9 +310,15 @@ def actor(caller: Caller) -> str:
 
 
 def _unchanged(reducer: Reducer, parts: Sequence[PartRead]) -> frozenset[tuple[int, str]]:
-    """Part and pointer of the resources whose open version says the same already, and of which no other part speaks."""
+    """Part and pointer of the resources whose open version says the same already, or is the one to believe, and of
+    which no other part speaks."""
     reducer.look_up(parts)
-    same = [(part.ordinal, read) for part in parts for read in part.reads if reducer.repeats(read)]
+    same = [
+        (part.ordinal, read)
+        for part in parts
+        for read in part.reads
+        if reducer.repeats(read) or reducer.outranked(read)
+    ]
     if len(parts) > 1:
         stated = Counter(
             reducer.local(read.statement.resource_type, read.statement.local_id)

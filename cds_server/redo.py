@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cds_server.digest import Open, PartRead, Read, Reducer
+from cds_server.digest import Open, Reducer
+from cds_server.reading import PartRead, Read
 from models.canonical import canonical
 from models.errors import BadInput
 from models.nouns import Verb
@@ -74,7 +75,7 @@ class Redo(Reducer):
         known = self.versions.get(local)
         if known is not None and known.id == resource_id:
             self.versions[local] = Open(
-                known.id, b"", known.record_id, known.known_from
+                known.id, b"", known.record_id, known.known_from, known.updated, known.subsetted
             )  # so that the same bytes count as another version
             self.apply(part, read)
 

@@ -17,7 +17,20 @@ RESOURCE = "application/fhir+json"
 LINE = "application/fhir+ndjson"
 ENTRY = "application/vnd.cds.bundle-entry+json"
 """One member of Bundle.entry, byte for byte; or the Bundle around them, with its entries taken out."""
-MEDIA_TYPES = (RESOURCE, LINE, ENTRY)
+BULK_MANIFEST = "application/vnd.cds.bulk-manifest+json"
+"""What a bulk export's server said of its files: kept for whoever asks, no statement about a patient."""
+MEDIA_TYPES = (RESOURCE, LINE, ENTRY, BULK_MANIFEST)
+
+DELETED = f"{LINE}; kind=deleted"
+"""A line of a deleted file: a Bundle of requests, of which only DELETE counts (Bulk Data 2.0.0, 2.5.4)."""
+ORGANIZED = f"{LINE}; kind=organized"
+"""A line of a file that is organized by resource, not by type: Parameters head its blocks."""
+
+
+def line_of_type(resource_type: str) -> str:
+    """The media type of lines that are all of one type, as a manifest says: another is not read, whatever it says."""
+    return f"{LINE}; type={resource_type}"
+
 
 _TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}")
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,255}")
@@ -30,10 +43,40 @@ def read(part: Part) -> list[Statement]:
 
     Raises: Malformed (not JSON), Unreadable (no FHIR resource where one belongs), with the JSON pointer.
     """
+    if part.media_type == BULK_MANIFEST:
+        return []
     body = strict.loads(part.body, what="the part")
+    essence, _, parameter = part.media_type.partition("; ")
+    if essence == LINE and parameter:
+        return _read_line(body, parameter)
     if part.media_type == ENTRY and isinstance(body, dict) and "resourceType" not in body:
         return read_entry(body, "")
     return read_any(body, "")
+
+
+def _read_line(body: Any, parameter: str) -> list[Statement]:
+    """One line of a file of a bulk export, of which the manifest said what it holds."""
+    name, _, value = parameter.partition("=")
+    stated = _resource_type(body, "")
+    if name == "kind" and value == "organized" and stated == "Parameters":
+        return []
+    if name == "kind" and value == "deleted":
+        if stated != "Bundle":
+            raise Unreadable("a line of a deleted file that is no Bundle", where="/resourceType")
+        return [
+            statement
+            for entry, at in entries(body, "")
+            if _deletes(entry)
+            for statement in read_entry(entry, at)
+        ]
+    if name == "type" and stated != value:
+        raise Unreadable("a line of another type than its file is said to hold", where="/resourceType")
+    return read_any(body, "")
+
+
+def _deletes(entry: Mapping[str, Any]) -> bool:
+    request = entry.get("request")
+    return isinstance(request, dict) and request.get("method") == "DELETE"
 
 
 def read_any(body: Any, pointer: str) -> list[Statement]:

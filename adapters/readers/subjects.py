@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from models.errors import Unreadable
-from models.nouns import Marks, Subject
+from models.nouns import Marks, Subject, instant
 
 _SUBJECT = """
     AdverseEvent CarePlan CareTeam ChargeItem ClinicalImpression Communication CommunicationRequest
@@ -148,6 +150,29 @@ def marks_of(resource: Mapping[str, Any]) -> Marks:
 
 
 _UNMARKED = Marks()
+_SUBSETTED = "SUBSETTED"
+"""v3-ObservationValue, as a server tags what it returned without all elements (R4 search.html, elements)."""
+
+
+def stamp_of(resource: Mapping[str, Any]) -> tuple[str | None, bool]:
+    """When the sender last changed this version (meta.lastUpdated, as an instant in UTC; None where it does not say, or
+    not readably), and whether it left elements out (tag SUBSETTED)."""
+    meta = resource.get("meta")
+    if not isinstance(meta, dict):
+        return None, False
+    tags = meta.get("tag")
+    subsetted = isinstance(tags, list) and any(isinstance(tag, dict) and tag.get("code") == _SUBSETTED for tag in tags)
+    stated = meta.get("lastUpdated")
+    return _updated(stated) if isinstance(stated, str) else None, subsetted
+
+
+@lru_cache(maxsize=1024)
+def _updated(stated: str) -> str | None:
+    try:
+        moment = datetime.fromisoformat(stated)
+    except ValueError:
+        return None
+    return instant(moment) if moment.tzinfo else None
 
 
 def _members(parent: Mapping[str, Any], name: str) -> list[Any]:

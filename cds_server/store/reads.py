@@ -331,7 +331,11 @@ class RowStream:
             last = rows[-1][place]
             for row in rows:
                 cells: Row = {
-                    column: bool(cell) if column in booleans else bytes(cell) if isinstance(cell, memoryview) else cell
+                    column: bool(cell)
+                    if column in booleans and cell is not None
+                    else bytes(cell)
+                    if isinstance(cell, memoryview)
+                    else cell
                     for column, cell in zip(columns, row, strict=True)
                 }
                 owner = row[place] >> 20  # the id says whose it is; an edited `entry` shows in the row's leaf

@@ -162,6 +162,10 @@ class Resource(SQLModel, table=True):
     """`system|code` of its facts; `MANY` where they have several; empty for none."""
     facts: bytes | None = _bytes(nullable=True)
     """nonce || AES-256-GCM under the record's key of the facts' canonical form, a JSON list."""
+    updated: str | None = None
+    """meta.lastUpdated as an instant, where it is stated: older never replaces newer. (Migration 0005.)"""
+    subsetted: bool | None = None
+    """The sender left elements out (tag SUBSETTED): it never replaces a whole one. Empty for a whole one."""
 
 
 MANY = "*"
@@ -365,6 +369,45 @@ class ServiceState(SQLModel, table=True):
     at: str
 
 
+class Job(SQLModel, table=True):
+    """A unit of background work that must survive its process: one export of a run. (Migration 0005.)"""
+
+    __tablename__: ClassVar[str] = "job"
+    id: int = _id()
+    entry: int = _big()
+    ref: str = Field(unique=True)
+    run: str = Field(index=True)
+    """Reference that the jobs of one run share; they are done in order of id."""
+    kind: str
+    source: str = Field(index=True)
+    mode: str
+    scope: bytes = _bytes()
+    """Keyed digest of what its cursor is for: server, group, types, filters."""
+    sealed: bytes = _bytes()
+    """What is asked."""
+    commitment: bytes = _bytes()
+    at: str
+
+
+class JobStep(SQLModel, table=True):
+    """A job is in this state from here on. (Migration 0005.)"""
+
+    __tablename__: ClassVar[str] = "job_step"
+    id: int = _id()
+    entry: int = _big()
+    job_id: int = _big(index=True)
+    state: str
+    cause: str | None
+    """Why, in our words."""
+    cursor: str | None
+    """Of a job that is done: the next export of its scope asks since this instant."""
+    ref: str
+    """Random: the key of `sealed` stands under it."""
+    sealed: bytes | None = _bytes(nullable=True)
+    """What the job must remember from here on: the status URL, the server's time, what it learnt."""
+    at: str
+
+
 class Lease(SQLModel, table=True):
     """Who does which background work until when. Operational, not part of the record."""
 
@@ -419,6 +462,8 @@ GOVERNED: dict[str, type[SQLModel]] = {
         ServiceState,
         Advice,
         SystemAction,
+        Job,
+        JobStep,
     )
 }
 """Tables whose rows stand in the ledger, in the order that an entry lists them."""

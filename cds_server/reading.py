@@ -1,0 +1,92 @@
+"""What a reader makes of a part, with everything about it that needs no store. Pure, and re-runnable."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from adapters import readers
+from adapters.readers import facts as projection
+from adapters.readers.subjects import marks_of, stamp_of, subject_of
+from cds_server.store.reads import LandingRow
+from models.canonical import Noun
+from models.errors import BadInput
+from models.nouns import Marks, Part, Statement, Subject
+from models.plugins import discover
+
+
+class Read(Noun, frozen=True):
+    """One statement, with everything about it that needs no store."""
+
+    statement: Statement
+    subject: Subject | None
+    marks: Marks
+    updated: str | None = None
+    """When its sender last changed it, as far as it says so."""
+    subsetted: bool = False
+    """Its sender left elements out."""
+    invalid: tuple[str, ...] | None = None
+    """What fhir.resources says against it (paths and rules); None while it was not asked."""
+
+    @property
+    def content(self) -> bytes:
+        """The resource in one spelling, for telling a new version from a repetition."""
+        return orjson.dumps(self.statement.body, default=str, option=orjson.OPT_SORT_KEYS)
+
+
+class PartRead(Noun, frozen=True):
+    """What a reader made of one part."""
+
+    ordinal: int
+    reads: tuple[Read, ...] = ()
+    problem: str | None = None
+    """Why the part could not be read, and where: never a value."""
+    pointer: str | None = None
+
+
+@functools.cache
+def readers_by_media_type() -> Mapping[str, Any]:
+    """Reader modules, found by what they read."""
+    return {media_type: module for module in discover(readers, "NAME").values() for media_type in module.MEDIA_TYPES}
+
+
+def _reader(media_type: str) -> Any:
+    """The reader of a media type, whatever its parameters say besides; None where there is none."""
+    return readers_by_media_type().get(media_type.partition(";")[0])
+
+
+def reader_id(media_type: str) -> str:
+    """`name@version` of the reader of a media type, with the version of the fact projection: what a redo compares."""
+    module = _reader(media_type)
+    name = f"{module.NAME}@{module.VERSION}" if module else "none@0"
+    return f"{name}+facts@{projection.VERSION}"
+
+
+def read_part(part: Part) -> PartRead:
+    """Run the part's reader. Never raises on bad input: the problem is the result."""
+    module = _reader(part.media_type)
+    if module is None:
+        return PartRead(part.ordinal, problem="no reader for this media type")
+    try:
+        return PartRead(part.ordinal, tuple(map(as_read, module.read(part))))
+    except BadInput as error:
+        return PartRead(part.ordinal, problem=error.what, pointer=error.where)
+
+
+def read_sealed(landing: LandingRow, bodies: Sequence[bytes] | None) -> tuple[PartRead, ...]:
+    """What the reader makes of a hook call's few parts; None: their bytes cannot be opened any more."""
+    if bodies is None:
+        problem = "its sealed bytes cannot be opened"
+        return tuple(PartRead(ordinal, problem=problem) for ordinal in range(landing.parts))
+    of = (landing.namespace, landing.media_type, landing.received_at)
+    return tuple(read_part(Part(landing.ref, ordinal, *of, body)) for ordinal, body in enumerate(bodies))
+
+
+def as_read(statement: Statement) -> Read:
+    body = statement.body
+    if body is None:
+        return Read(statement, None, Marks())
+    return Read(statement, subject_of(body, base=statement.base), marks_of(body), *stamp_of(body))
