@@ -1,98 +1,97 @@
-"""Background work: what may follow off the path of a hook call. Leased, so that of several processes one does it.
+"""Leased work that survives its process. A job is a row; where it stands is its last step; each step is an entry.
 
-digest      what hook calls brought becomes resource versions; a call that comes sooner digests it itself
-validate    full R4 validation of it; where a resource fails, the inferences of the call that brought it are flagged
+    lease     who does a kind of work until when: of several processes, one
+    MOVES     the states of a job and what may follow on what: the diagram in the docs is made from it
+    Jobs      queue, move, and what is to be known of jobs
+
+A step carries what the job must remember from there on (the status URL before it is asked for the first time), sealed
+in the vault: a process that is killed anywhere leaves a job that another one can take up.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import multiprocessing
 import os
-import signal
-import threading
-import time
+import socket
 import uuid
-from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, ProcessPoolExecutor
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import Any
 
-from adapters.readers import cds_hooks, validation
-from adapters.terminology import units
-from cds_server import logs
-from cds_server.backlog import digest_landing
-from cds_server.digest import VALIDATOR, add_validation
-from cds_server.logs import log
-from cds_server.reading import read_sealed
-from cds_server.settings import Settings
+from cds_server.store.entropy import new_ref
 from cds_server.store.store import Store
+from cds_server.store.vault import object_ref
 from cds_server.store.writer import Tx
 from models import strict
-from models.errors import CdsError, Unreadable
-from models.nouns import instant
+from models.canonical import canonical
+from models.errors import Conflict
+from models.nouns import JSON, instant
 
-IDLE = 0.25
-"""Seconds between two looks for work."""
-SETTLED = 2.0
-"""Seconds after which a call's inference is on record, or never will be."""
-REST, REST_BEHIND = 9.0, 3.0
-"""Times as long as it worked, while calls come in: even work that only takes what nobody wants slows its neighbours on
-the same core, and holds the write lock. Less where the oldest delivery waits for longer than `PATIENCE`."""
-PATIENCE = 60.0
 LEASE = 30.0
-BATCH = 64
-FEW = 16
-_PR_SET_PDEATHSIG = 1
-"""prctl(2), Linux: the kernel ends this process when its parent is gone."""
+"""Seconds. Who works longer renews it; who was killed is followed sooner where it can be seen that it is gone."""
+JOB, STEP = b"j", b"t"
 
 
-def run(settings: Settings, parent: int) -> None:
-    """Work until the parent process is gone.
-
-    What computes runs in a process of the lowest priority; what holds the write lock runs in this one, at the server's:
-    a holder that is not given the processor would make every hook call wait.
-    """
-    logs.configure(settings.log_level)
-    stopping = threading.Event()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
-    units.prepare()  # half a second that the first act would hold the write lock for
-    store = Store.open(settings.data_dir, settings.database_url)
-    holder = uuid.uuid4().hex
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_idle) as idle:
-        digester, validator = Digester(store, idle, settings.joining_systems), Validator(store, idle)
-        jobs: dict[str, Callable[[], int]] = {"digest": digester.some, "validate": validator.some}
-        newest = 0
-        while os.getppid() == parent and not stopping.is_set():
-            began, worked, before = time.monotonic(), 0, newest
-            for name, some in jobs.items():
-                try:
-                    worked += lease(store, name, holder) and some()
-                    newest = store.reads.newest_call()
-                except CdsError as error:
-                    log().error("background work failed", job=name, what=error.what)
-            took = time.monotonic() - began
-            if not worked:
-                stopping.wait(IDLE)
-            elif newest != before:  # calls come in
-                stopping.wait((REST if digester.lag < PATIENCE else REST_BEHIND) * took)
-    with contextlib.suppress(CdsError):
-        store.close()
+class State(StrEnum):
+    QUEUED = "queued"
+    KICKED_OFF = "kicked off"
+    POLLING = "polling"
+    DOWNLOADING = "downloading"
+    APPLYING = "applying"
+    DONE = "done"
+    DONE_WITH_FAULTS = "done with faults"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
 
 
-def _idle() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_parent(signal.SIGKILL)
-    os.nice(19)
-    with contextlib.suppress(OSError):
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # only what nobody else wants
+ENDS = frozenset({State.DONE, State.DONE_WITH_FAULTS, State.FAILED, State.CANCELLED})
+_GIVEN_UP = {State.FAILED, State.CANCELLED}
+MOVES: Mapping[State, frozenset[State]] = {
+    State.QUEUED: frozenset({State.KICKED_OFF, State.DONE, *_GIVEN_UP}),
+    State.KICKED_OFF: frozenset({State.POLLING, *_GIVEN_UP}),
+    State.POLLING: frozenset({State.DOWNLOADING, State.QUEUED, *_GIVEN_UP}),
+    State.DOWNLOADING: frozenset({State.POLLING, State.APPLYING, State.QUEUED, *_GIVEN_UP}),
+    State.APPLYING: frozenset({State.DONE, State.DONE_WITH_FAULTS, *_GIVEN_UP}),
+    **dict.fromkeys(ENDS, frozenset[State]()),
+}
+"""Queued -> done: there was nothing to ask. Polling -> queued: the server forgot the job, it is asked once more.
+Downloading -> polling: the manifest goes on, on a page that is not there yet."""
 
 
-def end_with_parent(by: signal.Signals) -> None:
-    """From here on this process gets the signal when its parent ends, also when that was killed."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, by)
+def diagram() -> str:
+    """The states as a Mermaid diagram."""
+    lines = ["stateDiagram-v2", "    [*] --> queued"]
+    for state in State:
+        name = state.value.replace(" ", "_")
+        if " " in state.value:
+            lines.append(f'    state "{state.value}" as {name}')
+        lines += [f"    {name} --> {after.value.replace(' ', '_')}" for after in State if after in MOVES[state]]
+        lines += [f"    {name} --> [*]"] if state in ENDS else []
+    return "\n".join(lines)
+
+
+# ---- leases ----------------------------------------------------------------------------------------------------------
+
+
+def holder() -> str:
+    """A name for whoever holds leases in this process: machine, process, and something that nobody has had before."""
+    return f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex}"
+
+
+def _gone(name: str) -> bool:
+    """Whether a holder was a process of this machine that is no more."""
+    machine, _, rest = name.partition("/")
+    pid = rest.partition("/")[0]
+    if machine != socket.gethostname() or not pid.isdecimal():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
 
 
 def lease(store: Store, name: str, holder: str) -> bool:
@@ -105,7 +104,7 @@ def lease(store: Store, name: str, holder: str) -> bool:
         if not held:
             tx.execute("INSERT INTO lease (name, holder, until) VALUES (?, ?, ?)", (name, holder, until))
             return True
-        if held[0][0] != holder and held[0][1] > instant(moment):
+        if held[0][0] != holder and held[0][1] > instant(moment) and not _gone(held[0][0]):
             return False
         tx.execute("UPDATE lease SET holder = ?, until = ? WHERE name = ?", (holder, until, name))
         return True
@@ -116,129 +115,177 @@ def lease(store: Store, name: str, holder: str) -> bool:
     return store.writer.submit(act).result()
 
 
-class Digester:
-    """Digests what hook calls brought, oldest first; one act a landing: none of them holds the lock for long."""
+def release(store: Store, name: str, holder: str) -> None:
+    """Give a lease back before its time."""
 
-    def __init__(self, store: Store, idle: Executor, joining: frozenset[str]) -> None:
+    def act(tx: Tx) -> None:
+        tx.execute("UPDATE lease SET until = ? WHERE name = ? AND holder = ?", (tx.now, name, holder))
+
+    store.writer.submit(act).result()
+
+
+# ---- jobs ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    id: int
+    ref: str
+    run: str
+    kind: str
+    source: str
+    mode: str
+    asked: JSON
+    state: State
+    cause: str | None
+    remembers: JSON
+    """What its steps kept, later ones over earlier ones."""
+    queued_at: str
+    at: str
+    """Of its last step."""
+    cursor: str | None
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDS
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A job that is to be queued."""
+
+    mode: str
+    scope: str
+    """What its cursor is for; only its keyed digest is kept."""
+    asked: JSON
+
+
+class Jobs:
+    """The jobs of one instance."""
+
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._idle = idle
-        self._joining = joining
-        self._cursor = 0
-        self.lag = 0.0
-        """Seconds that the oldest landing of the last look had waited."""
 
-    def some(self) -> int:
-        """Digest up to a few landings; gives how many."""
-        ids = self._store.reads.waiting(cds_hooks.REQUEST, self._cursor, FEW)
-        landings = [landing for landing in map(self._store.reads.landing, ids) if landing is not None]
-        if not landings:
-            self.lag = 0.0
-            return 0
-        self.lag = (datetime.now(UTC) - datetime.fromisoformat(landings[0].received_at)).total_seconds()
-        read = self._idle.map(read_sealed, landings, map(self._store.opened, landings))
-        for landing, parts in zip(landings, read, strict=True):
-            try:
-                digest_landing(self._store, landing, parts, self._joining, "system")
-            except CdsError as error:  # it stays waiting: the next start, or `cds digest`, tries again
-                log().error("a hook call was not digested", landing=landing.ref, what=error.what)
-            self._cursor = landing.id
-        return len(landings)
-
-
-class Validator:
-    """Asks fhir.resources about the readable resources of parts, oldest first, and records what it says."""
-
-    def __init__(self, store: Store, idle: Executor) -> None:
-        self._store = store
-        self._idle = idle
-        self._cursor = 0
-
-    def some(self) -> int:
-        """Validate up to a batch of resources; gives how many."""
-        settled = instant(datetime.now(UTC) - timedelta(seconds=SETTLED))
-        rows = self._store.reads.query(
-            "SELECT r.id, r.landing_id, r.part, r.pointer FROM resource r "
-            "LEFT JOIN validation v ON v.landing_id = r.landing_id AND v.part = r.part "
-            "WHERE r.id > ? AND v.id IS NULL AND r.known_from < ? ORDER BY r.id LIMIT ?",
-            (self._cursor, settled, BATCH),
-        )
-        if not rows:
-            return 0
-        places: dict[tuple[int, int], list[str]] = {}
-        for _, landing_id, part, pointer in rows:
-            places.setdefault((landing_id, part), []).append(pointer)
-        if len(rows) == BATCH and len(places) > 1:
-            places.popitem()  # its other resources may stand in the next batch: one part, one verdict
-        verdicts = list(
-            self._idle.map(
-                verdict, *zip(*(self._asked(*place, pointers) for place, pointers in places.items()), strict=True)
-            )
-        )
+    def queue(self, kind: str, source: str, orders: Sequence[Order], actor: str) -> list[Job]:
+        """The jobs of a new run, in the order in which they are to be done; one act."""
+        run, refs = new_ref(), [new_ref() for _ in orders]
 
         def act(tx: Tx) -> None:
-            for (landing_id, part), asked in zip(places, verdicts, strict=True):
-                if tx.read("SELECT 1 FROM validation WHERE landing_id = ? AND part = ?", (landing_id, part)):
-                    continue
-                add_validation(tx, landing_id, part, asked)
-                for pointer in (pointer for pointer, problems in asked.items() if problems):
-                    _flag(tx, landing_id, pointer)
-            invalid = sum(bool(problems) for asked in verdicts for problems in asked.values())
-            tx.entry("validate", "system", {"parts": len(places), "invalid": invalid, "validator": VALIDATOR})
+            for ref, order in zip(refs, orders, strict=True):
+                sealed = tx.vault.seal(object_ref(JOB, ref), canonical(dict(order.asked)), tx.fresh_keys)
+                job_id = tx.add(
+                    "job",
+                    ref=ref,
+                    run=run,
+                    kind=kind,
+                    source=source,
+                    mode=order.mode,
+                    scope=tx.vault.index("scope", order.scope),
+                    sealed=sealed.cipher,
+                    commitment=sealed.commitment,
+                    at=tx.now,
+                )
+                tx.add("job_step", job_id=job_id, state=State.QUEUED.value, ref=new_ref(), at=tx.now)
+            tx.entry("queue", actor, {"run": run, "jobs": refs, "kind": kind, "source": source})
 
         self._store.writer.submit(act).result()
-        last = next(reversed(places))
-        self._cursor = max(row[0] for row in rows if (row[1], row[2]) == last)
-        return len(rows)
+        return self.of_run(run)
 
-    def _asked(self, landing_id: int, part: int, pointers: list[str]) -> tuple[bytes, list[str]]:
-        landing = self._store.reads.landing(landing_id)
-        try:
-            return (self._store.part(landing, part) if landing else b"null"), pointers
-        except CdsError:
-            return b"null", pointers
+    def move(
+        self,
+        job: Job,
+        to: State,
+        actor: str,
+        *,
+        cause: str | None = None,
+        cursor: str | None = None,
+        remember: JSON | None = None,
+    ) -> Job:
+        """The next step of a job, durable when this returns. Raises Conflict where somebody else moved it meanwhile, or
+        where `MOVES` knows no such step; a step from a state to itself only remembers."""
+        if to is not job.state and to not in MOVES[job.state]:
+            raise Conflict(f"a job that is {job.state.value} cannot become {to.value}", where=f"job {job.ref}")
 
+        def act(tx: Tx) -> None:
+            last = tx.read("SELECT state FROM job_step WHERE job_id = ? ORDER BY id DESC LIMIT 1", (job.id,))
+            if last[0][0] != job.state.value:
+                raise Conflict(f"another process moved this job: it is {last[0][0]}", where=f"job {job.ref}")
+            ref, sealed = new_ref(), None
+            if remember:
+                sealed = tx.vault.seal(object_ref(STEP, ref), canonical(dict(remember)), tx.fresh_keys).cipher
+            tx.add(
+                "job_step", job_id=job.id, state=to.value, cause=cause, cursor=cursor, ref=ref, sealed=sealed, at=tx.now
+            )
+            tx.entry("job", actor, {"job": job.ref, "source": job.source, "state": to.value})
 
-def verdict(body: bytes, pointers: list[str]) -> dict[str, list[str]]:
-    """Pointer -> what fhir.resources says against the resource there; a part that cannot be read is invalid as such."""
-    try:
-        parsed = strict.loads(body)
-    except CdsError as error:
-        return {pointer: [error.what] for pointer in pointers}
-    found: dict[str, list[str]] = {}
-    for pointer in pointers:
-        try:
-            found[pointer] = validation.validate(resource_at(parsed, pointer))
-        except CdsError as error:
-            found[pointer] = [error.what]
-    return found
+        self._store.writer.submit(act).result()
+        return self.get(job.id)
 
+    # -- what is known -------------------------------------------------------------------------------------------------
 
-def resource_at(body: Any, pointer: str) -> Mapping[str, Any]:
-    """The object that a JSON pointer (RFC 6901) names. Raises Unreadable."""
-    found = body
-    for step in pointer.split("/")[1:]:
-        name = step.replace("~1", "/").replace("~0", "~")
-        try:
-            found = found[int(name)] if isinstance(found, list) else found[name]
-        except (KeyError, IndexError, ValueError, TypeError):
-            raise Unreadable("the part has nothing at this pointer", where=pointer) from None
-    if not isinstance(found, Mapping):
-        raise Unreadable("what stands at this pointer is not an object", where=pointer)
-    return found
+    def get(self, job_id: int) -> Job:
+        return self._jobs("j.id = ?", (job_id,))[0]
 
+    def of_run(self, run: str) -> list[Job]:
+        return self._jobs("j.run = ?", (run,))
 
-def _flag(tx: Tx, landing_id: int, pointer: str) -> None:
-    """Flag the inferences of the call that brought an invalid resource."""
-    for (inference_id,) in tx.read(
-        "SELECT i.id FROM inference i JOIN call c ON c.id = i.call_id WHERE c.landing_id = ?", (landing_id,)
-    ):
-        tx.add(
-            "flag",
-            kind="flag",
-            reason="invalid-resource",
-            landing_id=landing_id,
-            pointer=pointer or None,
-            inference_id=inference_id,
-            detail="a resource of the call that this inference rests on is not valid R4",
-            at=tx.now,
+    def unfinished(self, source: str) -> list[Job]:
+        return [job for job in self._jobs("j.source = ?", (source,)) if not job.ended]
+
+    def latest(self, source: str, runs: int) -> list[Job]:
+        """The jobs of the last runs of a source, oldest first."""
+        rows = self._store.reads.query(
+            "SELECT run FROM job WHERE source = ? GROUP BY run ORDER BY MAX(id) DESC LIMIT ?", (source, runs)
         )
+        return [job for (run,) in reversed(rows) for job in self.of_run(run)]
+
+    def cursor(self, scope: str) -> Job | None:
+        """The last job that advanced the cursor of a scope."""
+        row = self._store.reads.one(
+            "SELECT s.job_id FROM job_step s JOIN job j ON j.id = s.job_id "
+            "WHERE j.scope = ? AND s.cursor IS NOT NULL ORDER BY s.id DESC LIMIT 1",
+            (self._store.vault.index("scope", scope),),
+        )
+        return self.get(row[0]) if row else None
+
+    def last_done(self, scope: str, mode: str) -> Job | None:
+        """The last job of a scope and mode that was done without faults."""
+        row = self._store.reads.one(
+            "SELECT s.job_id FROM job_step s JOIN job j ON j.id = s.job_id "
+            "WHERE j.scope = ? AND j.mode = ? AND s.state = ? ORDER BY s.id DESC LIMIT 1",
+            (self._store.vault.index("scope", scope), mode, State.DONE.value),
+        )
+        return self.get(row[0]) if row else None
+
+    def _jobs(self, where: str, values: tuple[Any, ...]) -> list[Job]:
+        rows = self._store.reads.query(
+            "SELECT j.id, j.ref, j.run, j.kind, j.source, j.mode, j.sealed, j.at, "
+            "s.state, s.cause, s.cursor, s.ref, s.sealed, s.at "
+            f"FROM job j JOIN job_step s ON s.job_id = j.id WHERE {where} ORDER BY j.id, s.id",
+            values,
+        )
+        found: dict[int, Job] = {}
+        for job_id, ref, run, kind, source, mode, asked, queued_at, state, cause, cursor, step, sealed, at in rows:
+            before = found.get(job_id)
+            kept = self._opened(object_ref(STEP, step), sealed) if sealed else {}
+            found[job_id] = Job(
+                job_id,
+                ref,
+                run,
+                kind,
+                source,
+                mode,
+                before.asked if before else self._opened(object_ref(JOB, ref), asked),
+                State(state),
+                cause,
+                {**before.remembers, **kept} if before else kept,
+                queued_at,
+                at,
+                cursor or (before.cursor if before else None),
+            )
+        return list(found.values())
+
+    def _opened(self, ref: bytes, sealed: bytes) -> dict[str, Any]:
+        opened = strict.loads(self._store.vault.open(ref, sealed))
+        assert isinstance(opened, dict)  # noqa: S101 (we sealed it)
+        return opened

@@ -3,7 +3,7 @@
     read      what the request's prefetch states, and what was read for it from the EHR's FHIR server
     land      the request's bytes, and the patient record that they are about: durable before anything is scored
     arrived   what its resources state, as facts; where they restate a stored resource, they take its place
-    digest    what was landed becomes resource versions a moment later, off the path (`jobs.Digester`)
+    digest    what was landed becomes resource versions a moment later, off the path (`background.Digester`)
 
 A call never misses what an earlier one brought: where a delivery about the same person still waits for its digest, it
 is digested before this call is answered. A call whose data could join two records, or whose subject must be looked up,

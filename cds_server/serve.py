@@ -28,8 +28,10 @@ from typing import Any
 import uvicorn
 
 from adapters.terminology import units
-from cds_server import jobs, logs
+from cds_server import logs
 from cds_server.app import build, create_app
+from cds_server.background import end_with_parent
+from cds_server.background import run as run_background
 from cds_server.logs import log
 from cds_server.ops import SHARED
 from cds_server.settings import Settings
@@ -118,7 +120,7 @@ def worker(settings: Settings, listening: socket.socket) -> None:
 
 def _one_of_several(settings: Settings, listening: socket.socket) -> None:
     """A worker that ends with its parent: it would hold the port, and nobody would know that it answers."""
-    jobs.end_with_parent(signal.SIGTERM)
+    end_with_parent(signal.SIGTERM)
     worker(settings, listening)
 
 
@@ -127,7 +129,7 @@ def run_app(app: Any, host: str, port: int, *, processes: int = 1) -> None:
     listening = bind(host, port)
     for _ in range(processes - 1):
         if os.fork() == 0:
-            jobs.end_with_parent(signal.SIGTERM)
+            end_with_parent(signal.SIGTERM)
             break
     try:
         _run(app, listening)
@@ -193,7 +195,9 @@ class _Background:
         self._process.join(timeout=STOP_WITHIN)
 
     def _started(self) -> SpawnProcess:
-        process = multiprocessing.get_context("spawn").Process(target=jobs.run, args=(self._settings, os.getpid()))
+        process = multiprocessing.get_context("spawn").Process(
+            target=run_background, args=(self._settings, os.getpid())
+        )
         process.start()
         return process
 

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from adapters.readers import cds_hooks
 from cds_server.app import build, create_app
 from cds_server.audit import audit
-from cds_server.jobs import Digester
+from cds_server.background import Digester
 from cds_server.settings import Settings
 from cds_server.store.pack import part_ref
 from cds_server.store.store import Store

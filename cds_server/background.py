@@ -1,0 +1,222 @@
+"""Background work: what may follow off the path of a hook call. Leased, so that of several processes one does it.
+
+digest      what hook calls brought becomes resource versions; a call that comes sooner digests it itself
+validate    full R4 validation of it; where a resource fails, the inferences of the call that brought it are flagged
+pull        each [[source]] with a schedule is pulled when its time has come, by a process of its own
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, ProcessPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from adapters.readers import cds_hooks, validation
+from adapters.terminology import units
+from cds_server import jobs, logs
+from cds_server.backlog import digest_landing
+from cds_server.digest import VALIDATOR, add_validation
+from cds_server.logs import log
+from cds_server.reading import read_sealed
+from cds_server.settings import Settings
+from cds_server.store.store import Store
+from cds_server.store.writer import Tx
+from models import strict
+from models.errors import CdsError, Unreadable
+from models.nouns import instant
+
+IDLE = 0.25
+"""Seconds between two looks for work."""
+SETTLED = 2.0
+"""Seconds after which a call's inference is on record, or never will be."""
+REST, REST_BEHIND = 9.0, 3.0
+"""Times as long as it worked, while calls come in: even work that only takes what nobody wants slows its neighbours on
+the same core, and holds the write lock. Less where the oldest delivery waits for longer than `PATIENCE`."""
+PATIENCE = 60.0
+BATCH = 64
+FEW = 16
+_PR_SET_PDEATHSIG = 1
+"""prctl(2), Linux: the kernel ends this process when its parent is gone."""
+
+
+def run(settings: Settings, parent: int) -> None:
+    """Work until the parent process is gone.
+
+    What computes runs in a process of the lowest priority; what holds the write lock runs in this one, at the server's:
+    a holder that is not given the processor would make every hook call wait.
+    """
+    logs.configure(settings.log_level)
+    stopping = threading.Event()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    units.prepare()  # half a second that the first act would hold the write lock for
+    store = Store.open(settings.data_dir, settings.database_url)
+    holder = jobs.holder()
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_idle) as idle:
+        digester, validator = Digester(store, idle, settings.joining_systems), Validator(store, idle)
+        work: dict[str, Callable[[], int]] = {"digest": digester.some, "validate": validator.some}
+        newest = 0
+        while os.getppid() == parent and not stopping.is_set():
+            began, worked, before = time.monotonic(), 0, newest
+            for name, some in work.items():
+                try:
+                    worked += jobs.lease(store, name, holder) and some()
+                    newest = store.reads.newest_call()
+                except CdsError as error:
+                    log().error("background work failed", job=name, what=error.what)
+            took = time.monotonic() - began
+            if not worked:
+                stopping.wait(IDLE)
+            elif newest != before:  # calls come in
+                stopping.wait((REST if digester.lag < PATIENCE else REST_BEHIND) * took)
+    with contextlib.suppress(CdsError):
+        store.close()
+
+
+def _idle() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent(signal.SIGKILL)
+    os.nice(19)
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # only what nobody else wants
+
+
+def end_with_parent(by: signal.Signals) -> None:
+    """From here on this process gets the signal when its parent ends, also when that was killed."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, by)
+
+
+class Digester:
+    """Digests what hook calls brought, oldest first; one act a landing: none of them holds the lock for long."""
+
+    def __init__(self, store: Store, idle: Executor, joining: frozenset[str]) -> None:
+        self._store = store
+        self._idle = idle
+        self._joining = joining
+        self._cursor = 0
+        self.lag = 0.0
+        """Seconds that the oldest landing of the last look had waited."""
+
+    def some(self) -> int:
+        """Digest up to a few landings; gives how many."""
+        ids = self._store.reads.waiting(cds_hooks.REQUEST, self._cursor, FEW)
+        landings = [landing for landing in map(self._store.reads.landing, ids) if landing is not None]
+        if not landings:
+            self.lag = 0.0
+            return 0
+        self.lag = (datetime.now(UTC) - datetime.fromisoformat(landings[0].received_at)).total_seconds()
+        read = self._idle.map(read_sealed, landings, map(self._store.opened, landings))
+        for landing, parts in zip(landings, read, strict=True):
+            try:
+                digest_landing(self._store, landing, parts, self._joining, "system")
+            except CdsError as error:  # it stays waiting: the next start, or `cds digest`, tries again
+                log().error("a hook call was not digested", landing=landing.ref, what=error.what)
+            self._cursor = landing.id
+        return len(landings)
+
+
+class Validator:
+    """Asks fhir.resources about the readable resources of parts, oldest first, and records what it says."""
+
+    def __init__(self, store: Store, idle: Executor) -> None:
+        self._store = store
+        self._idle = idle
+        self._cursor = 0
+
+    def some(self) -> int:
+        """Validate up to a batch of resources; gives how many."""
+        settled = instant(datetime.now(UTC) - timedelta(seconds=SETTLED))
+        rows = self._store.reads.query(
+            "SELECT r.id, r.landing_id, r.part, r.pointer FROM resource r "
+            "LEFT JOIN validation v ON v.landing_id = r.landing_id AND v.part = r.part "
+            "WHERE r.id > ? AND v.id IS NULL AND r.known_from < ? ORDER BY r.id LIMIT ?",
+            (self._cursor, settled, BATCH),
+        )
+        if not rows:
+            return 0
+        places: dict[tuple[int, int], list[str]] = {}
+        for _, landing_id, part, pointer in rows:
+            places.setdefault((landing_id, part), []).append(pointer)
+        if len(rows) == BATCH and len(places) > 1:
+            places.popitem()  # its other resources may stand in the next batch: one part, one verdict
+        verdicts = list(
+            self._idle.map(
+                verdict, *zip(*(self._asked(*place, pointers) for place, pointers in places.items()), strict=True)
+            )
+        )
+
+        def act(tx: Tx) -> None:
+            for (landing_id, part), asked in zip(places, verdicts, strict=True):
+                if tx.read("SELECT 1 FROM validation WHERE landing_id = ? AND part = ?", (landing_id, part)):
+                    continue
+                add_validation(tx, landing_id, part, asked)
+                for pointer in (pointer for pointer, problems in asked.items() if problems):
+                    _flag(tx, landing_id, pointer)
+            invalid = sum(bool(problems) for asked in verdicts for problems in asked.values())
+            tx.entry("validate", "system", {"parts": len(places), "invalid": invalid, "validator": VALIDATOR})
+
+        self._store.writer.submit(act).result()
+        last = next(reversed(places))
+        self._cursor = max(row[0] for row in rows if (row[1], row[2]) == last)
+        return len(rows)
+
+    def _asked(self, landing_id: int, part: int, pointers: list[str]) -> tuple[bytes, list[str]]:
+        landing = self._store.reads.landing(landing_id)
+        try:
+            return (self._store.part(landing, part) if landing else b"null"), pointers
+        except CdsError:
+            return b"null", pointers
+
+
+def verdict(body: bytes, pointers: list[str]) -> dict[str, list[str]]:
+    """Pointer -> what fhir.resources says against the resource there; a part that cannot be read is invalid as such."""
+    try:
+        parsed = strict.loads(body)
+    except CdsError as error:
+        return {pointer: [error.what] for pointer in pointers}
+    found: dict[str, list[str]] = {}
+    for pointer in pointers:
+        try:
+            found[pointer] = validation.validate(resource_at(parsed, pointer))
+        except CdsError as error:
+            found[pointer] = [error.what]
+    return found
+
+
+def resource_at(body: Any, pointer: str) -> Mapping[str, Any]:
+    """The object that a JSON pointer (RFC 6901) names. Raises Unreadable."""
+    found = body
+    for step in pointer.split("/")[1:]:
+        name = step.replace("~1", "/").replace("~0", "~")
+        try:
+            found = found[int(name)] if isinstance(found, list) else found[name]
+        except (KeyError, IndexError, ValueError, TypeError):
+            raise Unreadable("the part has nothing at this pointer", where=pointer) from None
+    if not isinstance(found, Mapping):
+        raise Unreadable("what stands at this pointer is not an object", where=pointer)
+    return found
+
+
+def _flag(tx: Tx, landing_id: int, pointer: str) -> None:
+    """Flag the inferences of the call that brought an invalid resource."""
+    for (inference_id,) in tx.read(
+        "SELECT i.id FROM inference i JOIN call c ON c.id = i.call_id WHERE c.landing_id = ?", (landing_id,)
+    ):
+        tx.add(
+            "flag",
+            kind="flag",
+            reason="invalid-resource",
+            landing_id=landing_id,
+            pointer=pointer or None,
+            inference_id=inference_id,
+            detail="a resource of the call that this inference rests on is not valid R4",
+            at=tx.now,
+        )
