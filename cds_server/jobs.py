@@ -1,8 +1,7 @@
 """Leased work that survives its process. A job is a row; where it stands is its last step; each step is an entry.
 
     lease     who does a kind of work until when: of several processes, one
-    MOVES     the states of a job and what may follow on what: the diagram in the docs is made from it
-    Jobs      queue, move, and what is to be known of jobs
+    Jobs      queue, move along its kind's table of states, and what is to be known of jobs
 
 A step carries what the job must remember from there on (the status URL before it is asked for the first time), sealed
 in the vault: a process that is killed anywhere leaves a job that another one can take up.
@@ -13,12 +12,12 @@ from __future__ import annotations
 import os
 import socket
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from typing import Any
 
+from adapters.states import States
 from cds_server.store.entropy import new_ref
 from cds_server.store.store import Store
 from cds_server.store.vault import object_ref
@@ -31,44 +30,6 @@ from models.nouns import JSON, instant
 LEASE = 30.0
 """Seconds. Who works longer renews it; who was killed is followed sooner where it can be seen that it is gone."""
 JOB, STEP = b"j", b"t"
-
-
-class State(StrEnum):
-    QUEUED = "queued"
-    KICKED_OFF = "kicked off"
-    POLLING = "polling"
-    DOWNLOADING = "downloading"
-    APPLYING = "applying"
-    DONE = "done"
-    DONE_WITH_FAULTS = "done with faults"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-ENDS = frozenset({State.DONE, State.DONE_WITH_FAULTS, State.FAILED, State.CANCELLED})
-_GIVEN_UP = {State.FAILED, State.CANCELLED}
-MOVES: Mapping[State, frozenset[State]] = {
-    State.QUEUED: frozenset({State.KICKED_OFF, State.DONE, *_GIVEN_UP}),
-    State.KICKED_OFF: frozenset({State.POLLING, *_GIVEN_UP}),
-    State.POLLING: frozenset({State.DOWNLOADING, State.QUEUED, *_GIVEN_UP}),
-    State.DOWNLOADING: frozenset({State.POLLING, State.APPLYING, State.QUEUED, *_GIVEN_UP}),
-    State.APPLYING: frozenset({State.DONE, State.DONE_WITH_FAULTS, *_GIVEN_UP}),
-    **dict.fromkeys(ENDS, frozenset[State]()),
-}
-"""Queued -> done: there was nothing to ask. Polling -> queued: the server forgot the job, it is asked once more.
-Downloading -> polling: the manifest goes on, on a page that is not there yet."""
-
-
-def diagram() -> str:
-    """The states as a Mermaid diagram."""
-    lines = ["stateDiagram-v2", "    [*] --> queued"]
-    for state in State:
-        name = state.value.replace(" ", "_")
-        if " " in state.value:
-            lines.append(f'    state "{state.value}" as {name}')
-        lines += [f"    {name} --> {after.value.replace(' ', '_')}" for after in State if after in MOVES[state]]
-        lines += [f"    {name} --> [*]"] if state in ENDS else []
-    return "\n".join(lines)
 
 
 # ---- leases ----------------------------------------------------------------------------------------------------------
@@ -136,7 +97,7 @@ class Job:
     source: str
     mode: str
     asked: JSON
-    state: State
+    state: str
     cause: str | None
     remembers: JSON
     """What its steps kept, later ones over earlier ones."""
@@ -144,10 +105,6 @@ class Job:
     at: str
     """Of its last step."""
     cursor: str | None
-
-    @property
-    def ended(self) -> bool:
-        return self.state in ENDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,12 +118,14 @@ class Order:
 
 
 class Jobs:
-    """The jobs of one instance."""
+    """The jobs of one kind in one instance."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, kind: str, states: States) -> None:
         self._store = store
+        self._kind = kind
+        self._states = states
 
-    def queue(self, kind: str, source: str, orders: Sequence[Order], actor: str) -> list[Job]:
+    def queue(self, source: str, orders: Sequence[Order], actor: str) -> list[Job]:
         """The jobs of a new run, in the order in which they are to be done; one act."""
         run, refs = new_ref(), [new_ref() for _ in orders]
 
@@ -177,7 +136,7 @@ class Jobs:
                     "job",
                     ref=ref,
                     run=run,
-                    kind=kind,
+                    kind=self._kind,
                     source=source,
                     mode=order.mode,
                     scope=tx.vault.index("scope", order.scope),
@@ -185,8 +144,8 @@ class Jobs:
                     commitment=sealed.commitment,
                     at=tx.now,
                 )
-                tx.add("job_step", job_id=job_id, state=State.QUEUED.value, ref=new_ref(), at=tx.now)
-            tx.entry("queue", actor, {"run": run, "jobs": refs, "kind": kind, "source": source})
+                tx.add("job_step", job_id=job_id, state=self._states.first, ref=new_ref(), at=tx.now)
+            tx.entry("queue", actor, {"run": run, "jobs": refs, "kind": self._kind, "source": source})
 
         self._store.writer.submit(act).result()
         return self.of_run(run)
@@ -194,7 +153,7 @@ class Jobs:
     def move(
         self,
         job: Job,
-        to: State,
+        to: str,
         actor: str,
         *,
         cause: str | None = None,
@@ -203,20 +162,18 @@ class Jobs:
     ) -> Job:
         """The next step of a job, durable when this returns. Raises Conflict where somebody else moved it meanwhile, or
         where `MOVES` knows no such step; a step from a state to itself only remembers."""
-        if to is not job.state and to not in MOVES[job.state]:
-            raise Conflict(f"a job that is {job.state.value} cannot become {to.value}", where=f"job {job.ref}")
+        if to is not job.state and to not in self._states.moves[job.state]:
+            raise Conflict(f"a job that is {job.state} cannot become {to}", where=f"job {job.ref}")
 
         def act(tx: Tx) -> None:
             last = tx.read("SELECT state FROM job_step WHERE job_id = ? ORDER BY id DESC LIMIT 1", (job.id,))
-            if last[0][0] != job.state.value:
+            if last[0][0] != job.state:
                 raise Conflict(f"another process moved this job: it is {last[0][0]}", where=f"job {job.ref}")
             ref, sealed = new_ref(), None
             if remember:
                 sealed = tx.vault.seal(object_ref(STEP, ref), canonical(dict(remember)), tx.fresh_keys).cipher
-            tx.add(
-                "job_step", job_id=job.id, state=to.value, cause=cause, cursor=cursor, ref=ref, sealed=sealed, at=tx.now
-            )
-            tx.entry("job", actor, {"job": job.ref, "source": job.source, "state": to.value})
+            tx.add("job_step", job_id=job.id, state=to, cause=cause, cursor=cursor, ref=ref, sealed=sealed, at=tx.now)
+            tx.entry("job", actor, {"job": job.ref, "source": job.source, "state": to})
 
         self._store.writer.submit(act).result()
         return self.get(job.id)
@@ -230,7 +187,7 @@ class Jobs:
         return self._jobs("j.run = ?", (run,))
 
     def unfinished(self, source: str) -> list[Job]:
-        return [job for job in self._jobs("j.source = ?", (source,)) if not job.ended]
+        return [job for job in self._jobs("j.source = ?", (source,)) if job.state not in self._states.ends]
 
     def latest(self, source: str, runs: int) -> list[Job]:
         """The jobs of the last runs of a source, oldest first."""
@@ -248,12 +205,12 @@ class Jobs:
         )
         return self.get(row[0]) if row else None
 
-    def last_done(self, scope: str, mode: str) -> Job | None:
-        """The last job of a scope and mode that was done without faults."""
+    def last(self, scope: str, mode: str, state: str) -> Job | None:
+        """The last job of a scope and mode that came to a state."""
         row = self._store.reads.one(
             "SELECT s.job_id FROM job_step s JOIN job j ON j.id = s.job_id "
             "WHERE j.scope = ? AND j.mode = ? AND s.state = ? ORDER BY s.id DESC LIMIT 1",
-            (self._store.vault.index("scope", scope), mode, State.DONE.value),
+            (self._store.vault.index("scope", scope), mode, state),
         )
         return self.get(row[0]) if row else None
 
@@ -261,8 +218,8 @@ class Jobs:
         rows = self._store.reads.query(
             "SELECT j.id, j.ref, j.run, j.kind, j.source, j.mode, j.sealed, j.at, "
             "s.state, s.cause, s.cursor, s.ref, s.sealed, s.at "
-            f"FROM job j JOIN job_step s ON s.job_id = j.id WHERE {where} ORDER BY j.id, s.id",
-            values,
+            f"FROM job j JOIN job_step s ON s.job_id = j.id WHERE j.kind = ? AND {where} ORDER BY j.id, s.id",
+            (self._kind, *values),
         )
         found: dict[int, Job] = {}
         for job_id, ref, run, kind, source, mode, asked, queued_at, state, cause, cursor, step, sealed, at in rows:
@@ -276,7 +233,7 @@ class Jobs:
                 source,
                 mode,
                 before.asked if before else self._opened(object_ref(JOB, ref), asked),
-                State(state),
+                state,
                 cause,
                 {**before.remembers, **kept} if before else kept,
                 queued_at,
