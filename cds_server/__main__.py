@@ -30,6 +30,7 @@ ORDER = (
     "ledger",
     "models",
     "service",
+    "keys",
     "backup",
     "restore",
     "doctor",

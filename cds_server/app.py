@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fastapi import FastAPI
 from starlette.requests import Request
 
-from cds_server import __version__, openapi, ops, wire
+from cds_server import __version__, keys, openapi, ops, wire
 from cds_server.deadline import Clock, Gate
 from cds_server.decisions import Decisions, Recorded
 from cds_server.hooks.context import HookRequest
@@ -170,6 +170,7 @@ def create_app(parts: Parts) -> FastAPI:
         router(Desk(parts), max_body=parts.settings.max_body),
         ops.router(parts.store, parts.registry, parts.metrics, Operators(parts.settings, staff)),
         *([staff_router(staff)] if staff else []),
+        keys.router(keys.Keys(parts.store)),
         openapi.router(parts.registry.specs, parts.settings),
     ):
         app.router.routes.extend(doors.routes)  # plain routes: FastAPI's own nesting of routers costs a tenth of a call

@@ -14,7 +14,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from cds_server import __version__, wire
+from cds_server import __version__, keys, wire
 from cds_server.hooks.feedback import MAX_COMMENT, MAX_ITEMS, MAX_TEXT
 from cds_server.hooks.published import MAX_ID, HookContext
 from cds_server.hooks.routes import INFERENCES, LEDGER_HEADER
@@ -199,6 +199,17 @@ def _schemas() -> dict[str, Any]:
             description="What a card rests on: its id, its entry in the ledger, and the entry's RFC 6962 leaf hash.",
         ),
         "Feedback": _feedback(),
+        "PublicKey": _object(
+            ["kty", "kid", "alg", "use", "key_ops"],
+            {
+                "kty": {"enum": ["RSA", "EC"]},
+                "alg": {"enum": list(keys.ALGORITHMS)},
+                "use": {"const": "sig"},
+                "key_ops": {"const": ["verify"]},
+                **dict.fromkeys(("kid", "n", "e", "crv", "x", "y"), _TEXT),
+            },
+            additionalProperties=False,
+        ),
     }
 
 
@@ -378,7 +389,19 @@ def _operators() -> dict[str, Any]:
     text = {"content": {"text/plain; version=0.0.4": {"schema": {"type": "string"}}}}
     seq = {"name": "seq", "in": "path", "required": True, "schema": {"type": "integer", "minimum": 0, "maximum": 2**53}}
     entry = _object(["seq", "leaf", "chain", "entry"], {"leaf": _TEXT, "chain": _TEXT, "entry": {"type": "object"}})
+    key_set = "The set (RFC 7517).", _object(["keys"], {"keys": _array(_ref("PublicKey"))})
+    name = {
+        "name": "registration",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "pattern": keys.NAME.pattern},
+    }
     return {
+        keys.PATH: door("keys", "Our public keys", _answers(*key_set, (503,))),
+        keys.PATH_OF_ONE: door(
+            "keys-of", "Our public keys for one registration with an authorization server",
+            _answers(*key_set, (404, 503)), parameters=[name],
+        ),
         "/healthz": door("alive", "Whether the process answers", _answers("It does.", state, ())),
         "/readyz": door("ready", "Whether it can serve", {**_answers("It can.", state, ()), "503": unready}),
         "/metrics": door(

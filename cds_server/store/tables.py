@@ -440,6 +440,31 @@ class StaffSession(SQLModel, table=True):
     until: int = _big()
 
 
+class SigningKey(SQLModel, table=True):
+    """A key pair of ours, by RFC 7638 thumbprint; the private half stands in the key store. (Migration 0006.)"""
+
+    __tablename__: ClassVar[str] = "signing_key"
+    id: int = _id()
+    entry: int = _big()
+    kid: str = Field(unique=True)
+    alg: str
+    registration: str | None
+    """Whose set `jwk`, the public half, stands in; empty: the general one."""
+    jwk: str
+    at: str
+
+
+class SigningKeyState(SQLModel, table=True):
+    """From this entry on, a key is `retired`: it neither signs nor is published. (Migration 0006.)"""
+
+    __tablename__: ClassVar[str] = "signing_key_state"
+    id: int = _id()
+    entry: int = _big()
+    kid: str = Field(unique=True)
+    state: str
+    at: str
+
+
 GOVERNED: dict[str, type[SQLModel]] = {
     model.__tablename__: model
     for model in (
@@ -464,6 +489,8 @@ GOVERNED: dict[str, type[SQLModel]] = {
         SystemAction,
         Job,
         JobStep,
+        SigningKey,
+        SigningKeyState,
     )
 }
 """Tables whose rows stand in the ledger, in the order that an entry lists them."""
