@@ -257,7 +257,8 @@ def _moment(text: str, name: str) -> datetime:
 
 
 def _wire(moment: datetime) -> str:
-    """To the millisecond, which every server reads; cut off, so that `_since` never moves forward."""
+    """UTC, to the millisecond: servers compare it as text with their own lastUpdated (seen at Medplum), which mostly
+    looks so. Cut off, so that `_since` never moves forward."""
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
