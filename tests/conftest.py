@@ -17,6 +17,7 @@ pytest_plugins = [
     "tests.peers.postgres",
     "tests.peers.server",
     "tests.peers.fhir_server",
+    "tests.peers.bulk_peer",
 ]
 
 hypothesis.settings.register_profile("house", deadline=None, derandomize=bool(os.environ.get("CI")))
