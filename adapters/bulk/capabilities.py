@@ -154,10 +154,11 @@ def _endpoint(text: str, base: str) -> str:
         url = urljoin(base.rstrip("/") + "/", text)
         parts = urlsplit(url)
         fits = parts.scheme in ("https", "http") and bool(parts.hostname) and "@" not in parts.netloc
+        fits = fits and not (urlsplit(text).scheme and not urlsplit(text).netloc)  # https:x: no two read it alike
         _ = parts.port
     except ValueError:
         fits, url = False, ""
-    if not fits or not url.isascii() or re.search(r"[\s\\\x00-\x1f\x7f#]", url):
+    if not fits or not text.isascii() or re.search(r"[\s\\<>\"#\x00-\x1f\x7f]", text):
         raise Unreadable("the SMART configuration has an endpoint that is no http URL", where="/token_endpoint")
     return url
 
