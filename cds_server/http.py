@@ -7,19 +7,29 @@ whatever a request or a peer's answer says.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ipaddress
+import socket
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
+import httpcore
 import httpx
 
 from adapters.fhir_read import below
-from models.errors import NotAllowed, PeerFailed
+from cds_server.vendor_door import HostRules, Place, VendorDoor
+from models.errors import Misconfigured, NotAllowed, PeerFailed
 
 TIMEOUT = httpx.Timeout(10.0, connect=3.0)
 POOL = httpx.Limits(max_connections=128, max_keepalive_connections=64, keepalive_expiry=30.0)
+VENDOR_TIMEOUT = {"connect": 5.0, "read": 60.0, "write": 60.0, "pool": 60.0}
+HEAD_SECONDS = 120
+"""Until the head of a vendor's answer is there: a byte a minute is no answer."""
+MOST_ADDRESSES = 4
+"""Of one name that are tried."""
 JSON_TYPES = ("application/fhir+json", "application/json", "application/jwk-set+json")
 
 
@@ -132,3 +142,151 @@ async def _bounded(answer: httpx.Response, limit: int) -> bytes:
             raise PeerFailed("answered with a body over the limit")
     await asyncio.sleep(0)  # a long body that came at once must not keep the loop
     return bytes(body)
+
+
+# ---- the door to vendors ---------------------------------------------------------------------------------------------
+
+LookUp = Callable[[str, int], Awaitable[Sequence[str]]]
+
+
+def vendor_door(
+    hosts: HostRules,
+    *,
+    verify: ssl.SSLContext | bool = True,
+    proxy: str | None = None,
+    look_up: LookUp | None = None,
+) -> VendorDoor:
+    """The door of one source. `look_up` stands in for the system's resolver.
+
+    `proxy`: `http://host:port`, with a name and a password where it wants them; the environment is not asked. Names are
+    looked up by the proxy then; what the URL itself says is checked as ever. Certificates are always checked: by
+    `verify` where it is a context, else by the public authorities.
+
+    It stands on httpcore, which is under httpx: there a connection can be made to the very address that was checked
+    (a second look-up could give another one), no cookie is kept, and no URL is written to a log.
+
+    Errors: Misconfigured (the proxy's URL cannot be read; it is not printed).
+    """
+    context = verify if isinstance(verify, ssl.SSLContext) else httpx.create_ssl_context(trust_env=False)
+    pool = httpcore.AsyncConnectionPool(
+        ssl_context=context,
+        proxy=_proxy(proxy) if proxy else None,
+        max_connections=16,
+        max_keepalive_connections=8,
+        keepalive_expiry=30.0,
+        network_backend=None if proxy else _Checked(hosts, look_up or _look_up),
+    )
+
+    @contextlib.asynccontextmanager
+    async def send(
+        method: str, at: Place, headers: Mapping[str, str], content: bytes | None
+    ) -> AsyncIterator[_VendorAnswer]:
+        with _in_our_words():
+            url = httpcore.URL(scheme=at.scheme, host=at.host, port=at.port, target=at.target)
+            request = httpcore.Request(
+                method, url, headers=list(headers.items()), content=content, extensions={"timeout": VENDOR_TIMEOUT}
+            )
+            async with asyncio.timeout(HEAD_SECONDS):
+                answer = await pool.handle_async_request(request)
+        try:
+            yield _VendorAnswer(answer)
+        finally:
+            with contextlib.suppress(httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException):
+                await answer.aclose()
+
+    return VendorDoor(hosts, send, pool.aclose)
+
+
+def _proxy(url: str) -> httpcore.Proxy:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if not host or port is None or parts.scheme not in ("http", "https") or parts.path.strip("/") or parts.query:
+        raise Misconfigured("proxy: its URL is http://host:port")
+    auth = (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
+    return httpcore.Proxy(httpcore.URL(scheme=parts.scheme, host=host, port=port, target="/"), auth=auth)
+
+
+class _VendorAnswer:
+    def __init__(self, answer: httpcore.Response) -> None:
+        self._answer = answer
+        self.status = answer.status
+        self.headers = answer.headers
+
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        with _in_our_words():
+            async for piece in self._answer.aiter_stream():
+                yield piece
+
+
+class _Checked(httpcore.AsyncNetworkBackend):
+    """Connects to an address that the rules allow, and to no other that the name may lead to a moment later."""
+
+    def __init__(self, rules: HostRules, look_up: LookUp) -> None:
+        self._rules = rules
+        self._look_up = look_up
+        self._plain = httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 (the signature is httpcore's)
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        try:
+            async with asyncio.timeout(timeout):
+                addresses = (await self._look_up(host, port))[:MOST_ADDRESSES]
+        except TimeoutError:
+            raise httpcore.ConnectTimeout("the name") from None
+        except OSError:
+            raise httpcore.ConnectError("the name") from None
+        if not all(self._rules.may_reach(host, ipaddress.ip_address(each)) for each in addresses):
+            raise NotAllowed("the URL's host leads to an address that the configuration does not let this server reach")
+        failed: Exception = httpcore.ConnectError("the name")
+        for address in addresses:
+            try:
+                return await self._plain.connect_tcp(address, port, timeout, local_address, socket_options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failed = error
+        raise failed
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+async def _look_up(host: str, port: int) -> list[str]:
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+@contextlib.contextmanager
+def _in_our_words() -> Iterator[None]:
+    try:
+        yield
+    except (httpcore.ConnectTimeout, httpcore.ConnectError) as error:
+        raise PeerFailed(_why_no_connection(error)) from None
+    except httpcore.PoolTimeout:
+        raise PeerFailed("too many exchanges with it at once") from None
+    except (httpcore.TimeoutException, TimeoutError):
+        raise PeerFailed("it stopped answering") from None
+    except httpcore.ProxyError:
+        raise PeerFailed("the proxy refused to connect to it") from None
+    except (httpcore.NetworkError, httpcore.ProtocolError, OSError):
+        raise PeerFailed("the exchange was broken off") from None
+    except httpcore.UnsupportedProtocol:
+        raise PeerFailed("it cannot be asked") from None
+
+
+def _why_no_connection(error: BaseException | None) -> str:
+    timed_out = isinstance(error, httpcore.ConnectTimeout)
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return "its certificate is not one that is believed here"
+        if isinstance(error, ssl.SSLError):
+            return "no TLS connection could be agreed on"
+        error = error.__cause__ or error.__context__
+    return "no connection in time" if timed_out else "no connection"
