@@ -212,6 +212,10 @@ def test_a_relative_token_endpoint_is_below_the_fhir_base(endpoint: str, absolut
         "https://[x",
         "https://x:pq/",
         "http:///t",
+        "https:///t",
+        "https:t",
+        "to\tken",
+        "token#x",
     ],
 )
 def test_an_endpoint_that_is_no_http_url_is_refused_without_repeating_it(endpoint: str) -> None:
