@@ -25,7 +25,7 @@ UNSAID = "the server does not say"
 ONLY_SOME = "only some patients are asked for, and their ids are not put into a URL"
 ACCEPT = "application/fhir+json"
 _TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}")
-_ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
+_ID = re.compile(r"[A-Za-z0-9\-.]{1,255}")
 _REASONS = {401: "refused (401)", 403: "refused (403)", 404: "the server does not know this type (404)"}
 
 
