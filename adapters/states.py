@@ -56,5 +56,6 @@ class Memory(Protocol):
         What is remembered is text, whole numbers, and lists and objects of them.
         """
 
-    def landed(self, key: bytes) -> bool:
-        """Whether a delivery with this key of the sender is durable already."""
+    async def landed(self, key: bytes) -> bytes | None:
+        """The first part of the delivery with this key of the sender (b"" where it has none), if it is durable
+        already."""

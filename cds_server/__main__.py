@@ -20,6 +20,7 @@ ORDER = (
     "serve",
     "sandbox",
     "land",
+    "pull",
     "digest",
     "work",
     "patient",

@@ -37,14 +37,21 @@ class Batch:
 
 
 def digest_backlog(
-    store: Store, joining: frozenset[str], actor: str, *, validate: bool = True, progress: Progress | None = None
+    store: Store,
+    joining: frozenset[str],
+    actor: str,
+    *,
+    validate: bool = True,
+    progress: Progress | None = None,
+    up_to: int | None = None,
 ) -> Tally:
-    """Digest every part that no reader has seen; gives the counts.
+    """Digest every part that no reader has seen, `up_to` a landing's id, in the order of arrival; gives the counts.
 
     Where another process digests the same long landing, one of the two goes on and the other stops, so that arrival
     order is kept; a hook call's landing that it was first with is done.
     """
-    waiting = [(store.reads.landing(landing_id), start) for landing_id, start in store.reads.undigested()]
+    undigested = [each for each in store.reads.undigested() if up_to is None or each[0] <= up_to]
+    waiting = [(store.reads.landing(landing_id), start) for landing_id, start in undigested]
     landings = [(landing, start) for landing, start in waiting if landing is not None]
     total = sum(landing.parts - start for landing, start in landings)
     done, tally = 0, Tally()

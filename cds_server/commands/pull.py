@@ -1,0 +1,164 @@
+"""`cds pull`"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from cds_server.commands.opening import actor_of, common, emit, existing, settings_of, store_of, table
+from models.errors import Misconfigured
+
+if TYPE_CHECKING:
+    from cds_server.bulk_sources import BulkSource
+    from cds_server.jobs import Job
+
+NAME = "pull"
+HELP = "one run of a configured pull source: a FHIR bulk export, taken up where it was left"
+_EXIT = {"done": 0, "done with faults": 1, "failed": 3, "cancelled": 1}
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="the [[source]] of the configuration")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--full", action="store_true", help="everything, whatever was pulled before; then reconcile")
+    what.add_argument("--dry-run", action="store_true", help="what would be asked, and how much it would bring")
+    what.add_argument("--verify", action="store_true", help="counts per type, the server's beside ours")
+    what.add_argument("--status", action="store_true", help="the jobs of the last runs")
+    what.add_argument("--cancel", action="store_true", help="end what is unfinished, here and on the server")
+    common(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from cds_server.bulk_sources import bulk_sources
+
+    settings = settings_of(args)
+    sources = bulk_sources(settings)
+    if args.name not in sources:
+        known = ", ".join(sources) or "none"
+        raise Misconfigured(
+            f"there is no [[source]] of a kind that is pulled by that name in {settings.origin}: {known}"
+        )
+    source = sources[args.name]
+    actor = actor_of(args, settings)
+    if args.verify or args.status or args.cancel:
+        existing(settings)
+    with store_of(settings) as store, _watching() as tell:
+        from cds_server.pulls import Pulls
+
+        pulls = Pulls(settings, store, source, actor, tell)
+        if args.dry_run:
+            return _dry_run(args, pulls, source)
+        if args.verify:
+            return _verify(args, pulls, source, store)
+        if args.status:
+            jobs = pulls.jobs.latest(source.name, 10)
+            emit(args, [_plain(job) for job in jobs], _told(jobs) if jobs else "never pulled")
+            return 0
+        if args.cancel:
+            jobs = pulls.cancel()
+            emit(args, [_plain(job) for job in jobs], _told(jobs) if jobs else "nothing is unfinished")
+            return 0
+        pulled = pulls.run(full=args.full)
+    assert pulled is not None  # noqa: S101 (only a schedule is told that nothing is due)
+    emit(args, {"state": pulled.state, "jobs": [_plain(job) for job in pulled.jobs]}, _told(pulled.jobs))
+    return _EXIT[pulled.state]
+
+
+def _dry_run(args: argparse.Namespace, pulls: Any, source: BulkSource) -> int:
+    import asyncio
+
+    planned = asyncio.run(pulls.would_ask())
+    rows = [[each["mode"], each["method"], each["url"], each["since"] or "-"] for each in planned["jobs"]]
+    text = table(["job", "how", "asked", "since"], rows)
+    if planned["counts"]:
+        counted = [[kind, str(count)] for kind, count in planned["counts"].items()]
+        text += "\n\n" + table(["type", "on the server now"], counted)
+    emit(args, {"source": source.name, **planned}, text)
+    return 0
+
+
+def _verify(args: argparse.Namespace, pulls: Any, source: BulkSource, store: Any) -> int:
+    import asyncio
+
+    from cds_server.pull_results import held
+
+    ours = held(store, source.name)
+    theirs = asyncio.run(pulls.counted(sorted({*ours, *source.request.types})))
+    rows, differ = [], False
+    for kind, count in theirs.items():
+        same = count.number == ours.get(kind, 0) if count.number is not None else None
+        differ = differ or same is False
+        said = str(count.number) if count.number is not None else str(count.reason)
+        rows.append([kind, str(ours.get(kind, 0)), said, {True: "same", False: "DIFFERENT", None: "-"}[same]])
+    result = [dict(zip(("type", "ours", "theirs", "verdict"), row, strict=True)) for row in rows]
+    emit(args, result, table(["type", "ours", "theirs", ""], rows) if rows else "nothing was pulled yet")
+    return 1 if differ else 0
+
+
+def _plain(job: Job) -> dict[str, Any]:
+    return {
+        "job": job.ref,
+        "run": job.run,
+        "mode": job.mode,
+        "state": job.state,
+        "cause": job.cause,
+        "since": job.asked.get("since"),
+        "queued_at": job.queued_at,
+        "at": job.at,
+        "cursor": job.cursor,
+        **job.remembers.get("result", {}),
+    }
+
+
+def _told(jobs: Any) -> str:
+    rows = []
+    for job in jobs:
+        result = job.remembers.get("result", {})
+        rows.append(
+            [
+                job.ref[:8],
+                job.mode,
+                job.state,
+                job.at[:19],
+                str(result.get("files", "-")),
+                str(result.get("lines", "-")),
+                (job.cursor or "-")[:19],
+                job.cause or "",
+            ]
+        )
+    text = table(["job", "mode", "state", "since", "files", "lines", "cursor", "why"], rows)
+    faults = [fault for job in jobs for fault in job.remembers.get("result", {}).get("faults", [])]
+    return text + "".join(f"\nfault: {fault}" for fault in faults[:20])
+
+
+@contextlib.contextmanager
+def _watching() -> Iterator[Any]:
+    """What is going on, for a person at a terminal; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def tell(what: str, done: int, total: int | None) -> None:
+            name = what.partition(":")[0]
+            shown = escape("".join(sign if sign.isprintable() else " " for sign in what))
+            if name not in tasks:
+                tasks[name] = bar.add_task(shown, total=total)
+            bar.update(tasks[name], description=shown, completed=done, total=total)
+
+        yield tell
