@@ -1,8 +1,8 @@
 """Ports towards somebody else's HTTP server. `cds_server` builds what stands behind them and hands it in.
 
-    Door     one exchange after the other; says which URLs it would not ask
-    Signer   signs for us, with keys that nobody here sees
-    Clock    what time it is, and waiting
+Door     one exchange after the other; says which URLs it would not ask
+Signer   signs for us, with keys that nobody here sees
+Clock    what time it is, and waiting
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ pull        each [[source]] with a schedule is pulled when its time has come, by
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -24,8 +23,10 @@ from adapters.terminology import units
 from cds_server import jobs, logs
 from cds_server.backlog import digest_landing
 from cds_server.digest import VALIDATOR, add_validation
+from cds_server.lifetime import end_with_parent
 from cds_server.logs import log
 from cds_server.reading import read_sealed
+from cds_server.schedules import Schedules
 from cds_server.settings import Settings
 from cds_server.store.store import Store
 from cds_server.store.writer import Tx
@@ -43,8 +44,6 @@ the same core, and holds the write lock. Less where the oldest delivery waits fo
 PATIENCE = 60.0
 BATCH = 64
 FEW = 16
-_PR_SET_PDEATHSIG = 1
-"""prctl(2), Linux: the kernel ends this process when its parent is gone."""
 
 
 def run(settings: Settings, parent: int) -> None:
@@ -63,6 +62,7 @@ def run(settings: Settings, parent: int) -> None:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_idle) as idle:
         digester, validator = Digester(store, idle, settings.joining_systems), Validator(store, idle)
         work: dict[str, Callable[[], int]] = {"digest": digester.some, "validate": validator.some}
+        schedules = Schedules(settings)
         newest = 0
         while os.getppid() == parent and not stopping.is_set():
             began, worked, before = time.monotonic(), 0, newest
@@ -72,11 +72,14 @@ def run(settings: Settings, parent: int) -> None:
                     newest = store.reads.newest_call()
                 except CdsError as error:
                     log().error("background work failed", job=name, what=error.what)
+            with contextlib.suppress(CdsError):
+                schedules.look(store)
             took = time.monotonic() - began
             if not worked:
                 stopping.wait(IDLE)
             elif newest != before:  # calls come in
                 stopping.wait((REST if digester.lag < PATIENCE else REST_BEHIND) * took)
+        schedules.stop()
     with contextlib.suppress(CdsError):
         store.close()
 
@@ -87,11 +90,6 @@ def _idle() -> None:
     os.nice(19)
     with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # only what nobody else wants
-
-
-def end_with_parent(by: signal.Signals) -> None:
-    """From here on this process gets the signal when its parent ends, also when that was killed."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, by)
 
 
 class Digester:

@@ -214,11 +214,11 @@ class Jobs:
         )
         return self.get(row[0]) if row else None
 
-    def _jobs(self, where: str, values: tuple[Any, ...]) -> list[Job]:
+    def _jobs(self, condition: str, values: tuple[Any, ...]) -> list[Job]:
         rows = self._store.reads.query(
             "SELECT j.id, j.ref, j.run, j.kind, j.source, j.mode, j.sealed, j.at, "
             "s.state, s.cause, s.cursor, s.ref, s.sealed, s.at "
-            f"FROM job j JOIN job_step s ON s.job_id = j.id WHERE j.kind = ? AND {where} ORDER BY j.id, s.id",
+            f"FROM job j JOIN job_step s ON s.job_id = j.id WHERE j.kind = ? AND {condition} ORDER BY j.id, s.id",
             (self._kind, *values),
         )
         found: dict[int, Job] = {}
@@ -246,3 +246,11 @@ class Jobs:
         opened = strict.loads(self._store.vault.open(ref, sealed))
         assert isinstance(opened, dict)  # noqa: S101 (we sealed it)
         return opened
+
+
+def is_due(jobs: Jobs, states: States, source: str, every: timedelta) -> bool:
+    """Whether a source is to be run again: its last run began that long ago, did not come to an end, or never was."""
+    latest = jobs.latest(source, 1)
+    if not latest or any(job.state not in states.ends for job in latest):
+        return True
+    return datetime.now(UTC) - datetime.fromisoformat(latest[0].queued_at) >= every

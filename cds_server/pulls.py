@@ -35,7 +35,7 @@ from cds_server.backlog import digest_backlog
 from cds_server.bulk_sources import KIND, BulkSource
 from cds_server.http import authorities, vendor_door
 from cds_server.intake import StoreIntake
-from cds_server.jobs import LEASE, Job, Jobs, Order, holder, lease, release
+from cds_server.jobs import LEASE, Job, Jobs, Order, holder, is_due, lease, release
 from cds_server.keys import KeySigner
 from cds_server.logs import log
 from cds_server.pull_results import Delivered, Result, deliveries, flag, landing_of, patients, result
@@ -135,7 +135,7 @@ class Pulls:
         taken up by the next run), Misconfigured, RecordUnavailable and its kinds.
         """
         with self._leased():
-            if due_after is not None and not self._due(due_after):
+            if due_after is not None and not is_due(self.jobs, EXPORT, self._source.name, due_after):
                 return None
             return asyncio.run(self._run(full))
 
@@ -154,12 +154,6 @@ class Pulls:
         finally:
             with contextlib.suppress(CdsError):
                 release(self._store, name, self._holder)
-
-    def _due(self, every: timedelta) -> bool:
-        latest = self.jobs.latest(self._source.name, 1)
-        if not latest or any(job.state not in EXPORT.ends for job in latest):
-            return True
-        return datetime.now(UTC) - datetime.fromisoformat(latest[0].queued_at) >= every
 
     async def _run(self, full: bool) -> Pulled:
         heart = asyncio.create_task(self._keep_lease())

@@ -30,8 +30,8 @@ import uvicorn
 from adapters.terminology import units
 from cds_server import logs
 from cds_server.app import build, create_app
-from cds_server.background import end_with_parent
 from cds_server.background import run as run_background
+from cds_server.lifetime import end_with_parent
 from cds_server.logs import log
 from cds_server.ops import SHARED
 from cds_server.settings import Settings

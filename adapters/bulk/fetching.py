@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from adapters.bulk.asking import Asker
 from adapters.bulk.export_log import ExportLog, harmless_headers, without_query
 from adapters.bulk.files import Received, receive
-from adapters.bulk.manifest import FileEntry, FileKind, Manifest, parse, path_key
+from adapters.bulk.manifest import FileEntry, FileKind, Manifest, identities, parse
 from adapters.peer import Reply
 from adapters.readers.fhir import DELETED, LINE, ORGANIZED, line_of_type
 from adapters.source import Intake, Receipt
@@ -220,10 +220,10 @@ def _first(failed: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 def _matched(known: tuple[FileEntry, ...], fresh: tuple[FileEntry, ...]) -> list[str]:
-    """The new link of each known file: by its path where paths stay, else by its place. Errors: PeerFailed."""
-    by_path = {path_key(entry.url): entry.url for entry in fresh}
-    if len(by_path) == len(fresh) and all(path_key(entry.url) in by_path for entry in known):
-        return [by_path[path_key(entry.url)] for entry in known]
+    """The new link of each known file: by what of it survives new signatures, else by its place. Errors: PeerFailed."""
+    links = dict(zip(identities(fresh), (entry.url for entry in fresh), strict=True))
+    if set(links) == set(names := identities(known)):
+        return [links[name] for name in names]
     if [(entry.kind, entry.type) for entry in known] != [(entry.kind, entry.type) for entry in fresh]:
         raise PeerFailed("the fresh manifest names other files than the one before")
     return [entry.url for entry in fresh]
