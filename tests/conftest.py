@@ -18,6 +18,7 @@ pytest_plugins = [
     "tests.peers.server",
     "tests.peers.fhir_server",
     "tests.peers.bulk_peer",
+    "tests.peers.hostile_bulk",
 ]
 
 hypothesis.settings.register_profile("house", deadline=None, derandomize=bool(os.environ.get("CI")))
