@@ -161,8 +161,8 @@ class Jobs:
         remember: JSON | None = None,
     ) -> Job:
         """The next step of a job, durable when this returns. Raises Conflict where somebody else moved it meanwhile, or
-        where `MOVES` knows no such step; a step from a state to itself only remembers."""
-        if to is not job.state and to not in self._states.moves[job.state]:
+        where the table knows no such step; a step from a state to itself only remembers."""
+        if to != job.state and to not in self._states.moves[job.state]:
             raise Conflict(f"a job that is {job.state} cannot become {to}", where=f"job {job.ref}")
 
         def act(tx: Tx) -> None:

@@ -1,9 +1,11 @@
-"""Data as of when, source by source: what a card says about the age of what it rests on."""
+"""Where things came from: of a card's facts, source by source, as of when; of a part, the file and the line."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 
+from adapters.bulk.files import line_of
 from cds_server.reading import PartRead
 from cds_server.reception import EHR_SOURCE, Landed
 from cds_server.store.store import Store
@@ -63,3 +65,16 @@ def _names(parts: Sequence[PartRead]) -> dict[str, int]:
         for part in parts
         for read in part.reads
     }
+
+
+def place_of(manifest: bytes, part: int | None) -> str | None:
+    """`file, line n` of a part of a file of lines, as its landing's manifest knows it."""
+    known = json.loads(manifest)
+    name = known.get("name") or known.get("file")
+    if not isinstance(name, str):
+        return None
+    lines = known.get("form") == "ndjson" or "blank_lines" in known
+    if part is None or not lines:
+        return name
+    exact = "blank_lines" in known  # of files from a disk, blank lines are not counted
+    return f"{name}, line {line_of(part, known['blank_lines'])}" if exact else f"{name}, line {part + 1} of its content"

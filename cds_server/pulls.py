@@ -377,7 +377,8 @@ class Pulls:
                 with contextlib.suppress(CdsError):
                     await self._export(memory, ExportRequest.from_plain(job.asked), talk).forget()
                 await memory.move(State.CANCELLED, cause="by an operator")
-                await self._lineage(talk, memory.row, lineage.Event.ABORT)
+                if job.remembers:  # one that never began has no START either
+                    await self._lineage(talk, memory.row, lineage.Event.ABORT)
                 ended.append(memory.row)
         return ended
 

@@ -33,7 +33,7 @@ import cds_server.services
 import models.modalities
 from cds_server import __main__, ehrs, hygiene, ops, settings
 from cds_server.app import build, create_app
-from cds_server.store import tables
+from cds_server.store import operational, tables
 from models import nouns
 from models.plugins import discover
 from tests.peers import ROOT
@@ -311,7 +311,10 @@ def test_the_glossary_has_every_noun() -> None:
         name for name, kind in vars(nouns).items() if isinstance(kind, type) and kind.__module__ == nouns.__name__
     }
     stored = {
-        name for name, kind in vars(tables).items() if isinstance(kind, type) and kind.__module__ == tables.__name__
+        name
+        for module in (tables, operational)
+        for name, kind in vars(module).items()
+        if isinstance(kind, type) and kind.__module__ == module.__name__
     }
     assert (classes | stored) - glossary == set()
     assert {"Person", "Job"} <= glossary  # nouns without a class of their own

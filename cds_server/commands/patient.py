@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from cds_server.commands.opening import common, emit, existing, record_of, settings_of, store_of, table
 from models.errors import Misconfigured
 from models.nouns import Fact
+
+if TYPE_CHECKING:
+    from cds_server.store.store import Store
 
 NAME = "patient"
 HELP = "what is known about a person, and from where"
@@ -35,13 +40,14 @@ def run(args: argparse.Namespace) -> int:
         facts = sorted(
             store.reads.stored_facts(ids, at), key=lambda stored: (stored.fact.effective or "", stored.fact.id)
         )
+        places = _places(store, (stored.fact for stored in facts))
     result = {
         "person": records[0].ref,
         "as_of": None if at == FOREVER else at,
         "records": list(names.values()),
-        "facts": [{**stored.fact.plain(), "valid": stored.valid} for stored in facts],
+        "facts": [{**stored.fact.plain(), "valid": stored.valid, "file": places[stored.fact.id]} for stored in facts],
     }
-    rows = [_row(stored.fact, stored.valid, names) for stored in facts]
+    rows = [_row(stored.fact, stored.valid, places) for stored in facts]
     head = f"person {records[0].ref}\nrecords {', '.join(names.values())}\n{len(facts)} facts" + (
         "" if at == FOREVER else f" as known at {at}"
     )
@@ -70,14 +76,30 @@ def as_of(text: str) -> str:
         raise Misconfigured("--as-of is neither an RFC 3339 instant nor a date") from None
 
 
-def _row(fact: Fact, valid: bool | None, names: dict[str, str]) -> list[str]:
+def _places(store: Store, facts: Iterable[Fact]) -> dict[str, str | None]:
+    """The file and line of each fact, where it came in a file."""
+    from cds_server.origins import place_of
+
+    manifests: dict[str, bytes] = {}
+    found: dict[str, str | None] = {}
+    for fact in facts:
+        ref = fact.source.landing
+        if ref not in manifests:
+            landing = store.reads.landing_by_ref(ref)
+            manifests[ref] = store.manifest(landing) if landing is not None else b"{}"
+        found[fact.id] = place_of(manifests[ref], fact.source.part)
+    return found
+
+
+def _row(fact: Fact, valid: bool | None, places: dict[str, str | None]) -> list[str]:
     what = fact.code.display or fact.code.code
     return [
         (fact.effective or "")[:10],
         what[:48],
         _value(fact)[:40],
         fact.status or "",
-        f"{fact.source.resource} ({fact.source.landing[:8]}:{fact.source.part}{fact.source.pointer})",
+        f"{fact.source.resource} ({fact.source.landing[:8]}:{fact.source.part}{fact.source.pointer})"
+        + (f" {place}" if (place := places[fact.id]) else ""),
         fact.known_from[:19],
         {True: "valid", False: "INVALID", None: "-"}[None if valid is None else bool(valid)],
     ]

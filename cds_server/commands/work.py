@@ -87,6 +87,11 @@ def _show(args: argparse.Namespace, store: Any) -> int:
             "media_type": landing.media_type,
         }
         text += f"\nlanding       {landing.ref} from {landing.source} ({landing.media_type}), {landing.parts} parts"
+        from cds_server.origins import place_of
+
+        if place := place_of(store.manifest(landing), flag["part"]):
+            flag |= {"file": place}
+            text += f"\nfile          {place}"
         if args.show_payload and flag["part"] is not None:
             flag["payload"] = store.part(landing, flag["part"]).decode(errors="backslashreplace")
             text += f"\n\n{flag['payload']}"

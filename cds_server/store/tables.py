@@ -13,6 +13,8 @@ from typing import ClassVar
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
+from cds_server.store import operational as operational  # a schema is all of its tables
+
 ROW_ID = BigInteger().with_variant(Integer(), "sqlite")
 """64 bits on both; spelt so that SQLite makes it the rowid itself instead of a second index over it."""
 
@@ -406,38 +408,6 @@ class JobStep(SQLModel, table=True):
     sealed: bytes | None = _bytes(nullable=True)
     """What the job must remember from here on: the status URL, the server's time, what it learnt."""
     at: str
-
-
-class Lease(SQLModel, table=True):
-    """Who does which background work until when. Operational, not part of the record."""
-
-    __tablename__: ClassVar[str] = "lease"
-    name: str = Field(primary_key=True)
-    holder: str
-    until: str
-
-
-class TokenSeen(SQLModel, table=True):
-    """A client's JWT that was used, kept until it would be refused as expired. Operational: swept. (Migration 0003.)"""
-
-    __tablename__: ClassVar[str] = "token_seen"
-    digest: bytes = Field(sa_column=Column(LargeBinary, primary_key=True))
-    """Keyed digest of issuer and jti."""
-    until: int = _big(index=True)
-    """Seconds since 1970."""
-    call: bytes = _bytes()
-    """Random name of the request that brought it: its second act is not a replay."""
-
-
-class StaffSession(SQLModel, table=True):
-    """Somebody of the staff who signed in. Operational: swept, and removed at sign-out. (Migration 0003.)"""
-
-    __tablename__: ClassVar[str] = "staff_session"
-    digest: bytes = Field(sa_column=Column(LargeBinary, primary_key=True))
-    """Keyed digest of the cookie: who reads the database cannot use the session."""
-    subject: str
-    """Who, as the identity provider names them."""
-    until: int = _big()
 
 
 class SigningKey(SQLModel, table=True):

@@ -1,0 +1,44 @@
+"""Tables that are swept and changed: who works, who was here. No part of the record, so no entry is over them."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from sqlalchemy import BigInteger, Column, LargeBinary
+from sqlmodel import Field, SQLModel
+
+
+def _seconds(*, index: bool = False) -> int:
+    return Field(sa_column=Column(BigInteger, nullable=False, index=index))  # type: ignore[no-any-return]
+
+
+class Lease(SQLModel, table=True):
+    """Who does which background work until when. Operational, not part of the record."""
+
+    __tablename__: ClassVar[str] = "lease"
+    name: str = Field(primary_key=True)
+    holder: str
+    until: str
+
+
+class TokenSeen(SQLModel, table=True):
+    """A client's JWT that was used, kept until it would be refused as expired. Operational: swept. (Migration 0003.)"""
+
+    __tablename__: ClassVar[str] = "token_seen"
+    digest: bytes = Field(sa_column=Column(LargeBinary, primary_key=True))
+    """Keyed digest of issuer and jti."""
+    until: int = _seconds(index=True)
+    """Seconds since 1970."""
+    call: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    """Random name of the request that brought it: its second act is not a replay."""
+
+
+class StaffSession(SQLModel, table=True):
+    """Somebody of the staff who signed in. Operational: swept, and removed at sign-out. (Migration 0003.)"""
+
+    __tablename__: ClassVar[str] = "staff_session"
+    digest: bytes = Field(sa_column=Column(LargeBinary, primary_key=True))
+    """Keyed digest of the cookie: who reads the database cannot use the session."""
+    subject: str
+    """Who, as the identity provider names them."""
+    until: int = _seconds()
