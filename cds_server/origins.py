@@ -73,6 +73,8 @@ def place_of(manifest: bytes, part: int | None) -> str | None:
     name = known.get("name") or known.get("file")
     if not isinstance(name, str):
         return None
+    if isinstance(known.get("type"), str):
+        name = f"{known['type']} file {name}"
     lines = known.get("form") == "ndjson" or "blank_lines" in known
     if part is None or not lines:
         return name

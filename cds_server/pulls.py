@@ -313,6 +313,7 @@ class Pulls:
         delivered = await asyncio.to_thread(self._delivered, job)
         await asyncio.to_thread(self._digest, delivered)
         found = await asyncio.to_thread(result, self._store, delivered, job.remembers.get("missing", []))
+        export.log.export_complete(files=found.files, resources=found.lines, size=found.bytes)
         await asyncio.to_thread(flag, self._store, job.ref, found, self._actor)
         if job.mode == FULL and not found.faults and delivered:
             await asyncio.to_thread(self._reconcile, job, delivered, export.request)

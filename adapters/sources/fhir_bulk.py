@@ -307,8 +307,6 @@ class Export:
             return
         to = State.APPLYING if manifest.next is None else State.POLLING
         await self.memory.move(to, missing=known + missing)
-        if to is State.APPLYING:
-            self.log.export_complete()
 
     # ---- waiting -----------------------------------------------------------------------------------------------------
 
