@@ -43,7 +43,7 @@ from cds_server.reconcile import reconcile
 from cds_server.settings import Settings
 from cds_server.store.store import Store
 from cds_server.vendor_door import HostRules, VendorDoor
-from models.errors import CdsError, Conflict, PeerFailed
+from models.errors import CdsError, Conflict, NotAllowed, PeerFailed
 from models.nouns import instant
 
 FULL, SINCE, MEMBERS, JOINERS = "full", "since", "members", "joiners"
@@ -315,9 +315,9 @@ class Pulls:
         found = await asyncio.to_thread(result, self._store, delivered, job.remembers.get("missing", []))
         export.log.export_complete(files=found.files, resources=found.lines, size=found.bytes)
         await asyncio.to_thread(flag, self._store, job.ref, found, self._actor)
-        if job.mode == FULL and not found.faults and delivered:
+        if job.mode == FULL and not found.faults and delivered and export.request.until is None:
             await asyncio.to_thread(self._reconcile, job, delivered, export.request)
-        with contextlib.suppress(PeerFailed):  # it keeps its files a little longer: nothing of ours hangs on it
+        with contextlib.suppress(PeerFailed, NotAllowed):  # it keeps its files a little longer: nothing of ours hangs on it
             await export.forget()
         whole = not found.faults and all(each.state == State.DONE for each in earlier)
         cursor = _cursor(job.remembers) if whole and job.mode in (FULL, SINCE) else None
@@ -354,7 +354,7 @@ class Pulls:
             self._store,
             self._source.name,
             outputs,
-            before=job.remembers["kicked_off_at"],
+            before=job.queued_at,  # by our own clock, as what is known from when
             types=asked.types,
             filtered=frozenset(each.partition("?")[0] for each in asked.type_filters),
             members_only=asked.level is Level.GROUP,
@@ -397,7 +397,7 @@ class Pulls:
             asker = Asker(
                 door, tokens, source.url, source.token_origins, self._clock, source.profile.reauthorize_on_400
             )
-            yield _Talk(door, tokens, asker, collector)
+            yield _Talk(door, tokens, asker, collector, tokens.granted if tokens else ())
         finally:
             await door.aclose()
             if collector is not None:
@@ -466,14 +466,15 @@ class _Talk:
     asker: Asker
     collector: VendorDoor | None
     """Of lineage events: another peer, with rules of its own."""
+    scopes: tuple[str, ...]
+    """That are asked for."""
 
     async def lacking(self) -> tuple[str, ...]:
         """Scopes that were asked for and not granted."""
         if self.tokens is None:
             return ()
-        wanted = self.tokens.granted
         await self.tokens.token()
-        return missing(wanted, self.tokens.granted)
+        return missing(self.scopes, self.tokens.granted)
 
 
 def _appending(path: Path) -> Callable[[bytes], object]:
