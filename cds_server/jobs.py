@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import socket
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -254,3 +255,19 @@ def is_due(jobs: Jobs, states: States, source: str, every: timedelta) -> bool:
     if not latest or any(job.state not in states.ends for job in latest):
         return True
     return datetime.now(UTC) - datetime.fromisoformat(latest[0].queued_at) >= every
+
+
+def pull_states(store: Store) -> list[tuple[str, str | None, dict[str, int]]]:
+    """Of each source: its cursor, and how many jobs of its last run are in which state."""
+    rows = store.reads.query(
+        "SELECT j.source, j.run, j.id, s.state, s.cursor FROM job j JOIN job_step s ON s.job_id = j.id "
+        "ORDER BY j.id, s.id"
+    )
+    cursors: dict[str, str | None] = {}
+    runs: dict[str, tuple[str, dict[int, str]]] = {}
+    for source, run, job_id, state, cursor in rows:
+        cursors[source] = cursor or cursors.get(source)
+        if source not in runs or runs[source][0] != run:
+            runs[source] = (run, {})
+        runs[source][1][job_id] = state
+    return [(source, cursors[source], dict(Counter(states.values()))) for source, (_, states) in runs.items()]

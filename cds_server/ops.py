@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -17,8 +18,10 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from starlette.requests import Request
 from starlette.responses import Response
 
+from adapters.bulk.states import EXPORT
 from cds_server import wire
 from cds_server.hooks.reasons import category
+from cds_server.jobs import pull_states
 from cds_server.operators import Operators
 from cds_server.registry import Registry
 from cds_server.store.store import Store
@@ -96,6 +99,12 @@ class Metrics:
         self.entries = self._gauge("cds_ledger_entries", "Entries in the ledger.")
         self.undigested = self._gauge("cds_undigested_landings", "Deliveries of which no reader has seen every part.")
         self.unvalidated = self._gauge("cds_unvalidated_resources", "Resources that wait for R4 validation.")
+        self.pulled = self._gauge(
+            "cds_pull_cursor_seconds",
+            "Time, in seconds since 1970, up to which a source was pulled without a fault.",
+            "source",
+        )
+        self.pulls = self._gauge("cds_pull_jobs", "Jobs of the last run of a source, by state.", "source", "state")
 
     def _gauge(self, name: str, what: str, *labels: str) -> Gauge:
         """What the store says when it is asked: of several workers, the last that asked is right."""
@@ -166,6 +175,11 @@ def router(store: Store, registry: Registry, metrics: Metrics, operators: Operat
         metrics.entries.set(store.reads.head()[0])
         metrics.undigested.set(len(store.reads.undigested()))
         metrics.unvalidated.set(store.reads.unvalidated_count())
+        for source, cursor, states in pull_states(store):
+            if cursor is not None:
+                metrics.pulled.labels(source).set(datetime.fromisoformat(cursor).timestamp())
+            for state in EXPORT.moves:
+                metrics.pulls.labels(source, state).set(states.get(state, 0))
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
     async def proof(request: Request) -> Response:

@@ -31,6 +31,7 @@ from adapters.terminology import units
 from cds_server import logs
 from cds_server.app import build, create_app
 from cds_server.background import run as run_background
+from cds_server.bulk_sources import bulk_sources
 from cds_server.lifetime import end_with_parent
 from cds_server.logs import log
 from cds_server.ops import SHARED
@@ -75,6 +76,7 @@ def _holder(text: str) -> str:
 def serve(settings: Settings, *, workers: int = 1, background: bool = True) -> None:
     """Serve until SIGTERM or SIGINT."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it again once it has stopped: not the end
+    bulk_sources(settings)  # what is wrong with a source stops the start, not the first pull
     with only_one(settings):
         listening = bind(settings.host, settings.port)
         build(settings).close()  # the first open migrates and pins; workers then only join

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+from typing import Any
 
 from cds_server.commands.opening import common, emit, existing, settings_of, table
 
@@ -34,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
                 checks.append((f"model {version}", "FAILS" if wrong else "ok", "; ".join(wrong)))
             last = parts.store.reads.last_entry_at()
             checks.append(_clock(last))
+            checks += _pulls(parts, settings)
             waiting = parts.store.reads.open_flags()
             checks.append(
                 (
@@ -71,6 +73,27 @@ def run(args: argparse.Namespace) -> int:
         table(["check", "state", "what"], [list(row) for row in checks]),
     )
     return 1 if any(state == "FAILS" for _, state, _ in checks) else 0
+
+
+def _pulls(parts: Any, settings: Any) -> list[tuple[str, str, str]]:
+    """Of each source that is pulled: whether we could sign in, and what became of its last run."""
+    from cds_server.bulk_sources import bulk_sources
+    from cds_server.jobs import pull_states
+    from cds_server.keys import KeySigner
+
+    found = []
+    runs = {source: (cursor, states) for source, cursor, states in pull_states(parts.store)}
+    for name, source in bulk_sources(settings).items():
+        check = f"source {name}"
+        if source.client_id is not None and not KeySigner(parts.store, source.registration).algorithms():
+            meant = f" --for {source.registration}" if source.registration else ""
+            found.append((check, "FAILS", f"there is no key to sign with: cds keys new{meant}"))
+            continue
+        cursor, states = runs.get(name, (None, {}))
+        told = ", ".join(f"{count} {state}" for state, count in states.items()) or "never pulled"
+        bad = any(state not in ("done", "queued", "polling", "downloading", "applying") for state in states)
+        found.append((check, "LOOK" if bad else "ok", f"{told}; pulled up to {cursor[:19] if cursor else 'nothing'}"))
+    return found
 
 
 def _clock(last: str | None) -> tuple[str, str, str]:
