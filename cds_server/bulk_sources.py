@@ -14,6 +14,7 @@ from adapters.bulk.profiles import PROFILES, EhrProfile, overridden
 from adapters.bulk.request import PARAMETERS, ExportRequest, Level
 from adapters.sources.fhir_bulk import NAME, Limits
 from cds_server.configured import Table, loopback
+from cds_server.keys import NAME as REGISTRATION
 from cds_server.settings import Settings, SourceSetting
 from cds_server.vendor_door import HostRules, place
 from models.errors import Misconfigured
@@ -96,8 +97,8 @@ def read(source: SourceSetting, settings: Settings) -> BulkSource:
         rules=rules,
         token_origins=frozenset(origin(each) for each in table.urls("token_origins")),
         client_id=table.required("client_id") if auth == "backend-services" else None,
-        registration=table.text("registration"),
-        token_url=table.text("token_url"),
+        registration=_registration(table),
+        token_url=_token_url(table, rules),
         audience=table.text("audience"),
         proxy=proxy,
         ca_file=Path(ca_file) if ca_file else settings.ca_file,
@@ -128,33 +129,39 @@ def span(table: Table, key: str) -> timedelta | None:
 
 
 def _rules(table: Table, url: str) -> HostRules:
+    hosts, plain_http = table.texts("hosts"), table.texts("plain_http")
+    private_network = table.flag("private_network")
     try:
-        return HostRules(
-            url,
-            hosts=table.texts("hosts"),
-            plain_http=table.texts("plain_http"),
-            private_network=table.flag("private_network"),
-        )
+        return HostRules(url, hosts=hosts, plain_http=plain_http, private_network=private_network)
     except Misconfigured as error:
         raise table.wrong("url", f"cannot be asked: {error.what}") from None
+
+
+def _token_url(table: Table, rules: HostRules) -> str | None:
+    url = table.text("token_url")
+    if url is not None and (reason := rules.refuses(url)):
+        raise table.wrong("token_url", f"cannot be asked: {reason}")
+    return url
+
+
+def _registration(table: Table) -> str | None:
+    name = table.text("registration")
+    if name is not None and not REGISTRATION.fullmatch(name):
+        raise table.wrong("registration", "is no name that keys can have (letters, digits, '_' and '-')")
+    return name
 
 
 def _request(table: Table) -> ExportRequest:
     level = table.text("level") or "system"
     if level not in list(Level):
         raise table.wrong("level", "is none of system, patient, group")
+    asked: dict[str, Any] = {
+        **{key: table.text(key) for key in ("group", "until", "organize_by")},
+        **{key: table.texts(key) for key in ("types", "type_filters", "elements", "associated")},
+        "partial_manifests": table.flag("partial_manifests"),
+    }
     try:
-        return ExportRequest(
-            level=Level(level),
-            group=table.text("group"),
-            types=table.texts("types"),
-            until=table.text("until"),
-            type_filters=table.texts("type_filters"),
-            elements=table.texts("elements"),
-            associated=table.texts("associated"),
-            organize_by=table.text("organize_by"),
-            partial_manifests=table.flag("partial_manifests"),
-        )
+        return ExportRequest(Level(level), **asked)
     except Misconfigured as error:
         raise Misconfigured(f"{table.named} in {table.origin}: {error}") from None
 

@@ -317,7 +317,7 @@ class Pulls:
         await asyncio.to_thread(flag, self._store, job.ref, found, self._actor)
         if job.mode == FULL and not found.faults and delivered and export.request.until is None:
             await asyncio.to_thread(self._reconcile, job, delivered, export.request)
-        with contextlib.suppress(PeerFailed, NotAllowed):  # it keeps its files a little longer: nothing of ours hangs on it
+        with contextlib.suppress(PeerFailed, NotAllowed):  # it keeps its files a little longer: no harm to us
             await export.forget()
         whole = not found.faults and all(each.state == State.DONE for each in earlier)
         cursor = _cursor(job.remembers) if whole and job.mode in (FULL, SINCE) else None
