@@ -19,6 +19,7 @@ pytest_plugins = [
     "tests.peers.fhir_server",
     "tests.peers.bulk_peer",
     "tests.peers.hostile_bulk",
+    "tests.peers.bulk_stories",
 ]
 
 hypothesis.settings.register_profile("house", deadline=None, derandomize=bool(os.environ.get("CI")))
