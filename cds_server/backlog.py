@@ -50,19 +50,18 @@ def digest_backlog(
     Where another process digests the same long landing, one of the two goes on and the other stops, so that arrival
     order is kept; a hook call's landing that it was first with is done.
     """
-    undigested = [each for each in store.reads.undigested() if up_to is None or each[0] <= up_to]
-    waiting = [(store.reads.landing(landing_id), start) for landing_id, start in undigested]
-    landings = [(landing, start) for landing, start in waiting if landing is not None]
-    total = sum(landing.parts - start for landing, start in landings)
+    waiting = [each for each in store.reads.undigested() if up_to is None or each[0] <= up_to]
+    total = sum(parts - start for _, start, parts in waiting)
     done, tally = 0, Tally()
     pace = _Pace()
-    if landings:
+    if waiting:
         units.prepare()  # half a second that the first act would hold the write lock for
-    for landing, start in landings:
-        for batch in _batches(store, landing, start, pace, validate):
+    for landing_id, start, _ in waiting:  # its row may hold its bytes: one at a time
+        landing = store.reads.landing(landing_id)
+        for batch in _batches(store, landing, start, pace, validate) if landing is not None else ():
             made = _digest(store, batch, joining, actor, pace)
             if made is None:
-                if landing.media_type == cds_hooks.REQUEST:
+                if batch.landing.media_type == cds_hooks.REQUEST:
                     break
                 return tally
             tally.add(made)

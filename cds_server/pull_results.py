@@ -38,7 +38,8 @@ class Delivered:
 
     kind: FileKind
     type: str | None
-    landing: LandingRow
+    landing: int
+    """Row id: the row itself may hold the file's bytes, and there may be tens of thousands."""
     learnt: Mapping[str, Any]
     """Of its landing's manifest: counts, digest, problems."""
 
@@ -68,7 +69,7 @@ def deliveries(store: Store, namespace: str, batch: str, pages: int) -> Iterator
             landing = landing_of(store, namespace, file_key(batch, page, number))
             if landing is not None:
                 learnt = json.loads(store.manifest(landing))
-                yield Delivered(entry.kind, entry.type, landing, learnt)
+                yield Delivered(entry.kind, entry.type, landing.id, learnt)
 
 
 @dataclass(slots=True)
@@ -79,7 +80,7 @@ class Result:
     lines: int = 0
     bytes: int = 0
     faults: list[str] = field(default_factory=list)
-    flagged: list[tuple[LandingRow | None, str]] = field(default_factory=list)
+    flagged: list[tuple[int | None, str]] = field(default_factory=list)
     written: dict[str, Written] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
@@ -107,7 +108,7 @@ def result(store: Store, delivered: Sequence[Delivered], missing: Sequence[str])
         for fault in each.faults:
             found.faults.append(f"{each.name}: {fault}")
             found.flagged.append((each.landing, fault))
-    quarantined = _quarantined(store, [each.landing.id for each in delivered])
+    quarantined = _quarantined(store, [each.landing for each in delivered])
     if quarantined:
         found.faults.append(f"{quarantined} lines could not be read: they are in quarantine")
     return found
@@ -136,7 +137,7 @@ def flag(store: Store, job: str, found: Result, actor: str) -> None:
                     "flag",
                     kind="flag",
                     reason="bulk-fault",
-                    landing_id=landing.id if landing else None,
+                    landing_id=landing,
                     detail=detail,
                     at=tx.now,
                 )
@@ -153,7 +154,8 @@ def patients(store: Store, delivered: Sequence[Delivered]) -> list[str]:
     for each in delivered:
         if each.kind is not FileKind.OUTPUT or each.type not in (None, "Patient"):
             continue
-        for _, body in store.parts(each.landing):
+        landing = store.reads.landing(each.landing)
+        for _, body in store.parts(landing) if landing is not None else ():
             try:
                 resource = orjson.loads(body)
             except orjson.JSONDecodeError:

@@ -334,8 +334,8 @@ class Pulls:
         """Until everything that was delivered is digested, by us or by somebody else."""
         if not delivered:
             return
-        mine = {each.landing.id for each in delivered}
-        while waiting := [each for each, _ in self._store.reads.undigested() if each in mine]:
+        mine = {each.landing for each in delivered}
+        while waiting := [each for each, _, _ in self._store.reads.undigested() if each in mine]:
             digest_backlog(
                 self._store,
                 self._settings.joining_systems,
@@ -343,13 +343,12 @@ class Pulls:
                 progress=lambda done, total: self._tell("resources", done, total),
                 up_to=max(waiting),
             )
-            if any(each in mine for each, _ in self._store.reads.undigested()):
+            if any(each in mine for each, _, _ in self._store.reads.undigested()):
                 time.sleep(0.5)  # another process is at the same landing
 
     def _reconcile(self, job: Job, delivered: Sequence[Delivered], asked: ExportRequest) -> None:
-        outputs = [each.landing for each in delivered if each.kind == "output"]
-        if not outputs:
-            return
+        ids = [each.landing for each in delivered if each.kind == "output"]
+        outputs = (landing for landing in map(self._store.reads.landing, ids) if landing is not None)
         done = reconcile(
             self._store,
             self._source.name,

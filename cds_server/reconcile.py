@@ -45,7 +45,7 @@ class _Held:
 def reconcile(
     store: Store,
     source: str,
-    landings: Sequence[LandingRow],
+    landings: Iterable[LandingRow],
     *,
     before: str,
     types: Sequence[str],
@@ -62,7 +62,9 @@ def reconcile(
     """
     if not next(iter(_open_versions(store, source, before)), None):
         return Reconciled()  # the first export of all: there is nothing that it could lack
-    said, members = _said(store, landings)
+    said, members, last = _said(store, landings)
+    if last is None:
+        return Reconciled()
     missing: dict[str, list[_Held]] = {}
     held: dict[str, int] = {}
     for one in _open_versions(store, source, before):
@@ -80,19 +82,22 @@ def reconcile(
             outcome.held_back[kind] = len(found)
             continue
         for chunk in (found[i : i + _ACT] for i in range(0, len(found), _ACT)):
-            outcome.closed += _close(store, landings[-1], chunk, joining, actor)
+            outcome.closed += _close(store, last, chunk, joining, actor)
     return outcome
 
 
-def _said(store: Store, landings: Iterable[LandingRow]) -> tuple[np.ndarray, list[bytes]]:
-    """What the export names, as the first eight bytes of the keyed digests of type and id, sorted; and its patients.
+def _said(store: Store, landings: Iterable[LandingRow]) -> tuple[np.ndarray, list[bytes], LandingRow | None]:
+    """What the export names, as the first eight bytes of the keyed digests of type and id, sorted; its patients; its
+    last landing.
 
     Eight bytes each keep a population of millions in memory. Two that are alike leave a resource open, never the other
     way round.
     """
     found: list[np.ndarray] = []
     patients: list[bytes] = []
+    last: LandingRow | None = None
     for landing in landings:
+        last = landing
         digests: list[bytes] = []
         for _, body in store.parts(landing):
             try:
@@ -107,7 +112,7 @@ def _said(store: Store, landings: Iterable[LandingRow]) -> tuple[np.ndarray, lis
         if digests:
             found.append(np.frombuffer(b"".join(digests), dtype=">u8"))
     said = np.unique(np.concatenate(found)) if found else np.array([], dtype=">u8")
-    return said, patients
+    return said, patients, last
 
 
 def _within(said: np.ndarray, local: bytes) -> bool:

@@ -20,7 +20,7 @@ from adapters.peer import Reply
 from adapters.readers.fhir import DELETED, LINE, ORGANIZED, line_of_type
 from adapters.source import Intake, Receipt
 from adapters.states import Memory
-from models.errors import BadInput, PeerFailed, TooLarge
+from models.errors import BadInput, NotAllowed, PeerFailed, TooLarge
 from models.nouns import LandingMeta, instant
 
 MANIFEST_BYTES = 64 << 20
@@ -130,8 +130,8 @@ class Fetcher:
                     if reply.status == 200:
                         await self._land(key, number, entry, reply, intake)
                         return None
-            except TooLarge as error:
-                self.log.download_error(url, code=200, headers={}, why=error.what)
+            except (TooLarge, NotAllowed) as error:  # too long a line; a redirect, or a name, to where we do not go
+                self.log.download_error(url, code=None, headers={}, why=error.what)
                 return error.what
             except PeerFailed as error:
                 self.log.download_error(url, code=None, headers={}, why=error.what)

@@ -83,12 +83,12 @@ class Reads:
     def landing_ids(self) -> list[int]:
         return [row[0] for row in self.query("SELECT id FROM landing ORDER BY id")]
 
-    def undigested(self) -> list[tuple[int, int]]:
-        """(landing id, first part that no reader has seen), in arrival order."""
+    def undigested(self) -> list[tuple[int, int, int]]:
+        """(landing id, first part that no reader has seen, how many parts it has), in arrival order."""
         return [
-            (row[0], row[1])
+            (row[0], row[1], row[2])
             for row in self.query(
-                "SELECT l.id, COALESCE(MAX(d.part_to), 0) AS seen FROM landing l "
+                "SELECT l.id, COALESCE(MAX(d.part_to), 0) AS seen, l.parts FROM landing l "
                 "LEFT JOIN digestion d ON d.landing_id = l.id "
                 "GROUP BY l.id, l.parts HAVING COALESCE(MAX(d.part_to), 0) < l.parts ORDER BY l.id"
             )
