@@ -182,6 +182,12 @@ class Reducer:
             return read.subsetted
         return read.updated is not None and known.updated is not None and read.updated < known.updated
 
+    def expect(self, read: Read) -> None:
+        """Look ahead: go on as if this had been taken."""
+        local = self.local(read.statement.resource_type, read.statement.local_id)
+        content = self.tx.vault.index("content", read.content)
+        self.versions[local] = Open(0, content, None, "", read.updated, read.subsetted)
+
     def void(self, resource_type: str, local: bytes, cause: str) -> None:
         """Close what is known of a resource, if it is open."""
         known = self.versions.get(local)

@@ -13,7 +13,6 @@ is digested at once, in the same act: whose facts they are must be settled befor
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -119,7 +118,7 @@ class Reception:
                 self._catch_up(tx, record, caller)
             landing_id, where = self._add_landing(tx, packed, caller, received, record)
             reducer = Reducer(tx, where, self._settings.joining_systems)
-            same = frozenset[tuple[int, str]]() if made_here else _unchanged(reducer, brought.parts)
+            same = _unchanged(reducer, brought.parts, made_here)
             if not settled or not _repeated(claims, same):
                 return self._at_once(reducer, wanted, landing_id, record, brought.parts, caller)
             found = ActReads(tx)
@@ -309,28 +308,21 @@ def actor(caller: Caller) -> str:
     return f"ehr:{caller.namespace}"
 
 
-def _unchanged(reducer: Reducer, parts: Sequence[PartRead]) -> frozenset[tuple[int, str]]:
-    """Part and pointer of the resources whose open version says the same already, or is the one to believe, and of
-    which no other part speaks."""
-    reducer.look_up(parts)
-    same = [
-        (part.ordinal, read)
-        for part in parts
-        for read in part.reads
-        if reducer.repeats(read) or reducer.outranked(read)
-    ]
-    if len(parts) > 1:
-        stated = Counter(
-            reducer.local(read.statement.resource_type, read.statement.local_id)
-            for part in parts
-            for read in part.reads
-        )
-        same = [
-            (at, read)
-            for at, read in same
-            if stated[reducer.local(read.statement.resource_type, read.statement.local_id)] == 1
-        ]
-    return frozenset((at, read.statement.pointer) for at, read in same)
+def _unchanged(reducer: Reducer, parts: Sequence[PartRead], made_here: bool) -> frozenset[tuple[int, str]]:
+    """Part and pointer of the resources that the digest will not take: the version before them says the same already,
+    or is the one to believe. That version may be one of this very call, as where two prefetch keys overlap."""
+    if not made_here:
+        reducer.look_up(parts)
+    stored = dict(reducer.versions)
+    same = set()
+    for part in parts:
+        for read in part.reads:
+            if reducer.repeats(read) or reducer.outranked(read):
+                same.add((part.ordinal, read.statement.pointer))
+            else:
+                reducer.expect(read)
+    reducer.versions = stored
+    return frozenset(same)
 
 
 def _repeated(claims: Iterable[tuple[int, Read]], same: frozenset[tuple[int, str]]) -> bool:
