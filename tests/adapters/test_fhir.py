@@ -127,6 +127,72 @@ def test_what_is_not_json_is_malformed(raw: bytes) -> None:
         read(raw)
 
 
+# ---- what a bulk export's manifest says of a file --------------------------------------------------------------------
+
+DELETE = {"request": {"method": "DELETE", "url": "Patient/p1"}}
+PUT = {"request": {"method": "PUT", "url": "Patient/p2"}, "resource": {**PATIENT, "id": "p2"}}
+OUTCOME = {"resourceType": "OperationOutcome", "issue": []}
+
+
+def test_a_line_of_a_stated_type_is_of_that_type() -> None:
+    assert fhir.line_of_type("Patient") == "application/fhir+ndjson; type=Patient"
+    assert read(PATIENT, fhir.line_of_type("Patient")) == read(PATIENT)
+    with pytest.raises(Unreadable) as refusal:
+        read(PATIENT, fhir.line_of_type("Observation"))
+    assert refusal.value.where == "/resourceType"
+    assert "Patient" not in str(refusal.value)
+
+
+def test_a_bundle_does_not_hide_resources_in_a_file_of_another_type() -> None:
+    bundle = {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": PATIENT}]}
+    with pytest.raises(Unreadable):
+        read(bundle, fhir.line_of_type("Patient"))
+
+
+def test_a_line_of_an_error_file_says_nothing_about_a_patient() -> None:
+    assert read(OUTCOME, fhir.line_of_type("OperationOutcome")) == []
+    with pytest.raises(Unreadable):
+        read(PATIENT, fhir.line_of_type("OperationOutcome"))
+
+
+def test_of_a_deleted_file_only_deletions_count() -> None:
+    """Bulk Data 2.0.0, 2.5.4: other methods are no business of the file, and what one carries is not taken."""
+    bundle = {"resourceType": "Bundle", "type": "transaction", "entry": [PUT, DELETE, {"resource": PATIENT}, {}]}
+    assert short(read(bundle, fhir.DELETED)) == [("void", "Patient/p1", "/entry/1")]
+    assert read({"resourceType": "Bundle", "type": "transaction"}, fhir.DELETED) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "where"),
+    [
+        (PATIENT, "/resourceType"),
+        (OUTCOME, "/resourceType"),
+        ({"resourceType": "Bundle", "entry": [DELETE, 1]}, "/entry/1"),
+        (
+            {"resourceType": "Bundle", "entry": [{"request": {"method": "DELETE", "url": "Patient?active=true"}}]},
+            "/entry/0/request/url",
+        ),
+    ],
+)
+def test_what_is_no_deletion_of_one_resource_is_not_guessed_at(body: Any, where: str) -> None:
+    with pytest.raises(Unreadable) as refusal:
+        read(body, fhir.DELETED)
+    assert refusal.value.where == where
+
+
+def test_parameters_head_the_blocks_of_an_organized_file() -> None:
+    header = {"resourceType": "Parameters", "parameter": [{"name": "header"}]}
+    assert read(header, fhir.ORGANIZED) == []
+    assert short(read(PATIENT, fhir.ORGANIZED)) == [("assert", "Patient/p1", "")]
+    with pytest.raises(Unreadable):  # elsewhere it is a resource like any other, and has no id
+        read(header, fhir.LINE)
+
+
+@pytest.mark.parametrize("raw", [b'{"transactionTime": "2026-01-01T00:00:00Z", "output": []}', b"{", b"", b"\xff"])
+def test_a_manifest_says_nothing_about_a_patient(raw: bytes) -> None:
+    assert read(raw, fhir.BULK_MANIFEST) == []
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=4),
     lambda inner: (
@@ -143,7 +209,10 @@ JSON = st.recursive(
 )
 
 
-@given(JSON, st.sampled_from(fhir.MEDIA_TYPES))
+BULK = (fhir.DELETED, fhir.ORGANIZED, fhir.line_of_type("Patient"), fhir.line_of_type("Bundle"))
+
+
+@given(JSON, st.sampled_from((*fhir.MEDIA_TYPES, *BULK)))
 def test_any_json_gives_statements_or_a_reason(body: Any, media_type: str) -> None:
     try:
         found = read(body, media_type)
