@@ -24,6 +24,8 @@ from models.nouns import instant
 
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)")
 """FHIR R4, datatypes, instant."""
+_NO_EARLIER = datetime(2000, 1, 1, tzinfo=UTC)
+"""Before there was FHIR: what platforms say of a time that nobody set (the year 1, or 1970)."""
 _TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}")
 _NDJSON = ("application/fhir+ndjson", "application/ndjson", "ndjson")
 _NOT_IN_URLS = re.compile(r"[\s\\<>\"\x00-\x1f\x7f]")
@@ -159,6 +161,9 @@ class _Reading:
                 self._warn("the transaction time has no zone: taken as UTC", where)
             elif not _INSTANT.fullmatch(text):
                 self._warn("the transaction time is no FHIR instant, but can be read", where)
+            if moment.astimezone(UTC) < _NO_EARLIER:
+                self._warn("the transaction time was never set", where)
+                return None
             return instant(moment)
         except (ValueError, OverflowError):
             self._warn("the transaction time cannot be read", where)
