@@ -146,7 +146,7 @@ class Fetcher:
                     self.lanes = max(1, self.lanes // 2)
                 attempt = await self.pause(0 if answered.status == 429 else attempt, answered, busy=busy)
                 continue
-            if answered.status in _EXPIRED and renewed < 2:
+            if answered.status in _EXPIRED and renewed <= self.lanes:  # each other lane may use a fresh link up first
                 renewed += 1
                 await self._refresh(refreshed)
                 if self.gone:

@@ -162,9 +162,14 @@ class _Handler(BaseHTTPRequestHandler):
             self._bytes(job.files[number])
 
     def _is_good(self, job: Job, signature: int) -> bool:
-        job.served += 1
         lasts = self.peer.does.links_last
-        return lasts is None or (signature == job.signature and job.served <= lasts)
+        if lasts is None:
+            return True
+        with self.peer._lock:
+            if signature != job.signature:
+                return False
+            job.served += 1
+            return job.served <= lasts
 
     def _bytes(self, file: File) -> None:
         does, headers = self.peer.does, {"Content-Type": "application/fhir+ndjson"}
