@@ -32,6 +32,8 @@ class Behaviours:
     """SMART Backend Services: SHOULD be at most 300; sekmet-fhir can be told 20."""
     token_uses: int | None = None
     """A token is good for so many requests: it ends in the middle of polling or of the files, whatever the clock."""
+    bare_400: bool = False
+    """A token that ended is answered 400 without a body, not 401 (Epic: smart-fetch 1.0.3)."""
     granted: str | None = None
     """Scopes of the token's answer, where they are not those asked for (RFC 6749, 5.1)."""
 
@@ -110,6 +112,8 @@ class Behaviours:
     damaged_gzip: bool = False
     bodies: Mapping[str, bytes] = field(default_factory=dict)
     """Type -> the file's bytes as they are; its count is that of the true file."""
+    slow: float = 0
+    """Seconds between the two halves of a file."""
     tiny: bool = False
     """A file for each resource: Oracle made more than 20,000 (bulk-data-client#18)."""
     huge: int = 0

@@ -65,23 +65,29 @@ class HostileBulk:
     _counted: dict[str, int] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _server: ThreadingHTTPServer | None = None
+    _port: int = 0
+    stopped: bool = False
 
     # -- the process ---------------------------------------------------------------------------------------------------
 
     def start(self) -> HostileBulk:
-        self._server = serving(self)
+        """Again after `stop`, on the same port."""
+        self._server = serving(self, self._port)
+        self._port, self.stopped = self._server.server_address[1], False
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
         return self
 
     def stop(self) -> None:
-        if self._server is not None:
+        """No more answers, also on connections that are kept open."""
+        if self._server is not None and not self.stopped:
+            self.stopped = True
             self._server.shutdown()
             self._server.server_close()
 
     @property
     def origin(self) -> str:
-        assert self._server is not None, "it is not running"
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        assert self._port, "it was never started"
+        return f"http://127.0.0.1:{self._port}"
 
     @property
     def base(self) -> str:

@@ -7,6 +7,7 @@ import functools
 import gzip
 import itertools
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,9 +36,9 @@ class Asked:
     """The bearer token that came along."""
 
 
-def serving(peer: HostileBulk) -> ThreadingHTTPServer:
-    """Bound to a free port; whoever asked lets it run."""
-    return _Server(("127.0.0.1", 0), type("Bound", (_Handler,), {"peer": peer}))
+def serving(peer: HostileBulk, port: int = 0) -> ThreadingHTTPServer:
+    """Bound to a port, or to a free one; whoever asked lets it run."""
+    return _Server(("127.0.0.1", port), type("Bound", (_Handler,), {"peer": peer}))
 
 
 class _Server(ThreadingHTTPServer):
@@ -56,6 +57,9 @@ class _Handler(BaseHTTPRequestHandler):
             super().handle_one_request()
 
     def do_any(self) -> None:
+        if self.peer.stopped:  # a connection that was kept open
+            self.close_connection = True
+            return
         at = urlsplit(self.path)
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         headers = {name.lower(): value for name, value in self.headers.items()}
@@ -78,7 +82,7 @@ class _Handler(BaseHTTPRequestHandler):
             case ["file", job, name]:
                 self._file(asked, job, int(name.partition(".")[0]))
             case _ if not self.peer.lets_in(asked.token):
-                self._refuse(401)
+                self._refuse_token()
             case ["fhir", "$export"]:
                 self._kick_off(asked, "system", None)
             case ["fhir", "Patient", "$export"]:
@@ -151,7 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif (does.storage or not does.requires_token) and asked.token is not None:
             self._refuse(400)
         elif not does.storage and does.requires_token and not self.peer.lets_in(asked.token):
-            self._refuse(401)
+            self._refuse_token()
         elif job is None or number >= len(job.files):
             self._refuse(404)
         elif self.peer.first("file", does.busy_files):
@@ -183,6 +187,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, packed, headers | {"Content-Encoding": "gzip"})
         elif self.peer.first("cut off", does.cut_off):
             self._send(200, file.body[: len(file.body) // 2], headers, announced=len(file.body))
+        elif does.slow:
+            self._halves(file.body, headers, does.slow)
         else:
             self._send(200, file.body, headers)
 
@@ -199,7 +205,20 @@ class _Handler(BaseHTTPRequestHandler):
             sent += len(block)
         self.wfile.write(b"0\r\n\r\n")
 
+    def _halves(self, body: bytes, headers: Mapping[str, str], seconds: float) -> None:
+        half = len(body) // 2
+        self._send(200, body[:half], headers, announced=len(body))
+        self.wfile.flush()
+        time.sleep(seconds)
+        self.wfile.write(body[half:])
+
     # -- answers -------------------------------------------------------------------------------------------------------
+
+    def _refuse_token(self) -> None:
+        if self.peer.does.bare_400:
+            self._send(400, b"", {})
+        else:
+            self._refuse(401)
 
     def _refuse(self, status: int, **headers: str) -> None:
         severity = "warning" if _ISSUES.get(status) == "transient" else "error"
