@@ -112,7 +112,10 @@ class Asker:
                 if reply.status not in _MOVED or location is None:
                     yield reply
                     return
-            to = urljoin(at, location)
+            try:
+                to = urljoin(at, location)
+            except ValueError:
+                raise NotAllowed("the server sends us on to what is no URL") from None
             if not elsewhere and not self._same(at, to):
                 raise NotAllowed("the server sends us on to another origin: only files may lie elsewhere")
             if method != "GET":

@@ -163,7 +163,10 @@ class Export:
         location = reply.headers.get("content-location")
         if not location:
             raise Hopeless("the server took the export without saying where its status is (Content-Location)")
-        status_url = urljoin(self.asker.base.rstrip("/") + "/", location)
+        try:
+            status_url = urljoin(self.asker.base.rstrip("/") + "/", location)
+        except ValueError:
+            raise Hopeless("the server says that its status is at what is no URL (Content-Location)") from None
         if not self.asker.trusted(status_url):
             raise Hopeless("the server keeps the status of exports at an origin that the configuration does not name")
         at = server_time(reply) or self.asker.clock.now()
