@@ -13,6 +13,7 @@ is digested at once, in the same act: whose facts they are must be settled befor
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -311,15 +312,18 @@ def actor(caller: Caller) -> str:
 def _unchanged(reducer: Reducer, parts: Sequence[PartRead], made_here: bool) -> frozenset[tuple[int, str]]:
     """Part and pointer of the resources that the digest will not take: the version before them says the same already,
     or is the one to believe. That version may be one of this very call, as where two prefetch keys overlap."""
+    stated = Counter((read.statement.resource_type, read.statement.local_id) for part in parts for read in part.reads)
     if not made_here:
         reducer.look_up(parts)
+    elif stated.total() == len(stated):  # nothing is known, and nothing is said twice
+        return frozenset()
     stored = dict(reducer.versions)
     same = set()
     for part in parts:
         for read in part.reads:
             if reducer.repeats(read) or reducer.outranked(read):
                 same.add((part.ordinal, read.statement.pointer))
-            else:
+            elif stated[read.statement.resource_type, read.statement.local_id] > 1:
                 reducer.expect(read)
     reducer.versions = stored
     return frozenset(same)
