@@ -129,7 +129,7 @@ def _told(jobs: Any) -> str:
                 job.cause or "",
             ]
         )
-    text = table(["job", "mode", "state", "since", "files", "lines", "cursor", "why"], rows)
+    text = table(["job", "mode", "state", "at", "files", "lines", "cursor", "why"], rows)
     faults = [fault for job in jobs for fault in job.remembers.get("result", {}).get("faults", [])]
     return text + "".join(f"\nfault: {fault}" for fault in faults[:20])
 
@@ -144,6 +144,9 @@ def _watching() -> Iterator[Any]:
     from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+    from cds_server import logs
+
+    logs.configure("warning")  # a person sees the rest by the bars
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -153,12 +156,16 @@ def _watching() -> Iterator[Any]:
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         tasks: dict[str, Any] = {}
+        open_ended: dict[str, bool] = {}
 
         def tell(what: str, done: int, total: int | None) -> None:
             name = what.partition(":")[0]
             shown = escape("".join(sign if sign.isprintable() else " " for sign in what))
             if name not in tasks:
+                for before in [each for each in tasks if open_ended[each]]:  # what nobody could count is over
+                    bar.update(tasks[before], description=escape(before), completed=1, total=1)
                 tasks[name] = bar.add_task(shown, total=total)
+            open_ended[name] = total is None
             bar.update(tasks[name], description=shown, completed=done, total=total)
 
         yield tell
