@@ -371,7 +371,7 @@ class Pulls:
 
     async def _cancel(self) -> list[Job]:
         ended = []
-        async with self._talking() as talk:
+        async with self._talking(even_alone=True) as talk:
             for job in self.jobs.unfinished(self._source.name):
                 memory = Remembered(self.jobs, self._store, job, self._source.namespace, self._actor)
                 with contextlib.suppress(CdsError):
@@ -385,14 +385,21 @@ class Pulls:
     # ---- the server, and who hears of it -----------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
-    async def _talking(self) -> AsyncIterator[_Talk]:
+    async def _talking(self, *, even_alone: bool = False) -> AsyncIterator[_Talk]:
+        """`even_alone`: also where the server says nothing, so that what it left behind can be ended here."""
         source = self._source
         verify = authorities(source.ca_file)
         door = vendor_door(source.rules, verify=verify, proxy=source.proxy)
         named = HostRules(source.lineage_url, private_network=True) if source.lineage_url else None
         collector = vendor_door(named, verify=verify) if named else None
         try:
-            tokens = None if source.client_id is None else await self._tokens(door)
+            tokens = None
+            if source.client_id is not None:
+                try:
+                    tokens = await self._tokens(door)
+                except CdsError:
+                    if not even_alone:
+                        raise
             asker = Asker(
                 door, tokens, source.url, source.token_origins, self._clock, source.profile.reauthorize_on_400
             )
