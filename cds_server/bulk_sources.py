@@ -23,12 +23,14 @@ KIND = NAME
 _KEYS = frozenset(
     {"url", "level", "group", "types", "type_filters", "elements", "until", "associated", "organize_by"}
     | {"partial_manifests", "profile", "quirks", "drop_refused"}
-    | {"auth", "client_id", "registration", "token_url", "audience", "token_origins"}
+    | {"auth", "client_id", "registration", "token_url", "audience", "scopes", "token_origins"}
     | {"hosts", "plain_http", "private_network", "proxy_file", "ca_file"}
     | {"every", "reconcile", "reconcile_most", "days", "files_in_parallel", "longest_wait", "failure_wait"}
     | {"lineage_file", "lineage_url"}
 )
 _SPAN = re.compile(r"([1-9][0-9]{0,4})(m|h|d)")
+_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
+"""RFC 6749, 3.3."""
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 RECONCILE_MOST = 10
 
@@ -49,6 +51,8 @@ class BulkSource:
     """Whose keys sign (`cds keys new --for`)."""
     token_url: str | None
     audience: str | None
+    scopes: tuple[str, ...]
+    """None: those that reading the types needs."""
     proxy: str | None
     ca_file: Path | None
     every: timedelta | None
@@ -100,6 +104,7 @@ def read(source: SourceSetting, settings: Settings) -> BulkSource:
         registration=_registration(table),
         token_url=_token_url(table, rules),
         audience=table.text("audience"),
+        scopes=_scopes(table),
         proxy=proxy,
         ca_file=Path(ca_file) if ca_file else settings.ca_file,
         every=span(table, "every"),
@@ -142,6 +147,13 @@ def _token_url(table: Table, rules: HostRules) -> str | None:
     if url is not None and (reason := rules.refuses(url)):
         raise table.wrong("token_url", f"cannot be asked: {reason}")
     return url
+
+
+def _scopes(table: Table) -> tuple[str, ...]:
+    scopes = table.texts("scopes")
+    if not all(map(_SCOPE.fullmatch, scopes)):
+        raise table.wrong("scopes", "has one that is no scope: they are listed one by one")
+    return scopes
 
 
 def _registration(table: Table) -> str | None:

@@ -315,7 +315,7 @@ class Pulls:
         found = await asyncio.to_thread(result, self._store, delivered, job.remembers.get("missing", []))
         export.log.export_complete(files=found.files, resources=found.lines, size=found.bytes)
         await asyncio.to_thread(flag, self._store, job.ref, found, self._actor)
-        if job.mode == FULL and not found.faults and delivered and export.request.until is None:
+        if job.mode == FULL and not found.faults and export.request.until is None:
             await asyncio.to_thread(self._reconcile, job, delivered, export.request)
         with contextlib.suppress(PeerFailed, NotAllowed):  # it keeps its files a little longer: no harm to us
             await export.forget()
@@ -426,7 +426,7 @@ class Pulls:
             self._clock,
             token_url=token_url,
             client_id=source.client_id or "",
-            scopes=scopes_for(source.request.types, v2=v2),
+            scopes=source.scopes or scopes_for(source.request.types, v2=v2),
             audience=audience,
             algorithms=(stated.algorithms or None) if stated else None,
         )

@@ -39,6 +39,7 @@ def test_the_least_that_a_table_says(tmp_path: Path) -> None:
     assert found.reconcile_most == RECONCILE_MOST
     assert (found.registration, found.token_url, found.audience, found.proxy) == (None, None, None, None)
     assert found.token_origins == frozenset()
+    assert found.scopes == ()
     assert found.may_drop == frozenset()
     assert (found.lineage_file, found.lineage_url) == (None, None)
     limits = found.limits
@@ -68,6 +69,7 @@ drop_refused = ['_typeFilter']
 registration = 'north'
 token_url = 'https://auth.example.org/token'
 audience = 'https://auth.example.org'
+scopes = ['system/*.rs', 'system/Group.r']
 token_origins = ['https://files.example.org']
 hosts = ['files.example.org', '*.storage.example.org', 'auth.example.org']
 plain_http = ['old.example.org']
@@ -102,6 +104,7 @@ since_overlap = 600
     assert found.may_drop == {"_typeFilter"}
     assert (found.registration, found.audience) == ("north", "https://auth.example.org")
     assert found.token_url == "https://auth.example.org/token"  # noqa: S105 (no secret)
+    assert found.scopes == ("system/*.rs", "system/Group.r")
     assert found.token_origins == {("https", "files.example.org", 443)}
     assert found.rules.refuses("https://a.storage.example.org/1") is None
     assert found.rules.private_network
@@ -177,6 +180,8 @@ LIST = "is not a list of texts"
             f"{LEAST}token_url = 'http://fhir.example.org:443/t'",
             f"token_url {OF} cannot be asked: the URL is without TLS",
         ),
+        (f"{LEAST}scopes = 'system/*.rs'", f"scopes {OF} {LIST}"),
+        (f"{LEAST}scopes = ['system/*.rs system/*.c']", f"scopes {OF} has one that is no scope"),
         (f"{LEAST}registration = '../x'", f"registration {OF} is no name that keys can have"),
         (f"{LEAST}proxy_file = 'none.txt'", f"proxy_file {OF} names a file that cannot be read"),
         (f"{LEAST}ca_file = 'none.pem'", f"ca_file {OF} names no file"),
