@@ -10,6 +10,7 @@ import orjson
 
 from adapters import readers
 from adapters.readers import facts as projection
+from adapters.readers.fhir import SUBSET
 from adapters.readers.subjects import marks_of, stamp_of, subject_of
 from cds_server.store.reads import LandingRow
 from models.canonical import Noun
@@ -71,7 +72,10 @@ def read_part(part: Part) -> PartRead:
     if module is None:
         return PartRead(part.ordinal, problem="no reader for this media type")
     try:
-        return PartRead(part.ordinal, tuple(map(as_read, module.read(part))))
+        reads = tuple(map(as_read, module.read(part)))
+        if part.media_type.endswith(SUBSET):
+            reads = tuple(read.but(subsetted=True) for read in reads)
+        return PartRead(part.ordinal, reads)
     except BadInput as error:
         return PartRead(part.ordinal, problem=error.what, pointer=error.where)
 

@@ -17,7 +17,7 @@ from adapters.bulk.export_log import ExportLog, harmless_headers, without_query
 from adapters.bulk.files import Received, receive
 from adapters.bulk.manifest import FileEntry, FileKind, Manifest, identities, parse
 from adapters.peer import Reply
-from adapters.readers.fhir import DELETED, LINE, ORGANIZED, line_of_type
+from adapters.readers.fhir import DELETED, LINE, ORGANIZED, SUBSET, line_of_type
 from adapters.source import Intake, Receipt
 from adapters.states import Memory
 from models.errors import BadInput, NotAllowed, PeerFailed, TooLarge
@@ -50,15 +50,16 @@ def file_key(batch: str, page: int, number: int) -> bytes:
     return f"bulk/{batch}/{page}/{number}".encode()
 
 
-def media_type(entry: FileEntry, manifest: Manifest) -> str:
-    """Of the file's lines, as the manifest describes them."""
+def media_type(entry: FileEntry, manifest: Manifest, *, subset: bool = False) -> str:
+    """Of the file's lines, as the manifest describes them. `subset`: elements were asked for, not whole resources."""
     if entry.kind is FileKind.DELETED:
         return DELETED
     if entry.kind is FileKind.ERROR:
         return line_of_type("OperationOutcome")
+    end = SUBSET if subset else ""
     if manifest.organized_by:
-        return ORGANIZED
-    return line_of_type(entry.type) if entry.type else LINE
+        return ORGANIZED + end
+    return (line_of_type(entry.type) if entry.type else LINE) + end
 
 
 @dataclass(slots=True)
@@ -167,7 +168,8 @@ class Fetcher:
             "headers": harmless_headers(reply.headers),
         }
         now = instant(self.asker.clock.now())
-        media = media_type(entry, self.manifest)
+        subset = bool(self.memory.remembers.get("asked", {}).get("elements"))
+        media = media_type(entry, self.manifest, subset=subset)
         staged = intake.stage(LandingMeta(self.origin.source, self.origin.namespace, media, now, meta))
         organized = bool(self.manifest.organized_by) and entry.kind is FileKind.OUTPUT
         try:

@@ -26,6 +26,10 @@ DELETED = f"{LINE}; kind=deleted"
 ORGANIZED = f"{LINE}; kind=organized"
 """A line of a file that is organized by resource, not by type: Parameters head its blocks."""
 
+SUBSET = "; subset"
+"""Ends the media type of lines that were asked for with `_elements`: parts of resources, also where no tag says so (R4
+search.html, elements: a server SHOULD tag them)."""
+
 
 def line_of_type(resource_type: str) -> str:
     """The media type of lines that are all of one type, as a manifest says: another is not read, whatever it says."""
@@ -46,7 +50,7 @@ def read(part: Part) -> list[Statement]:
     if part.media_type == BULK_MANIFEST:
         return []
     body = strict.loads(part.body, what="the part")
-    essence, _, parameter = part.media_type.partition("; ")
+    essence, _, parameter = part.media_type.removesuffix(SUBSET).partition("; ")
     if essence == LINE and parameter:
         return _read_line(body, parameter)
     if part.media_type == ENTRY and isinstance(body, dict) and "resourceType" not in body:
@@ -63,12 +67,7 @@ def _read_line(body: Any, parameter: str) -> list[Statement]:
     if name == "kind" and value == "deleted":
         if stated != "Bundle":
             raise Unreadable("a line of a deleted file that is no Bundle", where="/resourceType")
-        return [
-            statement
-            for entry, at in entries(body, "")
-            if _deletes(entry)
-            for statement in read_entry(entry, at)
-        ]
+        return [statement for entry, at in entries(body, "") if _deletes(entry) for statement in read_entry(entry, at)]
     if name == "type" and stated != value:
         raise Unreadable("a line of another type than its file is said to hold", where="/resourceType")
     return read_any(body, "")

@@ -134,6 +134,13 @@ PUT = {"request": {"method": "PUT", "url": "Patient/p2"}, "resource": {**PATIENT
 OUTCOME = {"resourceType": "OperationOutcome", "issue": []}
 
 
+def test_a_line_of_what_was_asked_for_in_part_is_read_like_any_other() -> None:
+    assert read(PATIENT, fhir.LINE + fhir.SUBSET) == read(PATIENT)
+    assert read(PATIENT, fhir.line_of_type("Patient") + fhir.SUBSET) == read(PATIENT)
+    with pytest.raises(Unreadable):
+        read(PATIENT, fhir.line_of_type("Condition") + fhir.SUBSET)
+
+
 def test_a_line_of_a_stated_type_is_of_that_type() -> None:
     assert fhir.line_of_type("Patient") == "application/fhir+ndjson; type=Patient"
     assert read(PATIENT, fhir.line_of_type("Patient")) == read(PATIENT)

@@ -120,6 +120,8 @@ class Behaviours:
     """One more file, of Observations, of about so many bytes; generated while it is sent."""
     subsetted: bool = False
     """Every resource is tagged SUBSETTED (R4, meta.tag), as `_elements` makes them."""
+    only_elements: bool = False
+    """`_elements` is honoured; without `subsetted`, nothing says so (R4 search.html: the tag is a SHOULD)."""
     outcomes: tuple[Mapping[str, Any], ...] = ()
     """OperationOutcomes of an error file, of any severity."""
     deleted: tuple[str, ...] = ()

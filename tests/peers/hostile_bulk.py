@@ -141,6 +141,9 @@ class HostileBulk:
         files: list[File] = []
         for name, every in self.resources.items():
             found = [each for each in every if _is_asked(each, since, patients, level)]
+            if self.does.only_elements and asked.get("_elements"):
+                kept = {"resourceType", "id", *",".join(asked["_elements"]).split(",")}
+                found = [{key: value for key, value in each.items() if key in kept} for each in found]
             if found and (not types or name in types):
                 files += self._files(name, found)
         if self.does.huge:
