@@ -175,7 +175,7 @@ HEAD = b'{"transactionTime":"2026-11-21T10:00:00Z","requiresAccessToken":true'
     [
         {"duplicate_urls": True},
         {"more_output": ({"type": "Patient", "url": "ftp://127.0.0.1/1"},)},
-        {"more_output": ({"type": "Patient", "url": "file:///etc/passwd"},)},
+        {"more_output": ({"type": "Patient", "url": "file://localhost/etc/passwd"},)},
         {"manifest": HEAD + b',"error":[]}'},
         {"manifest": HEAD + b',"output":{}}'},
         {"manifest": HEAD + b',"output":['},
