@@ -58,13 +58,12 @@ def reconcile(
     """Close what `source` said before the instant `before` and what these landings, a whole full export, do not say.
 
     `types`: that were asked for; none: all. `filtered`: types of which only a part was asked for. `members_only`: only
-    of patients who are in the export. `most`: percent of a type that may be closed.
+    of patients who are in the export. `most`: percent of a type that may be closed; of an export without a single file,
+    nothing is.
     """
     if not next(iter(_open_versions(store, source, before)), None):
         return Reconciled()  # the first export of all: there is nothing that it could lack
     said, members, last = _said(store, landings)
-    if last is None:
-        return Reconciled()
     missing: dict[str, list[_Held]] = {}
     held: dict[str, int] = {}
     for one in _open_versions(store, source, before):
@@ -78,7 +77,7 @@ def reconcile(
         missing = {kind: [one for one in found if one.record_id in ours] for kind, found in missing.items()}
     outcome = Reconciled()
     for kind, found in missing.items():
-        if len(found) > FEW and len(found) * 100 > most * held[kind]:
+        if last is None or (len(found) > FEW and len(found) * 100 > most * held[kind]):
             outcome.held_back[kind] = len(found)
             continue
         for chunk in (found[i : i + _ACT] for i in range(0, len(found), _ACT)):
