@@ -7,10 +7,10 @@ raising means refused, and nothing of it is visible.
 from __future__ import annotations
 
 import asyncio
-import uuid
 from dataclasses import replace
 
 from adapters.source import Arrival, Receipt
+from cds_server.store.entropy import new_ref
 from cds_server.store.pack import MANIFEST, PackWriter, part_ref
 from cds_server.store.store import Store
 from cds_server.store.writer import Tx
@@ -36,7 +36,7 @@ class StagedLanding:
         self._store = store
         self._actor = actor
         self._meta = meta
-        self._ref = uuid.uuid4().hex
+        self._ref = new_ref()
         self._pack = store.pack_writer(self._ref)
 
     async def write(self, chunk: bytes) -> None:
@@ -48,7 +48,11 @@ class StagedLanding:
     async def commit(self, dedup_key: bytes | None = None, *, learnt: JSON | None = None) -> Receipt:
         self._pack.end_part()
         meta = self._meta if learnt is None else replace(self._meta, manifest={**self._meta.manifest, **learnt})
-        inline, file = await asyncio.to_thread(self._pack.settle, self._store.data_dir / "blobs")
+        blobs = self._store.data_dir / "blobs"
+        if self._pack.in_memory:  # nothing to wait for, and a thread costs more than it all
+            inline, file = self._pack.settle(blobs)
+        else:
+            inline, file = await asyncio.to_thread(self._pack.settle, blobs)
 
         def act(tx: Tx) -> Receipt:
             return land(tx, meta, self._ref, self._pack, inline, file, self._actor, dedup_key)

@@ -115,6 +115,10 @@ class PackWriter:
     def digest(self) -> bytes:
         return self._digest.digest()
 
+    @property
+    def in_memory(self) -> bool:
+        return self._file is None
+
     def settle(self, blobs: Path) -> tuple[bytes | None, str | None]:
         """Make it durable: (bytes for the row, None), or (None, file name) after fsync and rename.
 
