@@ -36,8 +36,12 @@ class Staged(Protocol):
     async def end_part(self) -> None:
         """Close the current part; the next `write` begins another. A part without bytes is not a part."""
 
-    async def commit(self, dedup_key: bytes | None = None, *, learnt: JSON | None = None) -> Receipt:
-        """Make it durable, once. `learnt`: what only its end could tell, added to the manifest.
+    async def commit(
+        self, dedup_key: bytes | None = None, *, learnt: JSON | None = None, other: bytes | None = None
+    ) -> Receipt:
+        """Make it durable, once. `learnt`: what only its end could tell, added to the manifest. `other`: the key for
+        other bytes under a key that was used before, from a sender who may begin its numbers anew; then nothing is a
+        conflict.
 
         1. Close the last part.
         2. Look the key up (None: the digest of all parts is the key).

@@ -109,12 +109,12 @@ def read(source: SourceSetting, settings: Settings) -> BulkSource:
         ca_file=Path(ca_file) if ca_file else settings.ca_file,
         every=span(table, "every"),
         reconcile=span(table, "reconcile"),
-        reconcile_most=_whole(table, "reconcile_most", RECONCILE_MOST, 0, 100),
+        reconcile_most=table.whole("reconcile_most", RECONCILE_MOST, 0, 100),
         limits=Limits(
-            days=_whole(table, "days", 30, 1, 365),
-            longest=float(_whole(table, "longest_wait", 300, 1, 3600)),
-            failure_unit=float(_whole(table, "failure_wait", 60, 0, 3600)),
-            in_parallel=_whole(table, "files_in_parallel", 4, 1, 16),
+            days=table.whole("days", 30, 1, 365),
+            longest=float(table.whole("longest_wait", 300, 1, 3600)),
+            failure_unit=float(table.whole("failure_wait", 60, 0, 3600)),
+            in_parallel=table.whole("files_in_parallel", 4, 1, 16),
         ),
         may_drop=_may_drop(table),
         lineage_file=Path(found) if (found := table.text("lineage_file")) else None,
@@ -196,10 +196,3 @@ def _may_drop(table: Table) -> frozenset[str]:
     if unknown := sorted(named - set(PARAMETERS) | (named & {"patient", "_since"})):
         raise table.wrong("drop_refused", f"names {unknown[0]!r}, which is never left out, or is no such parameter")
     return named
-
-
-def _whole(table: Table, key: str, default: int, low: int, high: int) -> int:
-    value = table.entries.get(key, default)
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise table.wrong(key, f"is not a whole number between {low} and {high}")
-    return value

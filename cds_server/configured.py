@@ -60,6 +60,12 @@ class Table:
             raise self.wrong(key, f"is not a whole number of seconds between {low} and {high}")
         return value
 
+    def whole(self, key: str, default: int, low: int, high: int) -> int:
+        value = self.entries.get(key, default)
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise self.wrong(key, f"is not a whole number between {low} and {high}")
+        return value
+
     def urls(self, key: str) -> tuple[str, ...]:
         return tuple(self._url(key, url) for url in self.texts(key))
 

@@ -45,7 +45,9 @@ class StagedLanding:
     async def end_part(self) -> None:
         self._pack.end_part()
 
-    async def commit(self, dedup_key: bytes | None = None, *, learnt: JSON | None = None) -> Receipt:
+    async def commit(
+        self, dedup_key: bytes | None = None, *, learnt: JSON | None = None, other: bytes | None = None
+    ) -> Receipt:
         self._pack.end_part()
         meta = self._meta if learnt is None else replace(self._meta, manifest={**self._meta.manifest, **learnt})
         blobs = self._store.data_dir / "blobs"
@@ -55,7 +57,7 @@ class StagedLanding:
             inline, file = await asyncio.to_thread(self._pack.settle, blobs)
 
         def act(tx: Tx) -> Receipt:
-            return land(tx, meta, self._ref, self._pack, inline, file, self._actor, dedup_key)
+            return land(tx, meta, self._ref, self._pack, inline, file, self._actor, dedup_key, other)
 
         receipt = await self._store.writer.write(act)
         if receipt.arrival is not Arrival.STORED and file is not None:
@@ -75,11 +77,15 @@ def land(
     file: str | None,
     actor: str,
     dedup_key: bytes | None,
+    other: bytes | None = None,
 ) -> Receipt:
     """Write one landing and its entry, unless its key was used before."""
     content = pack.content
     dedup = tx.vault.index("landing", meta.namespace, dedup_key if dedup_key is not None else content)
     known = tx.read("SELECT ref, content, parts, id FROM landing WHERE dedup = ?", (dedup,))
+    if known and other is not None and bytes(known[0][1]) != content:
+        dedup = tx.vault.index("landing", meta.namespace, other)
+        known = tx.read("SELECT ref, content, parts, id FROM landing WHERE dedup = ?", (dedup,))
     if known:
         same = bytes(known[0][1]) == content
         if not same:

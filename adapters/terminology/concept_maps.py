@@ -1,7 +1,7 @@
 """A source's local codes in the terms of everybody: ConceptMap files (FHIR R4 JSON) or CSV tables, read once.
 
-CSV: a header, then `source_system,source_code,target_system,target_code,target_display,equivalence`; the last two may be
-left out. Only what is said to be the same counts (`equal`, `equivalent`, R4 concept-map-equivalence): a wider or a
+CSV: a header, then `source_system,source_code,target_system,target_code,target_display,equivalence`; the last two may
+be left out. Only what is said to be the same counts (`equal`, `equivalent`, R4 concept-map-equivalence): a wider or a
 narrower code is another statement, and nothing is guessed. Other rows are counted, so that a report can show them.
 """
 

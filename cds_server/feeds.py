@@ -1,0 +1,190 @@
+"""A `[[source]]` of HL7 v2 messages: where it listens, whom it lets in, how its messages are read."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from adapters.hl7v2.charsets import charset_of
+from adapters.hl7v2.feed import Feed
+from adapters.hl7v2.frames import MAX_MESSAGE
+from adapters.terminology.concept_maps import ConceptMaps
+from cds_server.configured import Table, loopback
+from cds_server.settings import Settings, SourceSetting
+from models.errors import Unreadable
+
+MLLP, FILES = "hl7v2-mllp", "hl7v2-files"
+_READING = frozenset({"charset", "zone", "systems", "maps", "patient_types", "unit_system", "accept_claims"})
+_LISTENING = frozenset(
+    {"listen", "allow", "tls_cert_file", "tls_key_file", "tls_client_ca_file", "tls_subjects"}
+    | {"max_message", "max_connections", "lenient_trailer", "idle_seconds", "write_seconds", "silence_minutes"}
+    | {"ack_after", "on_trouble", "processing"}
+)
+_KEYS = {MLLP: _READING | _LISTENING, FILES: _READING}
+Networks = tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """How one MLLP source listens."""
+
+    host: str
+    port: int
+    allow: Networks
+    """Addresses that may connect; none named: any that can reach the interface."""
+    tls: Tls | None
+    max_message: int
+    max_connections: int
+    lenient_trailer: bool
+    idle_seconds: int
+    """Of silence inside a frame."""
+    write_seconds: int
+    silence_minutes: int
+    """Without any message, before it is said that the feed is silent; 0: never."""
+    ack_after: str
+    on_trouble: str
+    """AE or AR: what a sender is told that may try again later."""
+    processing: frozenset[str]
+    """Processing ids (MSH-11) that are taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    cert_file: Path
+    key_file: Path
+    client_ca_file: Path | None
+    """Given: a client shows a certificate of these authorities (mutual TLS)."""
+    subjects: frozenset[str]
+    """Names (subject alternative names, or common name) that a client's certificate may carry; none: any."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeedSource:
+    name: str
+    kind: str
+    namespace: str
+    feed: Feed
+    digest: str
+    """Of what decides how a message is read, besides the reader's own version."""
+    listening: Listening | None
+
+
+def feed_sources(settings: Settings) -> dict[str, FeedSource]:
+    """Those of the configuration, by name. Raises Misconfigured."""
+    return {each.name: read(each, settings) for each in settings.sources if each.kind in _KEYS}
+
+
+def read(source: SourceSetting, settings: Settings) -> FeedSource:
+    """One of them. Raises: Misconfigured, one sentence that names the key and the file."""
+    table = Table(source.options, f"[[source]] {source.name!r}", settings.origin)
+    table.known_only(_KEYS[source.kind])
+    maps = ConceptMaps.read([Path(each) for each in table.texts("maps")])
+    feed = Feed(
+        namespace=source.namespace,
+        charset=_charset(table),
+        zone=_zone(table),
+        systems=_systems(table),
+        maps=maps,
+        patient_types=table.texts("patient_types") or Feed().patient_types,
+        unit_system=table.text("unit_system") or Feed().unit_system,
+        accept_claims=table.flag("accept_claims"),
+    )
+    listening = _listening(table) if source.kind == MLLP else None
+    return FeedSource(source.name, source.kind, source.namespace, feed, maps.digest, listening)
+
+
+def _charset(table: Table) -> str | None:
+    named = table.text("charset")
+    if named is not None:
+        try:
+            charset_of((named,))
+        except Unreadable:
+            raise table.wrong("charset", "is no character set of table 0211 that can be read") from None
+    return named
+
+
+def _zone(table: Table) -> str | None:
+    named = table.text("zone")
+    if named is not None:
+        try:
+            ZoneInfo(named)
+        except (ZoneInfoNotFoundError, ValueError):
+            raise table.wrong("zone", "is no name of an IANA time zone") from None
+    return named
+
+
+def _systems(table: Table) -> Mapping[str, str]:
+    named = table.entries.get("systems", {})
+    if not isinstance(named, Mapping) or not all(isinstance(uri, str) and ":" in uri for uri in named.values()):
+        raise table.wrong("systems", "is not a table of names and URIs")
+    return dict(named)
+
+
+def _listening(table: Table) -> Listening:
+    host, port = _address(table)
+    tls = _tls(table)
+    allow = _networks(table)
+    if tls is None and not loopback(host) and not allow:
+        raise table.wrong(
+            "listen", "is without TLS beyond this machine: name who may connect in allow, or a certificate"
+        )
+    if tls is None and host in ("0.0.0.0", "::", ""):  # noqa: S104 (refused here)
+        raise table.wrong("listen", "is without TLS on every interface: name one, or a certificate")
+    ack_after, on_trouble = table.text("ack_after") or "persist", table.text("on_trouble") or "AE"
+    if ack_after not in ("persist", "applied"):
+        raise table.wrong("ack_after", "is neither 'persist' nor 'applied'")
+    if on_trouble not in ("AE", "AR"):
+        raise table.wrong("on_trouble", "is neither 'AE' nor 'AR'")
+    processing = frozenset(table.texts("processing") or ("P",))
+    if not processing <= {"P", "T", "D"}:
+        raise table.wrong("processing", "is not a list of P, T and D (table 0103)")
+    return Listening(
+        host=host,
+        port=port,
+        allow=allow,
+        tls=tls,
+        max_message=table.whole("max_message", MAX_MESSAGE, 1 << 10, 1 << 30),
+        max_connections=table.whole("max_connections", 256, 1, 65_536),
+        lenient_trailer=table.flag("lenient_trailer"),
+        idle_seconds=table.seconds("idle_seconds", 30, 1, 3600),
+        write_seconds=table.seconds("write_seconds", 30, 1, 3600),
+        silence_minutes=table.whole("silence_minutes", 0, 0, 100_000),
+        ack_after=ack_after,
+        on_trouble=on_trouble,
+        processing=processing,
+    )
+
+
+def _address(table: Table) -> tuple[str, int]:
+    host, separator, port = table.required("listen").rpartition(":")
+    if not separator or not port.isdecimal() or not 0 <= int(port) <= 65_535 or not host:
+        raise table.wrong("listen", "is not HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+def _networks(table: Table) -> Networks:
+    try:
+        return tuple(ipaddress.ip_network(each) for each in table.texts("allow"))
+    except ValueError:
+        raise table.wrong("allow", "is not a list of addresses and networks (10.1.0.0/16)") from None
+
+
+def _tls(table: Table) -> Tls | None:
+    cert, key = table.text("tls_cert_file"), table.text("tls_key_file")
+    client_ca = table.text("tls_client_ca_file")
+    if cert is None and key is None:
+        if client_ca is not None:
+            raise table.wrong("tls_client_ca_file", "is of no use without tls_cert_file")
+        return None
+    if cert is None or key is None:
+        raise table.wrong("tls_cert_file", "and tls_key_file belong together")
+    for name, path in (("tls_cert_file", cert), ("tls_key_file", key), ("tls_client_ca_file", client_ca)):
+        if path is not None and not Path(path).is_file():
+            raise table.wrong(name, "names no file")
+    subjects = frozenset(table.texts("tls_subjects"))
+    if subjects and client_ca is None:
+        raise table.wrong("tls_subjects", "are checked only where clients show certificates (tls_client_ca_file)")
+    return Tls(Path(cert), Path(key), Path(client_ca) if client_ca else None, subjects)
