@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from adapters.readers import cds_hooks, validation
 from adapters.terminology import units
 from cds_server.digest import Reducer, Tally, Where, close_digest, where_of
-from cds_server.reading import PartRead, Read, read_part, reader_id
+from cds_server.reading import NO_RULES, PartRead, Read, SourceRules, read_part, reader_id
 from cds_server.redo import Redo
 from cds_server.store.reads import LandingRow
 from cds_server.store.store import Store
@@ -44,6 +44,7 @@ def digest_backlog(
     validate: bool = True,
     progress: Progress | None = None,
     up_to: int | None = None,
+    rules: SourceRules = NO_RULES,
 ) -> Tally:
     """Digest every part that no reader has seen, `up_to` a landing's id, in the order of arrival; gives the counts.
 
@@ -58,8 +59,8 @@ def digest_backlog(
         units.prepare()  # half a second that the first act would hold the write lock for
     for landing_id, start, _ in waiting:  # its row may hold its bytes: one at a time
         landing = store.reads.landing(landing_id)
-        for batch in _batches(store, landing, start, pace, validate) if landing is not None else ():
-            made = _digest(store, batch, joining, actor, pace)
+        for batch in _batches(store, landing, start, pace, validate, rules) if landing is not None else ():
+            made = _digest(store, batch, joining, actor, pace, rules)
             if made is None:
                 if batch.landing.media_type == cds_hooks.REQUEST:
                     break
@@ -82,11 +83,13 @@ class _Pace:
         self.size = max(1, min(_MOST, round(0.5 * self.size + 0.5 * fitting)))
 
 
-def _batches(store: Store, landing: LandingRow, start: int, pace: _Pace, validate: bool) -> Iterator[Batch]:
+def _batches(
+    store: Store, landing: LandingRow, start: int, pace: _Pace, validate: bool, rules: SourceRules
+) -> Iterator[Batch]:
     batch: list[PartRead] = []
     first = start
     for ordinal, body in store.parts(landing, start):
-        batch.append(_read(landing, ordinal, body, validate))
+        batch.append(_read(landing, ordinal, body, validate, rules))
         if len(batch) >= pace.size and landing.media_type != cds_hooks.REQUEST:  # a call's parts are one digest
             yield Batch(landing, first, tuple(batch))
             first, batch = ordinal + 1, []
@@ -94,9 +97,9 @@ def _batches(store: Store, landing: LandingRow, start: int, pace: _Pace, validat
         yield Batch(landing, first, tuple(batch))
 
 
-def _read(landing: LandingRow, ordinal: int, body: bytes, validate: bool) -> PartRead:
+def _read(landing: LandingRow, ordinal: int, body: bytes, validate: bool, rules: SourceRules) -> PartRead:
     part = Part(landing.ref, ordinal, landing.namespace, landing.media_type, landing.received_at, body)
-    read = read_part(part)
+    read = read_part(part, rules.get(landing.source))
     if not validate:
         return read
     return PartRead(read.ordinal, tuple(map(validated, read.reads)), read.problem, read.pointer)
@@ -109,10 +112,12 @@ def validated(read: Read) -> Read:
     return read.but(invalid=tuple(validation.validate(read.statement.body)))
 
 
-def _digest(store: Store, batch: Batch, joining: frozenset[str], actor: str, pace: _Pace) -> Tally | None:
+def _digest(
+    store: Store, batch: Batch, joining: frozenset[str], actor: str, pace: _Pace, rules: SourceRules
+) -> Tally | None:
     """One act; None where another process has already digested some of these parts."""
     landing = batch.landing
-    where = where_of(landing)
+    where = where_of(landing, rules.get(landing.source))
     span = (batch.start, batch.start + len(batch.parts))
 
     def act(tx: Tx) -> tuple[Tally, float] | None:
@@ -133,19 +138,37 @@ def _digest(store: Store, batch: Batch, joining: frozenset[str], actor: str, pac
 
 
 def digest_landing(
-    store: Store, landing: LandingRow, parts: tuple[PartRead, ...], joining: frozenset[str], actor: str
-) -> None:
-    """One act over a hook call's landing, unless somebody digested it meanwhile."""
-    _digest(store, Batch(landing, 0, parts), joining, actor, _Pace())
+    store: Store,
+    landing: LandingRow,
+    parts: tuple[PartRead, ...],
+    joining: frozenset[str],
+    actor: str,
+    rules: SourceRules = NO_RULES,
+) -> Tally | None:
+    """One act over a landing of few parts; None where somebody digested it meanwhile."""
+    return _digest(store, Batch(landing, 0, parts), joining, actor, _Pace(), rules)
 
 
-def redo(store: Store, joining: frozenset[str], actor: str, *, progress: Progress | None = None) -> Tally:
+def redo(
+    store: Store,
+    joining: frozenset[str],
+    actor: str,
+    *,
+    progress: Progress | None = None,
+    rules: SourceRules = NO_RULES,
+) -> Tally:
     """Read everything again with the present readers. `unchanged` counts what came out the same."""
-    return retry(store, joining, actor, store.reads.landing_ids(), progress=progress)
+    return retry(store, joining, actor, store.reads.landing_ids(), progress=progress, rules=rules)
 
 
 def retry(
-    store: Store, joining: frozenset[str], actor: str, landing_ids: Sequence[int], *, progress: Progress | None = None
+    store: Store,
+    joining: frozenset[str],
+    actor: str,
+    landing_ids: Sequence[int],
+    *,
+    progress: Progress | None = None,
+    rules: SourceRules = NO_RULES,
 ) -> Tally:
     """The same for some landings."""
     tally, done = Tally(), 0
@@ -153,17 +176,18 @@ def retry(
     total = sum(landing.parts for landing in landings)
     pace = _Pace()
     for landing in landings:
-        for batch in _batches(store, landing, 0, pace, validate=True):
-            tally.add(_redo(store, batch, joining, actor))
+        for batch in _batches(store, landing, 0, pace, True, rules):
+            tally.add(_redo(store, batch, joining, actor, rules))
             done += len(batch.parts)
             if progress:
                 progress(done, total)
     return tally
 
 
-def _redo(store: Store, batch: Batch, joining: frozenset[str], actor: str) -> Tally:
+def _redo(store: Store, batch: Batch, joining: frozenset[str], actor: str, rules: SourceRules) -> Tally:
     landing = batch.landing
-    where = Where(landing.id, landing.ref, landing.namespace, reader_id(landing.media_type))
+    reader = reader_id(landing.media_type, rules.get(landing.source))
+    where = Where(landing.id, landing.ref, landing.namespace, reader)
 
     def act(tx: Tx) -> Tally:
         reducer = Redo(tx, where, joining)

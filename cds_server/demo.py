@@ -20,6 +20,7 @@ from typing import Any
 from cds_server.audit import audit
 from cds_server.backlog import digest_backlog
 from cds_server.decisions import now
+from cds_server.feeds import rules_of
 from cds_server.hooks.routes import INFERENCES, LEDGER_HEADER
 from cds_server.http import blocking_client
 from cds_server.intake import StoreIntake
@@ -72,7 +73,7 @@ def _land(settings: Settings, folder: Path) -> None:
         for path in sorted(folder.iterdir()):
             receipt = asyncio.run(land_file(path, intake, source="fixtures", namespace=NAMESPACE, received_at=now()))
             print(f"landed     {path.name}: {receipt.parts} parts, {receipt.arrival.value}")
-        tally = digest_backlog(store, settings.joining_systems, "user:demo")
+        tally = digest_backlog(store, settings.joining_systems, "user:demo", rules=rules_of(settings))
         print(f"digested   {tally.asserted} resources, {tally.facts} facts, {tally.quarantined} in quarantine")
     finally:
         store.close()

@@ -14,7 +14,7 @@ from adapters.readers import cds_hooks
 from adapters.readers import facts as projection
 from adapters.readers.subjects import identifiers_of
 from cds_server.identity import Identifier, join, value_text, withdraw
-from cds_server.reading import PartRead, Read, reader_id
+from cds_server.reading import PartRead, Read, Rules, reader_id
 from cds_server.store.entropy import new_ref
 from cds_server.store.reads import LandingRow, marks
 from cds_server.store.tables import MANY
@@ -79,10 +79,10 @@ class Where:
         return projection.project(statement.body, record=record, source=source, known_from=known_from)
 
 
-def where_of(landing: LandingRow) -> Where:
+def where_of(landing: LandingRow, rules: Rules | None = None) -> Where:
     """The facts of a hook call are known since it came: what was scored then rests on them."""
     used = landing.received_at if landing.media_type == cds_hooks.REQUEST else None
-    return Where(landing.id, landing.ref, landing.namespace, reader_id(landing.media_type), used)
+    return Where(landing.id, landing.ref, landing.namespace, reader_id(landing.media_type, rules), used)
 
 
 @dataclass(slots=True)

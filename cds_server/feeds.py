@@ -13,6 +13,7 @@ from adapters.hl7v2.feed import Feed
 from adapters.hl7v2.frames import MAX_MESSAGE
 from adapters.terminology.concept_maps import ConceptMaps
 from cds_server.configured import Table, loopback
+from cds_server.reading import Rules, SourceRules
 from cds_server.settings import Settings, SourceSetting
 from models.errors import Unreadable
 
@@ -75,6 +76,11 @@ class FeedSource:
 def feed_sources(settings: Settings) -> dict[str, FeedSource]:
     """Those of the configuration, by name. Raises Misconfigured."""
     return {each.name: read(each, settings) for each in settings.sources if each.kind in _KEYS}
+
+
+def rules_of(settings: Settings) -> SourceRules:
+    """How the parts of each feed are read: what `digest` is given. Raises Misconfigured."""
+    return {name: Rules(each.feed, each.digest) for name, each in feed_sources(settings).items()}
 
 
 def read(source: SourceSetting, settings: Settings) -> FeedSource:

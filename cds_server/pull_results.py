@@ -58,12 +58,17 @@ class Delivered:
         return found
 
 
+def manifests(store: Store, namespace: str, batch: str, pages: int) -> Iterator[tuple[int, LandingRow]]:
+    """The pages of a job's manifest that are durable, by their number."""
+    for page in range(pages):
+        landing = landing_of(store, namespace, manifest_key(batch, page))
+        if landing is not None:
+            yield page, landing
+
+
 def deliveries(store: Store, namespace: str, batch: str, pages: int) -> Iterator[Delivered]:
     """The files of a job's kick-off that are durable, in the order of its manifest."""
-    for page in range(pages):
-        manifest = landing_of(store, namespace, manifest_key(batch, page))
-        if manifest is None:
-            continue
+    for page, manifest in manifests(store, namespace, batch, pages):
         stated = parse(store.part(manifest, 0), _ANYWHERE, most_files=_MOST_FILES)
         for number, entry in enumerate(stated.files):
             landing = landing_of(store, namespace, file_key(batch, page, number))

@@ -33,12 +33,13 @@ from adapters.sources.fhir_bulk import Export, Tell, batch_of
 from cds_server import __version__
 from cds_server.backlog import digest_backlog
 from cds_server.bulk_sources import KIND, BulkSource
+from cds_server.feeds import rules_of
 from cds_server.http import authorities, vendor_door
 from cds_server.intake import StoreIntake
 from cds_server.jobs import LEASE, Job, Jobs, Order, holder, is_due, lease, release
 from cds_server.keys import KeySigner
 from cds_server.logs import log
-from cds_server.pull_results import Delivered, Result, deliveries, flag, landing_of, patients, result
+from cds_server.pull_results import Delivered, Result, deliveries, flag, landing_of, manifests, patients, result
 from cds_server.reconcile import reconcile
 from cds_server.settings import Settings
 from cds_server.store.store import Store
@@ -302,16 +303,19 @@ class Pulls:
         return [each for each in now if each not in before]
 
     def _delivered(self, job: Job) -> list[Delivered]:
+        return list(deliveries(self._store, *self._brought(job)))
+
+    def _brought(self, job: Job) -> tuple[str, str, int]:
+        """Namespace, kick-off and pages: where what a job brought is found."""
         memory = Remembered(self.jobs, self._store, job, self._source.namespace, self._actor)
-        pages = int(job.remembers.get("page", -1)) + 1
-        return list(deliveries(self._store, self._source.namespace, batch_of(memory), pages))
+        return self._source.namespace, batch_of(memory), int(job.remembers.get("page", -1)) + 1
 
     # ---- applying ----------------------------------------------------------------------------------------------------
 
     async def _apply(self, memory: Remembered, export: Export, earlier: Sequence[Job], talk: _Talk) -> None:
         job = memory.row
         delivered = await asyncio.to_thread(self._delivered, job)
-        await asyncio.to_thread(self._digest, delivered)
+        await asyncio.to_thread(self._digest, job, delivered)
         found = await asyncio.to_thread(result, self._store, delivered, job.remembers.get("missing", []))
         export.log.export_complete(files=found.files, resources=found.lines, size=found.bytes)
         await asyncio.to_thread(flag, self._store, job.ref, found, self._actor)
@@ -330,11 +334,10 @@ class Pulls:
         )
         await self._lineage(talk, memory.row, lineage.Event.COMPLETE, found, cause)
 
-    def _digest(self, delivered: Sequence[Delivered]) -> None:
-        """Until everything that was delivered is digested, by us or by somebody else."""
-        if not delivered:
-            return
-        mine = {each.landing for each in delivered}
+    def _digest(self, job: Job, delivered: Sequence[Delivered]) -> None:
+        """Until everything that came, manifests too, is digested, by us or by somebody else."""
+        pages = manifests(self._store, *self._brought(job))
+        mine = {each.landing for each in delivered} | {landing.id for _, landing in pages}
         while waiting := [each for each, _, _ in self._store.reads.undigested() if each in mine]:
             digest_backlog(
                 self._store,
@@ -342,6 +345,7 @@ class Pulls:
                 self._actor,
                 progress=lambda done, total: self._tell("resources", done, total),
                 up_to=max(waiting),
+                rules=rules_of(self._settings),
             )
             if any(each in mine for each, _, _ in self._store.reads.undigested()):
                 time.sleep(0.5)  # another process is at the same landing

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -48,6 +49,21 @@ class PartRead(Noun, frozen=True):
     pointer: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a source's configuration says of how its parts are read."""
+
+    feed: Any
+    """What the reader takes besides the part."""
+    digest: str
+    """Of what may change while the reader's version stays (code maps): a redo may then see something else."""
+
+
+SourceRules = Mapping[str, Rules]
+"""Name of a source -> its rules, where it has any."""
+NO_RULES: SourceRules = {}
+
+
 @functools.cache
 def readers_by_media_type() -> Mapping[str, Any]:
     """Reader modules, found by what they read."""
@@ -59,20 +75,24 @@ def _reader(media_type: str) -> Any:
     return readers_by_media_type().get(media_type.partition(";")[0])
 
 
-def reader_id(media_type: str) -> str:
+def reader_id(media_type: str, rules: Rules | None = None) -> str:
     """`name@version` of the reader of a media type, with the version of the fact projection: what a redo compares."""
     module = _reader(media_type)
     name = f"{module.NAME}@{module.VERSION}" if module else "none@0"
+    if rules is not None:
+        name += f"~{rules.digest[:12]}"
     return f"{name}+facts@{projection.VERSION}"
 
 
-def read_part(part: Part) -> PartRead:
-    """Run the part's reader. Never raises on bad input: the problem is the result."""
+def read_part(part: Part, rules: Rules | None = None) -> PartRead:
+    """Run the part's reader, by its source's rules where there are any. Never raises on bad input: the problem is the
+    result."""
     module = _reader(part.media_type)
     if module is None:
         return PartRead(part.ordinal, problem="no reader for this media type")
     try:
-        reads = tuple(map(as_read, module.read(part)))
+        statements = module.read(part) if rules is None else module.read(part, rules.feed)
+        reads = tuple(map(as_read, statements))
         if part.media_type.endswith(SUBSET):
             reads = tuple(read.but(subsetted=True) for read in reads)
         return PartRead(part.ordinal, reads)
@@ -80,13 +100,15 @@ def read_part(part: Part) -> PartRead:
         return PartRead(part.ordinal, problem=error.what, pointer=error.where)
 
 
-def read_sealed(landing: LandingRow, bodies: Sequence[bytes] | None) -> tuple[PartRead, ...]:
-    """What the reader makes of a hook call's few parts; None: their bytes cannot be opened any more."""
+def read_sealed(
+    landing: LandingRow, bodies: Sequence[bytes] | None, rules: Rules | None = None
+) -> tuple[PartRead, ...]:
+    """What the reader makes of a delivery of few parts; None: their bytes cannot be opened any more."""
     if bodies is None:
         problem = "its sealed bytes cannot be opened"
         return tuple(PartRead(ordinal, problem=problem) for ordinal in range(landing.parts))
     of = (landing.namespace, landing.media_type, landing.received_at)
-    return tuple(read_part(Part(landing.ref, ordinal, *of, body)) for ordinal, body in enumerate(bodies))
+    return tuple(read_part(Part(landing.ref, ordinal, *of, body), rules) for ordinal, body in enumerate(bodies))
 
 
 def as_read(statement: Statement) -> Read:

@@ -17,12 +17,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from cds_server.backlog import digest_backlog, redo
+    from cds_server.feeds import rules_of
 
     settings = settings_of(args)
     existing(settings)
     actor = actor_of(args, settings)
     with store_of(settings) as store, progress("digest") as report:
         work = redo if args.redo else digest_backlog
-        tally = work(store, settings.joining_systems, actor, progress=report)
+        tally = work(store, settings.joining_systems, actor, progress=report, rules=rules_of(settings))
     emit(args, tally.plain(), "  ".join(f"{name} {count}" for name, count in tally.plain().items()))
     return 0

@@ -102,10 +102,11 @@ def _show(args: argparse.Namespace, store: Any) -> int:
 def _retry(args: argparse.Namespace, store: Any, settings: Any, actor: str) -> int:
     """Read again what was in quarantine, with the present readers."""
     from cds_server.backlog import retry
+    from cds_server.feeds import rules_of
 
     flags = [_one(store, args.id)] if args.id is not None else _flags(store, args.kind or "quarantine")
     landings = sorted({f["landing_id"] for f in flags if f["landing_id"] is not None and f["part"] is not None})
-    tally = retry(store, settings.joining_systems, actor, landings)
+    tally = retry(store, settings.joining_systems, actor, landings, rules=rules_of(settings))
     left = len(_flags(store, args.kind or "quarantine"))
     emit(args, {**tally.plain(), "left": left}, f"{tally.asserted} resources read now, {left} still wait")
     return 0
