@@ -24,6 +24,7 @@ def check_whole(story: Story, told: Told) -> None:
     assert (told.raised, told.state, told.cause) == (None, State.DONE, None)
     assert story.held() == stated(story.peer)
     assert story.flags() == []
+    assert story.store.reads.undigested() == []
     assert story.cursor == told.jobs[-1].remembers["kicked_off_at"]
     assert story.peer.jobs == {}
 
