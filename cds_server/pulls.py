@@ -160,13 +160,18 @@ class Pulls:
         heart = asyncio.create_task(self._keep_lease())
         try:
             begun = self.jobs.unfinished(self._source.name)
-            planned = begun or self.jobs.queue(self._source.name, self._plan(full), self._actor)
-            async with self._talking() as talk:
-                for job in planned:
-                    await self._one(job, talk)
-            return Pulled(tuple(self.jobs.of_run(planned[0].run)))
+            pulled = await self._through(begun) if begun else None
+            if pulled is None or (full and all(job.mode != FULL for job in pulled.jobs)):
+                pulled = await self._through(self.jobs.queue(self._source.name, self._plan(full), self._actor))
+            return pulled
         finally:
             heart.cancel()
+
+    async def _through(self, planned: Sequence[Job]) -> Pulled:
+        async with self._talking() as talk:
+            for job in planned:
+                await self._one(job, talk)
+        return Pulled(tuple(self.jobs.of_run(planned[0].run)))
 
     async def _keep_lease(self) -> None:
         while True:

@@ -401,11 +401,27 @@ def test_a_pull_that_is_killed_at_every_step_ends_as_an_undisturbed_one(servers:
             assert store.reads.query(count) == other.reads.query(count), table
 
 
+def test_a_full_pull_is_one_also_where_another_was_left_unfinished(servers: Make, bulk_peer: BulkPeer) -> None:
+    bulk_peer.load(population())
+    server = instance(servers, bulk_peer)
+    pull(server)
+    bulk_peer.delete(("Condition", "c1"))
+    killed(server, State.KICKED_OFF)
+    told = pull(server, "--full")
+    assert [job["mode"] for job in told["jobs"]] == ["full"]
+    assert [(job.mode, job.state) for job in jobs(server)] == [("full", "done"), ("since", "done"), ("full", "done")]
+    assert counted(server) == {"Patient": 2, "Observation": 6}
+    killed(server, State.KICKED_OFF)
+    assert len(pull(server)["jobs"]) == 1
+    assert len(jobs(server)) == 4, "who asks for no full one takes up what is there, and that is all"
+
+
 def killed(server: Server, state: State) -> State:
     """Start a pull, and kill it as soon as its job is in that state, or past it; where it was then."""
     order = list(EXPORT.moves)
     with opened(server) as store:
         rows = Jobs(store, KIND, EXPORT)
+        before = {job.id for job in rows.latest(SOURCE, 100) if job.state in EXPORT.ends}
         process = subprocess.Popen(
             [*CDS, "pull", SOURCE],
             env=server.env(),
@@ -415,7 +431,9 @@ def killed(server: Server, state: State) -> State:
             start_new_session=True,
         )
         give_up = time.monotonic() + 60
-        while not any(order.index(job.state) >= order.index(state) for job in rows.latest(SOURCE, 1)):
+        while not any(
+            order.index(job.state) >= order.index(state) for job in rows.latest(SOURCE, 1) if job.id not in before
+        ):
             assert process.poll() is None, "it ended before it could be killed"
             assert time.monotonic() < give_up, "the pull did not come that far"
         os.killpg(process.pid, signal.SIGKILL)
