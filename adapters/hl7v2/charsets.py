@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -53,6 +54,12 @@ _TO_JP_2 = (b"\x1b$A", b"\x1b$(C")
 _C1 = re.compile(rb"[\x80-\x9f]")
 
 
+SPLITTING = frozenset({"gb18030", "big5", "shift_jis"})
+"""Codecs in which the second byte of a character may be that of a delimiter."""
+_MOVED = 6
+"""How many such halves before MSH-18 are looked past."""
+
+
 class Undecodable(StrEnum):
     """What to do with bytes that the declared set does not have (per source)."""
 
@@ -84,7 +91,7 @@ def charset_of(names: tuple[str, ...]) -> Charset:
 
     Raises: Unreadable (not in the table, or UTF-16/32, which cannot stand between MLLP's bytes).
     """
-    keys = [re.sub(r"[\s/_.-]", "", name).upper() for name in names]
+    keys = [_key(name) for name in names]
     if not any(keys):
         return UNSAID
     for key in keys:
@@ -95,6 +102,25 @@ def charset_of(names: tuple[str, ...]) -> Charset:
     codec = _CODECS[keys[0]] if keys[0] else "ascii"
     warning = ONLY_UNICODE if keys[0] == "UNICODE" else None
     return Charset(codec, switches=not _SWITCHING.isdisjoint(keys), warning=warning)
+
+
+def declared_in(header: Sequence[str]) -> str:
+    """MSH-18 of a header that was split by bytes, before it could be decoded; "" where it has none.
+
+    Halves of characters that look like delimiters move the fields to the right: where that is possible, a name of such
+    a set is looked for there.
+    """
+    if len(header) < 18:
+        return ""
+    if not all(map(str.isascii, header)):
+        for name in header[17 : 18 + _MOVED]:
+            if _CODECS.get(_key(name)) in SPLITTING:
+                return name
+    return header[17]
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[\s/_.-]", "", name).upper()
 
 
 def decode(raw: bytes, charset: Charset, undecodable: Undecodable) -> tuple[str, tuple[str, ...]]:

@@ -21,14 +21,7 @@ from functools import lru_cache
 from itertools import groupby
 from typing import Final, NamedTuple
 
-from adapters.hl7v2.charsets import (
-    UNKNOWN,
-    UNSAID,
-    Charset,
-    Undecodable,
-    charset_of,
-    decode,
-)
+from adapters.hl7v2.charsets import UNKNOWN, UNSAID, Charset, Undecodable, charset_of, declared_in, decode
 from adapters.hl7v2.escapes import Delimiters, Unescaper, delimiters_of, unescaper_of
 from models.errors import Malformed, Unreadable
 
@@ -419,7 +412,7 @@ def _charset(raw: bytes, default: str | None, undecodable: Undecodable, warnings
     """What MSH-18 declares, by the bytes of the first segment; else the source's default."""
     end = min((at for at in (raw.find(b"\r", 0, _HEAD), raw.find(b"\n", 0, _HEAD)) if at >= 0), default=_HEAD)
     fields = raw[:end].decode("latin-1").split(raw[3:4].decode("latin-1") or "|")
-    declared = fields[17] if len(fields) > 17 else ""
+    declared = declared_in(fields)
     names: tuple[str, ...] = ()
     if declared and declared != NULL:
         names = tuple(declared.split(fields[1][1:2] or "~"))
