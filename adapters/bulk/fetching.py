@@ -30,7 +30,7 @@ _EXPIRED = (400, 401, 403, 404, 410)
 
 
 class Pause(Protocol):
-    async def __call__(self, attempt: int, reply: Reply | None, *, busy: bool = False) -> int: ...
+    async def __call__(self, attempt: int, after: Reply | PeerFailed, *, busy: bool = False) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ class Fetcher:
                 return error.what
             except PeerFailed as error:
                 self.log.download_error(url, code=None, headers={}, why=error.what)
-                attempt = await self.pause(attempt, None)
+                attempt = await self.pause(attempt, error)
                 continue
             self.log.download_error(
                 url, code=answered.status, headers=answered.headers, why=f"answered {answered.status}"
@@ -198,8 +198,8 @@ class Fetcher:
                 try:
                     async with self.asker.ask("GET", self.origin.page_url, headers=_JSON) as reply:
                         body = await reply.body(MANIFEST_BYTES)
-                except PeerFailed:
-                    attempt = await self.pause(attempt, None)
+                except PeerFailed as error:
+                    attempt = await self.pause(attempt, error)
                     continue
                 if reply.status == 200:
                     break

@@ -117,14 +117,14 @@ class Export:
     async def _kick_off(self) -> None:
         stated = await self.stated()
         shape, method = choose(stated, self.profile, self.request)
-        request, attempt = self.request, 0
+        request, attempt, began = self.request, 0, self.asker.clock.now()
         while True:
             self.tell("asking for the export", 0, None)
             asked = request.kick_off(self.asker.base, self.profile, shape, method)
             try:
                 reply, body = await self._send(asked)
-            except PeerFailed:
-                attempt = await self._pause(attempt, None)
+            except PeerFailed as error:
+                attempt = await self._pause(attempt, error)
                 continue
             told = outcome_of(body)
             self._told_kick_off(asked, reply, stated)
@@ -133,6 +133,8 @@ class Export:
                 return
             if reply.status in (429, 503) or (reply.status >= 500 and (told.transient or not told.codes)):
                 self.tell("the server is busy with another export", 0, None)
+                if self.asker.clock.now() - began > timedelta(days=self.limits.days):
+                    raise Hopeless(f"the server was busy with other exports for {self.limits.days} days")
                 busy = reply.status == 429
                 attempt = await self._pause(0 if busy else attempt, reply, busy=busy)
                 continue
@@ -207,7 +209,7 @@ class Export:
                     body = await reply.body(MANIFEST_BYTES)
             except PeerFailed as error:
                 self.log.status_error(code=None, headers={}, why=error.what)
-                attempt = await self._pause(attempt, None)
+                attempt = await self._pause(attempt, error)
                 continue
             paged = reply.status == 200 or (reply.status == 202 and _is_partial(body))
             if paged and await self._page(intake, reply, url, body):
@@ -324,14 +326,14 @@ class Export:
     def _between(self, polls: int) -> float:
         return backoff(polls + 1, first=self.limits.shortest, high=self.limits.longest)
 
-    async def _pause(self, attempt: int, reply: Reply | None, *, busy: bool = False) -> int:
+    async def _pause(self, attempt: int, after: Reply | PeerFailed, *, busy: bool = False) -> int:
         """Wait after a failure; gives the number of the next attempt. A server that is busy is waited for as long as
         the whole export may take. Errors: PeerFailed, where it failed too often in a row."""
         self._check_age()
         if attempt >= self.limits.failures:
-            said = "does not answer" if reply is None else f"answers {reply.status}"
-            raise PeerFailed(f"the server {said}, again and again; the export is left as it is, to be taken up later")
-        wait = self._asked_wait(reply) if reply is not None else None
+            said = str(after) if isinstance(after, PeerFailed) else f"it answered {after.status}"
+            raise PeerFailed(f"{said}: again and again, so the export is left as it is, to be taken up later")
+        wait = None if isinstance(after, PeerFailed) else self._asked_wait(after)
         if wait is None:
             wait = (
                 self.limits.longest / 5 if busy else failure_backoff(attempt + 1, factor=self.limits.failure_unit / 60)

@@ -142,6 +142,14 @@ def test_a_429_at_the_kick_off_waits_for_its_turn(
     assert [each["errorCode"] for each in story.events("kickoff")] == [429] * 9 + [None]
 
 
+def test_a_server_that_is_always_busy_is_not_waited_for_beyond_the_days(hostile: Make, bulk_story: MakeStory) -> None:
+    peer = hostile(population(), busy=1000)
+    told = bulk_story(peer, days=1, longest_wait=3600).pull()
+    assert (told.raised, told.state) == (None, State.FAILED)
+    assert told.cause == "the server was busy with other exports for 1 days"
+    assert peer.jobs == {}
+
+
 def test_a_429_at_the_kick_off_with_a_date(hostile: Make, bulk_story: MakeStory) -> None:
     """RFC 9110, 10.2.3. Held against the clock that waits."""
     story = bulk_story(hostile(population(), busy=1, retry_after=in_seconds(90)), longest_wait=300)

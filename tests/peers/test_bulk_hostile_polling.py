@@ -90,6 +90,7 @@ def test_a_server_that_does_not_recover_keeps_its_job_for_the_next_run(hostile: 
     told = story.pull()
     assert isinstance(told.raised, PeerFailed)
     assert told.raised.exit_code == 3
+    assert told.raised.what.startswith("it answered 503: again and again")
     assert told.state == State.POLLING
     assert peer.requests("DELETE", "/status/") == []
     told = story.pull()
@@ -182,6 +183,7 @@ def test_a_server_that_goes_away_is_found_again_by_the_next_run(hostile: Make, b
     story = bulk_story(peer)
     told = story.pull(clock=After(3, peer.stop))
     assert isinstance(told.raised, PeerFailed)
+    assert told.raised.what.startswith("no connection: again and again")
     assert told.state == State.POLLING
     again = story.pull()  # still away
     assert isinstance(again.raised, PeerFailed)
