@@ -50,7 +50,7 @@ class Feed:
     unit_system: str = "http://unitsofmeasure.org"
     """What OBX-6 is written in where it names no system (2.7 and later ask for UCUM); empty: nothing is assumed."""
     accept_claims: bool = False
-    """Whether diagnoses and procedures of DFT and BAR are taken, as evidence of claims; else those messages say nothing."""
+    """Whether diagnoses and procedures of DFT and BAR are taken, as evidence of claims; else they say nothing."""
 
     def authority(self, name: str, universal_id: str = "", kind: str = "") -> str:
         """The URI of an assigning authority (HD): as configured, by its OID or UUID, else `urn:id:<feed>:<name>`."""
