@@ -176,7 +176,8 @@ class Pulls:
     async def _keep_lease(self) -> None:
         while True:
             await asyncio.sleep(LEASE / 4)
-            await asyncio.to_thread(lease, self._store, f"pull:{self._source.name}", self._holder)
+            with contextlib.suppress(CdsError):  # a database that is away for a moment is no reason to stop beating
+                await asyncio.to_thread(lease, self._store, f"pull:{self._source.name}", self._holder)
 
     def _plan(self, full: bool) -> list[Order]:
         source, scope = self._source, self._source.scope

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from adapters.bulk.states import State
+from cds_server import pulls
 from cds_server.bulk_sources import KIND
 from cds_server.jobs import holder, lease, release
-from cds_server.pulls import Pulls
 from cds_server.vendor_door import HostRules
-from models.errors import Conflict, NotAllowed, PeerFailed
+from models.errors import Conflict, NotAllowed, PeerFailed, RecordUnavailable
 from tests.peers.bulk_stories import SOURCE, Clock, MakeStory, population, stated
 from tests.peers.hostile_behaviours import EPOCH_MILLISECONDS, FIVE_HOURS, GARBAGE, in_seconds
 from tests.peers.hostile_bulk import HostileBulk
@@ -218,6 +219,25 @@ def test_a_run_during_a_run_is_refused_and_disturbs_nothing(hostile: Make, bulk_
     assert kick_offs(peer) == 1
 
 
+def test_the_lease_is_kept_though_the_database_was_away_for_a_moment(
+    hostile: Make, bulk_story: MakeStory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An export may take weeks: one beat that fails must not be the last."""
+    beats: list[str] = []
+
+    def beat(store: Any, name: str, who: str) -> bool:
+        beats.append(name)
+        if len(beats) == 2:
+            raise RecordUnavailable("the record is away")
+        return lease(store, name, who)
+
+    monkeypatch.setattr(pulls, "lease", beat)
+    monkeypatch.setattr(pulls, "LEASE", 0.04)
+    story = bulk_story(hostile(population(), polls=(202,)))
+    check_whole(story, story.pull(clock=After(1, lambda: time.sleep(0.5))))
+    assert len(beats) > 3
+
+
 # ---- giving up, cleaning up ------------------------------------------------------------------------------------------
 
 
@@ -269,7 +289,7 @@ def test_what_is_durable_is_applied_though_its_server_is_no_longer_ours_to_ask(
     peer, moved = hostile(population()), hostile(population())
     story = bulk_story(peer)
     with monkeypatch.context() as patched:
-        patched.setattr(Pulls, "_digest", _interrupted)
+        patched.setattr(pulls.Pulls, "_digest", _interrupted)
         with pytest.raises(KeyboardInterrupt):
             story.pull()
     story.source = dataclasses.replace(story.source, url=moved.base, rules=HostRules(moved.base))
