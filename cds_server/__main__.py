@@ -19,6 +19,7 @@ ORDER = (
     "demo",
     "serve",
     "sandbox",
+    "listen",
     "land",
     "pull",
     "digest",

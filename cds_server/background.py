@@ -13,21 +13,24 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from adapters.readers import cds_hooks, validation
+from adapters.sources.hl7v2_mllp import MEDIA_TYPE as HL7V2
 from adapters.terminology import units
 from cds_server import jobs, logs
 from cds_server.backlog import digest_landing
 from cds_server.digest import VALIDATOR, add_validation
+from cds_server.feeds import rules_of
 from cds_server.lifetime import end_with_parent
 from cds_server.logs import log
-from cds_server.reading import read_sealed
+from cds_server.reading import NO_RULES, PartRead, Rules, SourceRules, read_sealed
 from cds_server.schedules import Schedules
 from cds_server.settings import Settings
+from cds_server.store.reads import LandingRow
 from cds_server.store.store import Store
 from cds_server.store.writer import Tx
 from models import strict
@@ -43,6 +46,8 @@ REST, REST_BEHIND = 9.0, 3.0
 the same core, and holds the write lock. Less where the oldest delivery waits for longer than `PATIENCE`."""
 PATIENCE = 60.0
 BATCH = 64
+BY_ITSELF = (cds_hooks.REQUEST, HL7V2)
+"""Media types of what is digested without anybody asking: deliveries of one act each."""
 FEW = 16
 
 
@@ -59,8 +64,10 @@ def run(settings: Settings, parent: int) -> None:
     units.prepare()  # half a second that the first act would hold the write lock for
     store = Store.open(settings.data_dir, settings.database_url)
     holder = jobs.holder()
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_idle) as idle:
-        digester, validator = Digester(store, idle, settings.joining_systems), Validator(store, idle)
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn, initializer=_idle, initargs=(settings,)) as idle:
+        digester = Digester(store, idle, settings.joining_systems, rules_of(settings))
+        validator = Validator(store, idle)
         work: dict[str, Callable[[], int]] = {"digest": digester.some, "validate": validator.some}
         schedules = Schedules(settings)
         newest = 0
@@ -84,7 +91,16 @@ def run(settings: Settings, parent: int) -> None:
         store.close()
 
 
-def _idle() -> None:
+_rules: dict[str, Rules] = {}
+"""Of the process that reads: loaded once, because maps of codes are long."""
+
+
+def read_by_rules(landing: LandingRow, bodies: Sequence[bytes] | None) -> tuple[PartRead, ...]:
+    return read_sealed(landing, bodies, _rules.get(landing.source))
+
+
+def _idle(settings: Settings) -> None:
+    _rules.update(rules_of(settings))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent(signal.SIGKILL)
     os.nice(19)
@@ -93,30 +109,31 @@ def _idle() -> None:
 
 
 class Digester:
-    """Digests what hook calls brought, oldest first; one act a landing: none of them holds the lock for long."""
+    """Digests what calls and feeds brought, oldest first; one act a landing: none of them holds the lock for long."""
 
-    def __init__(self, store: Store, idle: Executor, joining: frozenset[str]) -> None:
+    def __init__(self, store: Store, idle: Executor, joining: frozenset[str], rules: SourceRules = NO_RULES) -> None:
         self._store = store
         self._idle = idle
         self._joining = joining
+        self._rules = rules
         self._cursor = 0
         self.lag = 0.0
         """Seconds that the oldest landing of the last look had waited."""
 
     def some(self) -> int:
         """Digest up to a few landings; gives how many."""
-        ids = self._store.reads.waiting(cds_hooks.REQUEST, self._cursor, FEW)
+        ids = self._store.reads.waiting(BY_ITSELF, self._cursor, FEW)
         landings = [landing for landing in map(self._store.reads.landing, ids) if landing is not None]
         if not landings:
             self.lag = 0.0
             return 0
         self.lag = (datetime.now(UTC) - datetime.fromisoformat(landings[0].received_at)).total_seconds()
-        read = self._idle.map(read_sealed, landings, map(self._store.opened, landings))
+        read = self._idle.map(read_by_rules, landings, map(self._store.opened, landings))
         for landing, parts in zip(landings, read, strict=True):
             try:
-                digest_landing(self._store, landing, parts, self._joining, "system")
+                digest_landing(self._store, landing, parts, self._joining, "system", self._rules)
             except CdsError as error:  # it stays waiting: the next start, or `cds digest`, tries again
-                log().error("a hook call was not digested", landing=landing.ref, what=error.what)
+                log().error("a delivery was not digested", landing=landing.ref, what=error.what)
             self._cursor = landing.id
         return len(landings)
 

@@ -11,13 +11,15 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from adapters.hl7v2.charsets import charset_of
 from adapters.hl7v2.feed import Feed
 from adapters.hl7v2.frames import MAX_MESSAGE
+from adapters.sources.hl7v2_mllp import NAME as MLLP
+from adapters.sources.hl7v2_mllp import Listening, Networks, Tls
 from adapters.terminology.concept_maps import ConceptMaps
 from cds_server.configured import Table, loopback
 from cds_server.reading import Rules, SourceRules
 from cds_server.settings import Settings, SourceSetting
 from models.errors import Unreadable
 
-MLLP, FILES = "hl7v2-mllp", "hl7v2-files"
+FILES = "hl7v2-files"
 _READING = frozenset({"charset", "zone", "systems", "maps", "patient_types", "unit_system", "accept_claims"})
 _LISTENING = frozenset(
     {"listen", "allow", "tls_cert_file", "tls_key_file", "tls_client_ca_file", "tls_subjects"}
@@ -25,41 +27,6 @@ _LISTENING = frozenset(
     | {"ack_after", "on_trouble", "processing"}
 )
 _KEYS = {MLLP: _READING | _LISTENING, FILES: _READING}
-Networks = tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Listening:
-    """How one MLLP source listens."""
-
-    host: str
-    port: int
-    allow: Networks
-    """Addresses that may connect; none named: any that can reach the interface."""
-    tls: Tls | None
-    max_message: int
-    max_connections: int
-    lenient_trailer: bool
-    idle_seconds: int
-    """Of silence inside a frame."""
-    write_seconds: int
-    silence_minutes: int
-    """Without any message, before it is said that the feed is silent; 0: never."""
-    ack_after: str
-    on_trouble: str
-    """AE or AR: what a sender is told that may try again later."""
-    processing: frozenset[str]
-    """Processing ids (MSH-11) that are taken."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tls:
-    cert_file: Path
-    key_file: Path
-    client_ca_file: Path | None
-    """Given: a client shows a certificate of these authorities (mutual TLS)."""
-    subjects: frozenset[str]
-    """Names (subject alternative names, or common name) that a client's certificate may carry; none: any."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ from cds_server.app import build, create_app
 from cds_server.background import run as run_background
 from cds_server.bulk_sources import bulk_sources
 from cds_server.lifetime import end_with_parent
+from cds_server.listening import beside as listen_beside
+from cds_server.listening import listeners
 from cds_server.logs import log
 from cds_server.ops import SHARED
 from cds_server.settings import Settings
@@ -76,11 +78,13 @@ def _holder(text: str) -> str:
 def serve(settings: Settings, *, workers: int = 1, background: bool = True) -> None:
     """Serve until SIGTERM or SIGINT."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it again once it has stopped: not the end
-    bulk_sources(settings)  # what is wrong with a source stops the start, not the first pull
+    bulk_sources(settings), listeners(settings)  # what is wrong with a source stops the start, not its first use
     with only_one(settings):
         listening = bind(settings.host, settings.port)
         build(settings).close()  # the first open migrates and pins; workers then only join
-        helper = _Background(settings) if background else None
+        beside = [_Beside("feeds", listen_beside, settings)] if listeners(settings) else []
+        if background:
+            beside.append(_Beside("background", run_background, settings, os.getpid()))
         try:
             if workers == 1:
                 worker(settings, listening)
@@ -88,8 +92,8 @@ def serve(settings: Settings, *, workers: int = 1, background: bool = True) -> N
                 _several(settings, listening, workers)
         finally:
             listening.close()
-            if helper is not None:
-                helper.stop()
+            for each in beside:
+                each.stop()
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -182,14 +186,14 @@ def _several(settings: Settings, listening: socket.socket, workers: int) -> None
         process.join(timeout=STOP_WITHIN)
 
 
-class _Background:
-    """The process of background work, and a thread that starts it again when it died: that must not go unnoticed."""
+class _Beside:
+    """A process beside the server, and a thread that starts it again when it died: that must not go unnoticed."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, what: str, run: Callable[..., None], *args: Any) -> None:
+        self._what, self._run, self._args = what, run, args
         self._stopping = threading.Event()
         self._process = self._started()
-        threading.Thread(target=self._watch, name="cds-background", daemon=True).start()
+        threading.Thread(target=self._watch, name=f"cds-{what}", daemon=True).start()
 
     def stop(self) -> None:
         self._stopping.set()
@@ -197,16 +201,14 @@ class _Background:
         self._process.join(timeout=STOP_WITHIN)
 
     def _started(self) -> SpawnProcess:
-        process = multiprocessing.get_context("spawn").Process(
-            target=run_background, args=(self._settings, os.getpid())
-        )
+        process = multiprocessing.get_context("spawn").Process(target=self._run, args=self._args)
         process.start()
         return process
 
     def _watch(self) -> None:
         while not self._stopping.wait(1.0):
             if not self._process.is_alive():
-                log().error("background work died", job="validate", status=self._process.exitcode)
+                log().error("a process beside the server died", job=self._what, status=self._process.exitcode)
                 if not self._stopping.wait(5.0):
                     self._process = self._started()
 

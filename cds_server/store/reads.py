@@ -108,12 +108,12 @@ class Reads:
         row = self.one("SELECT source, namespace, received_at FROM landing WHERE ref = ?", (landing,))
         return (row[0], row[1], row[2]) if row else None
 
-    def waiting(self, media_type: str, after: int, limit: int) -> list[int]:
-        """Landings of one media type beyond `after` that no reader has seen, in arrival order."""
+    def waiting(self, media_types: Sequence[str], after: int, limit: int) -> list[int]:
+        """Landings of these media types and of few parts, beyond `after`, that no reader has seen, in arrival order."""
         rows = self.query(
             "SELECT l.id FROM landing l LEFT JOIN digestion d ON d.landing_id = l.id "
-            "WHERE l.id > ? AND l.media_type = ? AND d.id IS NULL ORDER BY l.id LIMIT ?",
-            (after, media_type, limit),
+            f"WHERE l.id > ? AND l.media_type IN ({marks(media_types)}) AND l.parts <= 4 AND d.id IS NULL ORDER BY l.id LIMIT ?",
+            (after, *media_types, limit),
         )
         return [row[0] for row in rows]
 

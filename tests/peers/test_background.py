@@ -57,5 +57,5 @@ def test_background_work_that_dies_is_started_again(server: Server) -> None:
     os.kill(first, signal.SIGKILL)
     of_inference(server.call(hook("maria-k.patient-view")))
     until(lambda: left(server) == 0)
-    assert "background work died" in server.told()
+    assert "a process beside the server died" in server.told()
     assert children(server) != [first]

@@ -1,0 +1,134 @@
+"""The feeds that listen: one process for all of an instance's, or of `cds listen NAME...`.
+
+A process of their own, so that a feed's storm and a hook call do not share an interpreter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+import uvloop
+
+from adapters.sources.hl7v2_mllp import Mllp
+from cds_server import logs
+from cds_server.backlog import digest_backlog
+from cds_server.feeds import FeedSource, feed_sources, rules_of
+from cds_server.intake import StoreIntake
+from cds_server.lifetime import end_with_parent
+from cds_server.logs import log
+from cds_server.settings import Settings
+from cds_server.store.store import Store
+from models.errors import CdsError, Misconfigured
+
+HANDOVER = 0.0005
+"""As in `serve`: the thread that synced the disk must not wait for the interpreter."""
+Ready = Callable[[str, int], None]
+"""(source, port), once connections are taken."""
+
+
+def listeners(settings: Settings, names: Sequence[str] = ()) -> list[FeedSource]:
+    """The sources that listen, all of them or those that are named. Raises Misconfigured."""
+    found = {name: each for name, each in feed_sources(settings).items() if each.listening is not None}
+    for name in names:
+        if name not in found:
+            known = ", ".join(found) or "none"
+            raise Misconfigured(f"there is no [[source]] that listens by that name in {settings.origin}: {known}")
+    return [found[name] for name in names] if names else list(found.values())
+
+
+def listen(settings: Settings, names: Sequence[str] = (), ready: Ready | None = None) -> None:
+    """Until SIGTERM or SIGINT; frames in progress are finished and answered. Raises Misconfigured."""
+    sources = listeners(settings, names)
+    if not sources:
+        raise Misconfigured(f"no [[source]] of {settings.origin} listens")
+    sys.setswitchinterval(HANDOVER)
+    store = Store.open(settings.data_dir, settings.database_url)
+    try:
+        uvloop.run(_listen(settings, store, sources, ready))
+    finally:
+        store.close()
+
+
+def beside(settings: Settings) -> None:
+    """What `cds serve` runs in a process of its own."""
+    end_with_parent(signal.SIGTERM)
+    logs.configure(settings.log_level)
+    try:
+        listen(settings)
+    except CdsError as error:
+        log().error("feeds stopped", what=error.what, where=error.where)
+        raise SystemExit(error.exit_code) from None
+
+
+async def _listen(settings: Settings, store: Store, sources: Sequence[FeedSource], ready: Ready | None) -> None:
+    loop, stopping = asyncio.get_running_loop(), asyncio.Event()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(each, stopping.set)
+    tasks = [loop.create_task(_one(settings, store, source, ready)) for source in sources]
+    waiting = loop.create_task(stopping.wait())
+    done, _ = await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    for task in (waiting, *tasks):
+        task.cancel()
+    await asyncio.gather(waiting, *tasks, return_exceptions=True)
+    for task in done:
+        if task is not waiting and not task.cancelled() and (error := task.exception()) is not None:
+            raise error
+
+
+async def _one(settings: Settings, store: Store, source: FeedSource, ready: Ready | None) -> None:
+    def told(port: int) -> None:
+        log().info("listening", source=source.name, port=port, pid=os.getpid())
+        if ready is not None:
+            ready(source.name, port)
+
+    if source.listening is None:
+        return
+    mllp = Mllp(
+        source.listening,
+        source.name,
+        source.namespace,
+        charset=source.feed.charset,
+        applied=_Applying(settings, store).applied,
+        ready=told,
+    )
+    with contextlib.suppress(asyncio.CancelledError):
+        await mllp.run(StoreIntake(store, f"feed:{source.name}"))
+
+
+class _Applying:
+    """Digests a message before its sender is answered (`ack_after = "applied"`), with all that came before it."""
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._settings, self._store = settings, store
+        self._one_at_a_time = asyncio.Lock()
+
+    async def applied(self, landing: str) -> str | None:
+        async with self._one_at_a_time:
+            return await asyncio.to_thread(self._apply, landing)
+
+    def _apply(self, landing: str) -> str | None:
+        found = self._store.reads.landing_by_ref(landing)
+        if found is None:
+            return "the message is not in the store"
+        try:
+            digest_backlog(
+                self._store,
+                self._settings.joining_systems,
+                "system",
+                validate=False,
+                up_to=found.id,
+                rules=rules_of(self._settings),
+            )
+        except CdsError as error:
+            return error.what
+        quarantined = self._store.reads.one(
+            "SELECT SUM(quarantined), COUNT(*) FROM digestion WHERE landing_id = ?", (found.id,)
+        )
+        if quarantined is None or not quarantined[1]:
+            return "the message is stored and not applied yet"
+        return "the message was stored and could not be understood" if quarantined[0] else None
