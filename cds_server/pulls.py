@@ -253,8 +253,10 @@ class Pulls:
             if self._source.profile.patient_parameter:
                 request = replace(request, patients=tuple(joined))
         export = self._export(memory, request, talk)
-        if memory.state == State.QUEUED and not memory.remembers:
-            await self._lineage(talk, memory.row, lineage.Event.START)
+        if memory.state == State.QUEUED:
+            if not memory.remembers:
+                await self._lineage(talk, memory.row, lineage.Event.START)
+                await memory.step(State.QUEUED, remember={"started": True})  # told once, however often it is tried
             if lacking := await talk.lacking():
                 told = ", ".join(lacking[:5])
                 await memory.move(State.FAILED, cause=f"the server grants fewer scopes than are needed: {told}")
