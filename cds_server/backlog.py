@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from adapters.readers import cds_hooks, validation
 from adapters.terminology import units
-from cds_server.digest import Reducer, Tally, Where, close_digest, where_of
-from cds_server.reading import NO_RULES, PartRead, Read, SourceRules, read_part, reader_id
+from cds_server.digest import Reducer, Tally, close_digest, where_of
+from cds_server.reading import NO_RULES, PartRead, Read, SourceRules, read_part
 from cds_server.redo import Redo
 from cds_server.store.reads import LandingRow
 from cds_server.store.store import Store
@@ -186,8 +186,7 @@ def retry(
 
 def _redo(store: Store, batch: Batch, joining: frozenset[str], actor: str, rules: SourceRules) -> Tally:
     landing = batch.landing
-    reader = reader_id(landing.media_type, rules.get(landing.source))
-    where = Where(landing.id, landing.ref, landing.namespace, reader)
+    where = replace(where_of(landing, rules.get(landing.source)), known_from=None)
 
     def act(tx: Tx) -> Tally:
         reducer = Redo(tx, where, joining)

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from adapters.readers import cds_hooks
 from adapters.readers import facts as projection
 from adapters.readers.subjects import identifiers_of
-from cds_server.identity import Identifier, join, value_text, withdraw
+from adapters.sources.hl7v2_mllp import MEDIA_TYPE as HL7V2
+from cds_server.identity import Identifier, join, join_by_feed, part_by_feed, value_text, withdraw
 from cds_server.reading import PartRead, Read, Rules, reader_id
 from cds_server.store.entropy import new_ref
 from cds_server.store.reads import LandingRow, marks
@@ -62,6 +63,8 @@ class Where:
     reader: str
     known_from: str | None = None
     """Since when its facts are known, where they were used before they were digested; None: from the digest on."""
+    unread: str = "quarantine"
+    """Kind of the Flag of what cannot be read: of a message that was acknowledged, `dead-letter`."""
 
     def project(self, part: int, statement: Statement, record: str, known_from: str) -> tuple[Fact, ...]:
         """The facts of one resource of this landing. Raises: Unreadable."""
@@ -82,7 +85,8 @@ class Where:
 def where_of(landing: LandingRow, rules: Rules | None = None) -> Where:
     """The facts of a hook call are known since it came: what was scored then rests on them."""
     used = landing.received_at if landing.media_type == cds_hooks.REQUEST else None
-    return Where(landing.id, landing.ref, landing.namespace, reader_id(landing.media_type, rules), used)
+    unread = "dead-letter" if landing.media_type == HL7V2 else "quarantine"
+    return Where(landing.id, landing.ref, landing.namespace, reader_id(landing.media_type, rules), used, unread)
 
 
 @dataclass(slots=True)
@@ -119,7 +123,7 @@ class Reducer:
         self.look_up(parts)
         for part in parts:
             if part.problem is not None:
-                self.flag("quarantine", "unreadable", part.ordinal, part.pointer, part.problem)
+                self.flag(self.where.unread, "unreadable", part.ordinal, part.pointer, part.problem)
                 self.tally.quarantined += 1
             for read in part.reads:
                 self.apply(part.ordinal, read)
@@ -207,9 +211,7 @@ class Reducer:
             self.void(statement.resource_type, local, "voided")
             return
         if statement.verb is not Verb.ASSERT:
-            self.flag(
-                "unmatched", "link-by-feed", part, statement.pointer, "a feed links two records: a person must decide"
-            )
+            self.relate(part, statement)
             return
         if self.repeats(read):
             self.tally.unchanged += 1
@@ -223,7 +225,7 @@ class Reducer:
         try:
             facts = self.where.project(part, statement, record[1], known_from) if record else ()
         except BadInput as error:
-            self.flag("quarantine", "unreadable", part, error.where or statement.pointer, error.what)
+            self.flag(self.where.unread, "unreadable", part, error.where or statement.pointer, error.what)
             self.tally.quarantined += 1
             self.unread.append(statement.pointer)
             if known is not None:  # its latest version cannot be read: what the one before said is no longer known
@@ -250,6 +252,18 @@ class Reducer:
         )
         if statement.resource_type == "Patient" and record is not None and statement.body is not None:
             self.identify(part, resource_id, record[0], statement.body, facts, known.id if known else None)
+
+    def relate(self, part: int, statement: Statement) -> None:
+        """Two records of this sender are one person, or no longer."""
+        if statement.resource_type != "Patient" or not statement.other_id:
+            refused: str | None = "a feed relates something else than two patients"
+        else:
+            (one, _), (other, _) = self.record(statement.local_id), self.record(statement.other_id)
+            act = join_by_feed if statement.verb is Verb.LINK else part_by_feed
+            refused = act(self.tx, one, other)
+        if refused is not None:
+            self.flag("unmatched", "link-by-feed", part, statement.pointer, refused)
+            self.tally.unmatched += 1
 
     # -- whose is it ---------------------------------------------------------------------------------------------------
 

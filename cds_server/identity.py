@@ -1,6 +1,7 @@
 """Whose record is it. A wrong patient is the worst failure there is, so: stated rules, and a Flag instead of a guess.
 
 - A PatientRecord is (namespace, local id): `Patient/1` of two EHRs are two records.
+- A feed's own word joins two of its records (a merge, a link: HL7 v2 A40, A24), and parts them again (A37).
 - Records become one Person by links, made when two Patient resources carry the same value of a *joining system*
   (configuration `[identity] joining_systems`), dated, and reversible: a link whose identifier is withdrawn is unlinked.
 - Never by name. Birth date and sex are only ever used against a link: records that contradict each other stay apart.
@@ -17,6 +18,8 @@ from cds_server.store.writer import Tx
 from models.nouns import Fact
 
 _BASIS = "joining-system "
+FEED = "feed"
+"""Basis of a link that the sender of both records stated."""
 PATIENT = "http://hl7.org/fhir/Patient"
 _VETO = (f"{PATIENT}|birthDate", f"{PATIENT}|gender")
 
@@ -63,6 +66,34 @@ def join(
             tx.add("link", verb="link", record_id=record_id, other_id=other, basis=basis, at=tx.now)
             tx.flush()
     return Joined(linked=tuple(sorted({other for other, _ in shared})))
+
+
+def join_by_feed(tx: Tx, record_id: int, other_id: int) -> str | None:
+    """Join two records because their sender says so; gives the rule that forbids it, where one does.
+
+    The sender knows its own patients; but where birth date or sex contradict each other, one of its two messages is
+    wrong, and a person must say which.
+    """
+    if record_id == other_id:
+        return "the two records are one and the same"
+    tx.flush()
+    if other_id in _joined_to(tx, record_id, FEED):
+        return None
+    if _contradicting_demographics(tx, _person(tx, other_id), _demographics(tx, record_id)):
+        return "the feed joins two records whose birth date or sex contradict each other"
+    tx.add("link", verb="link", record_id=record_id, other_id=other_id, basis=FEED, at=tx.now)
+    tx.flush()
+    return None
+
+
+def part_by_feed(tx: Tx, record_id: int, other_id: int) -> str | None:
+    """Undo what the feed joined; gives why there is nothing to undo, where there is not."""
+    tx.flush()
+    if other_id not in _joined_to(tx, record_id, FEED):
+        return "the feed parts two records that it had not joined"
+    tx.add("link", verb="unlink", record_id=record_id, other_id=other_id, basis=FEED, at=tx.now)
+    tx.flush()
+    return None
 
 
 def withdraw(tx: Tx, record_id: int, lost_systems: Iterable[str]) -> int:
@@ -138,19 +169,32 @@ def _contradicting_identifiers(
     return any(theirs.get(system) and not values & theirs[system] for system, values in ours.items())
 
 
+def _demographics(tx: Tx, record_id: int) -> dict[str, str]:
+    """Birth date and sex as the open Patient version of a record states them."""
+    stated: dict[str, str] = {}
+    for fact in _patient_facts(tx, (record_id,)):
+        if fact.code.token in _VETO and (text := value_text(fact)):
+            stated[fact.code.code] = text
+    return stated
+
+
 def _contradicting_demographics(tx: Tx, person: tuple[int, ...], demographics: dict[str, str]) -> bool:
-    rows = tx.read(
-        "SELECT p.ref, r.facts FROM resource r JOIN patient_record p ON p.id = r.record_id "
-        "LEFT JOIN resource_closing c ON c.resource_id = r.id "
-        f"WHERE r.record_id IN ({marks(person)}) AND r.type = 'Patient' AND r.facts IS NOT NULL AND c.id IS NULL",
-        person,
-    )
-    for fact in (fact for ref, sealed in rows for fact in tx.vault.open_facts(ref, sealed)):
+    for fact in _patient_facts(tx, person):
         if fact.code.token in _VETO:
             stated, known = demographics.get(fact.code.code), value_text(fact)
             if stated and known and not (stated.startswith(known) or known.startswith(stated)):
                 return True
     return False
+
+
+def _patient_facts(tx: Tx, records: tuple[int, ...]) -> list[Fact]:
+    rows = tx.read(
+        "SELECT p.ref, r.facts FROM resource r JOIN patient_record p ON p.id = r.record_id "
+        "LEFT JOIN resource_closing c ON c.resource_id = r.id "
+        f"WHERE r.record_id IN ({marks(records)}) AND r.type = 'Patient' AND r.facts IS NOT NULL AND c.id IS NULL",
+        records,
+    )
+    return [fact for ref, sealed in rows for fact in tx.vault.open_facts(ref, sealed)]
 
 
 def value_text(fact: Fact) -> str | None:

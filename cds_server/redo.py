@@ -53,8 +53,8 @@ class Redo(Reducer):
                 (local, self.where.landing_id),
             )
             flagged = self.tx.read(
-                "SELECT f.id FROM flag f LEFT JOIN flag_closing c ON c.flag_id = f.id WHERE f.kind = 'quarantine' "
-                "AND f.landing_id = ? AND f.part = ? AND c.id IS NULL",
+                "SELECT f.id FROM flag f LEFT JOIN flag_closing c ON c.flag_id = f.id "
+                "WHERE f.kind IN ('quarantine', 'dead-letter') AND f.landing_id = ? AND f.part = ? AND c.id IS NULL",
                 (self.where.landing_id, part),
             )
             if not later and flagged:

@@ -104,10 +104,11 @@ def _retry(args: argparse.Namespace, store: Any, settings: Any, actor: str) -> i
     from cds_server.backlog import retry
     from cds_server.feeds import rules_of
 
-    flags = [_one(store, args.id)] if args.id is not None else _flags(store, args.kind or "quarantine")
+    kinds = (args.kind,) if args.kind else ("quarantine", "dead-letter")
+    flags = [_one(store, args.id)] if args.id is not None else [f for kind in kinds for f in _flags(store, kind)]
     landings = sorted({f["landing_id"] for f in flags if f["landing_id"] is not None and f["part"] is not None})
     tally = retry(store, settings.joining_systems, actor, landings, rules=rules_of(settings))
-    left = len(_flags(store, args.kind or "quarantine"))
+    left = sum(len(_flags(store, kind)) for kind in kinds)
     emit(args, {**tally.plain(), "left": left}, f"{tally.asserted} resources read now, {left} still wait")
     return 0
 

@@ -112,7 +112,8 @@ class Reads:
         """Landings of these media types and of few parts, beyond `after`, that no reader has seen, in arrival order."""
         rows = self.query(
             "SELECT l.id FROM landing l LEFT JOIN digestion d ON d.landing_id = l.id "
-            f"WHERE l.id > ? AND l.media_type IN ({marks(media_types)}) AND l.parts <= 4 AND d.id IS NULL ORDER BY l.id LIMIT ?",
+            f"WHERE l.id > ? AND l.media_type IN ({marks(media_types)}) AND l.parts <= 4 AND d.id IS NULL "
+            "ORDER BY l.id LIMIT ?",
             (after, *media_types, limit),
         )
         return [row[0] for row in rows]
