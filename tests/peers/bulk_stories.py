@@ -32,7 +32,8 @@ from cds_server.audit import audit
 from cds_server.bulk_sources import BulkSource, bulk_sources
 from cds_server.jobs import Job
 from cds_server.keys import Keys
-from cds_server.pulls import Pulls, SystemClock
+from cds_server.pulls import Pulls
+from cds_server.remembered import SystemClock
 from cds_server.settings import Settings, load
 from cds_server.store.store import Store
 from models.errors import CdsError
