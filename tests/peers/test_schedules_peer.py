@@ -35,7 +35,7 @@ def test_a_server_pulls_what_is_due_once(servers: Make, bulk_peer: BulkPeer) -> 
     until(lambda: states(server) == ["done"])
     assert counted(server) == FILES
     of_inference(server.call(hook("jenny-m.patient-view")))
-    server.stop()
+    server.kill()
     server.start()  # it looks at once, and nothing is due
     time.sleep(schedules.LOOK + 1)
     assert states(server) == ["done"]
