@@ -10,16 +10,15 @@ _LEGAL = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 
 
 def local_id(*parts: str) -> str:
-    """An id of stated parts, in order: `authority-value` where that is legal and says which part is which, else a hash.
+    """An id of stated parts, in order, so that no two lists of parts meet.
 
-    Readable where only the last part has a hyphen, no part but the first is empty, and the whole is a legal FHIR id;
-    else the first 40 hex digits of SHA-256 over the parts with their lengths, so that no two lists of parts meet.
+    `authority-value` for two parts, where that is a legal FHIR id and says which part is which (no hyphen in the
+    authority; the value alone, where there is no authority and no hyphen in it); else the first 40 hex digits of
+    SHA-256 over the parts with their lengths.
     """
-    kept = parts[1:] if parts and not parts[0] else parts
-    readable = "-".join(kept)
-    plain = (
-        all(kept) and not any("-" in part for part in parts[:-1]) and (len(kept) == len(parts) or "-" not in readable)
-    )
-    if plain and _LEGAL.fullmatch(readable):
-        return readable
+    if len(parts) == 2 and parts[1]:
+        authority, value = parts
+        readable = f"{authority}-{value}" if authority else value
+        if "-" not in (authority or value) and _LEGAL.fullmatch(readable):
+            return readable
     return hashlib.sha256("".join(f"{len(part)}:{part}" for part in parts).encode()).hexdigest()[:40]

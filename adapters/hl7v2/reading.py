@@ -40,6 +40,14 @@ class Reading:
     targets: list[Resource] = field(default_factory=list)
     """References to what was asserted: the Provenance's."""
     seen: set[tuple[str, str]] = field(default_factory=set)
+    counted: dict[tuple[str, ...], int] = field(default_factory=dict)
+
+    def key(self, *parts: str) -> str:
+        """A local id of these parts; with a count behind, where the same parts named something before in this message:
+        nothing that was sent may cover up something else."""
+        self.counted[parts] = self.counted.get(parts, 0) + 1
+        again = (f"{self.counted[parts]}",) if self.counted[parts] > 1 else ()
+        return local_id(*parts, *again)
 
     @property
     def trigger(self) -> str:

@@ -119,12 +119,12 @@ def _continues(last: Result, obx: Segment) -> bool:
 def read_request(section: Section, order: Order, reading: Reading) -> None:
     """The ServiceRequest of an order: its whole word in an order message, what a result says of it in a result.
 
-    Id: the placer's number, else the filler's, else (own rule) the accession of SPM-30 or OBR-18. A number that names
-    several services in one message names each together with its code.
+    Id: the placer's number, else the filler's, else (own rules) the accession of SPM-30 or OBR-18, else the placer's
+    group number ORC-4 with the service. A number that names several services in one message names each with its code.
     """
     if order.other or section.subject is None or not (order.orc or order.obr):
         return
-    number = order.number(2) or order.number(3) or _accession(order)
+    number = order.number(2) or order.number(3) or _accession(order) or _of_group(order)
     if number is None:
         return
     made = local_id(*number)
@@ -142,6 +142,8 @@ def read_request(section: Section, order: Order, reading: Reading) -> None:
     for timing in order.timings[:1]:
         request.pop("occurrenceDateTime", None)
         apply("TQ1[ServiceRequest]", timing, request, reading)
+    if "reports" in reading.event.reads and not (order.orc and order.orc.text(5).strip()):
+        request["status"] = _status_by_result(order)
     request.setdefault("status", _status_by_result(order))
     if notes := notes_of(order.notes):
         request["note"] = notes
@@ -158,8 +160,17 @@ def _accession(order: Order) -> tuple[str, str] | None:
     return None
 
 
+def _of_group(order: Order) -> tuple[str, ...] | None:
+    if order.orc is None or not (value := order.orc.text(4).strip()):
+        return None
+    first = order.orc.first(4)
+    service = (order.obr.text(4).strip() or order.obr.text(4, 2).strip()) if order.obr else ""
+    return "group", first.text(2).strip() or first.text(3).strip(), value, service
+
+
 def _status_by_result(order: Order) -> str:
-    """Own rule, where the order's own status is not said: a final result completes it."""
+    """Own rule, where the order's own status is not said: a final result completes it. ORC-1 of a result (RE) says no
+    more than that there is one."""
     sent = order.obr.text(25).strip() if order.obr else ""
     return {"F": "completed", "C": "completed", "X": "revoked"}.get(sent, "active" if sent else "unknown")
 
@@ -205,7 +216,6 @@ def read_results(section: Section, order: Order, specimens: list[Resource], read
     found: list[Resource] = []
     if section.subject is None or order.other:
         return found
-    counted: dict[tuple[str, ...], int] = {}
     for result in order.results:
         obx = result.obx
         code = next((text for at in (1, 2, 4, 9) if (text := obx.text(3, at).strip())), "")
@@ -214,9 +224,7 @@ def read_results(section: Section, order: Order, specimens: list[Resource], read
         standing = () if order.obr or order.orc else (obx.text(14).strip(),)
         instance = (obx.text(21).strip(),) if obx.text(21).strip() else ()
         key = (*_key(section, order), code, obx.first(4).whole.strip(), *standing, *instance)
-        counted[key] = counted.get(key, 0) + 1
-        again = (f"{counted[key]}",) if counted[key] > 1 else ()
-        observation: Resource = {"resourceType": "Observation", "id": local_id("obx", *key, *again)}
+        observation: Resource = {"resourceType": "Observation", "id": reading.key("obx", *key)}
         observation["subject"] = section.subject
         _fill(observation, result, order, specimens, reading)
         tags = (WRONG_PATIENT,) if obx.text(11).strip() == "W" else ()
@@ -293,7 +301,7 @@ def read_report(
     if obr is None or section.subject is None or order.other:
         return
     code = obr.text(4).strip() or obr.text(4, 2).strip()
-    report: Resource = {"resourceType": "DiagnosticReport", "id": local_id("report", *_key(section, order), code)}
+    report: Resource = {"resourceType": "DiagnosticReport", "id": reading.key("report", *_key(section, order), code)}
     report["subject"] = section.subject
     if order.visit.reference:
         report["encounter"] = order.visit.reference

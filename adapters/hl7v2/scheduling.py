@@ -46,11 +46,21 @@ def read_appointments(section: Section, reading: Reading) -> None:
     reading.state(appointment, sch.pointer)
 
 
+def _after(start: str, minutes: int) -> str | None:
+    """None where the sum is no time: a leap second, the end of the calendar."""
+    try:
+        return (datetime.fromisoformat(start) + timedelta(minutes=minutes)).isoformat()
+    except (ValueError, OverflowError):
+        return None
+
+
 def _bounds(appointment: Resource) -> None:
     """R4 app-2: a start and an end, or neither. The end follows from a stated duration (own rule)."""
     start, minutes = appointment.get("start"), appointment.get("minutesDuration")
     if start and minutes and "end" not in appointment:
-        appointment["end"] = (datetime.fromisoformat(start) + timedelta(minutes=minutes)).isoformat()
+        ends = _after(start, minutes)
+        if ends:
+            appointment["end"] = ends
     if ("start" in appointment) != ("end" in appointment):
         lost = "end" if "start" in appointment else "start"
         unknown = {"url": "http://hl7.org/fhir/StructureDefinition/data-absent-reason", "valueCode": "unknown"}

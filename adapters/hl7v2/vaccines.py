@@ -65,7 +65,8 @@ def _vaccine(section: Section, visit: Visit, order: Order, rxa: Segment, reading
     if order.orc is not None:
         apply("ORC[Immunization]", order.orc, vaccine, reading)
     apply("RXA[Immunization]", rxa, vaccine, reading)
-    if "occurrenceDateTime" not in vaccine and "_occurrenceDateTime" not in vaccine:
-        vaccine["occurrenceString"] = "not stated"
+    if "occurrenceDateTime" not in vaccine:
+        vaccine.pop("_occurrenceDateTime", None)
+        vaccine["occurrenceString"] = rxa.text(3).strip() or "not stated"
     vaccine.setdefault("status", "completed")
     return vaccine

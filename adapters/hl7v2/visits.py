@@ -51,10 +51,10 @@ def encounter_id(section: Section, pv1: Segment, reading: Reading) -> str | None
         if first.text(1).strip():
             return cx_id(first)
     if section.pid is not None and (account := section.pid.first(18)).text(1).strip():
-        return local_id("account", cx_id(account))
+        return local_id("account", cx_id(account), "")
     if admitted := pv1.text(44).strip():
         return local_id("visit", section.patient, admitted)
-    return local_id("visit", section.patient) if reading.event.whole else None
+    return local_id("visit", section.patient, "") if reading.event.whole else None
 
 
 def read_visit(section: Section, visit: Visit, reading: Reading) -> None:

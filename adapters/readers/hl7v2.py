@@ -112,6 +112,8 @@ def _read_orders(section: Section, visits: list[Visit], reading: Reading) -> Non
         for order in orders:
             read_request(section, order, reading)
     for order in orders:
+        if not reads & {"orders", "reports"} and (order.orc or order.obr):
+            continue  # results that belong to no order are all that such an event says
         specimens = read_specimens(section, order, reading)
         results = read_results(section, order, specimens, reading) if "results" in reads else []
         if "reports" in reads:
