@@ -24,15 +24,7 @@ def read_documents(section: Section, visit: Visit, orders: list[Order], reading:
     """One DocumentReference a TXA. Id: TXA-12 with its assigner; own rule without it: patient, type and TXA-6."""
     if section.subject is None:
         return
-    for index, txa in enumerate(visit.segments):
-        if txa.name != "TXA":
-            continue
-        content: list[Segment] = []
-        for segment in visit.segments[index + 1 :]:
-            if segment.name in ("TXA", "ORC", "OBR"):
-                break
-            if segment.name == "OBX":
-                content.append(segment)
+    for txa, content in _documents(visit):
         made = named_id(txa, 12) or local_id("txa", section.patient, txa.text(2).strip(), txa.text(6).strip())
         document: Resource = {"resourceType": "DocumentReference", "id": made, "subject": section.subject}
         apply("TXA[DocumentReference]", txa, document, reading)
@@ -50,6 +42,21 @@ def read_documents(section: Section, visit: Visit, orders: list[Order], reading:
             document["context"] = context
         document["content"] = _content(txa, content)
         reading.state(document, txa.pointer)
+
+
+def _documents(visit: Visit) -> list[tuple[Segment, list[Segment]]]:
+    """Each TXA with the OBX behind it; a new order ends it."""
+    found: list[tuple[Segment, list[Segment]]] = []
+    inside = False
+    for segment in visit.segments:
+        if segment.name == "TXA":
+            found.append((segment, []))
+            inside = True
+        elif segment.name in ("ORC", "OBR"):
+            inside = False
+        elif segment.name == "OBX" and inside:
+            found[-1][1].append(segment)
+    return found
 
 
 def _content(txa: Segment, segments: list[Segment]) -> list[Resource]:

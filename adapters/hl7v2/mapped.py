@@ -26,6 +26,8 @@ class Odd:
 
 
 ODD = Odd()
+_COMPARED = 32
+"""Members of a list that a new one is compared with: fields may repeat tens of thousands of times."""
 _UNSAYABLE = {
     "extension": [{"url": "http://hl7.org/fhir/StructureDefinition/data-absent-reason", "valueCode": "error"}]
 }
@@ -192,7 +194,7 @@ def _set(target: Resource, rule: Rule, value: Any) -> None:
         value = {**rule.constants, **value}
     if rule.many:
         row = node.setdefault(last, [])
-        if value not in row:
+        if len(row) >= _COMPARED or value not in row:
             row.append(value)
     else:
         node[last] = value

@@ -15,14 +15,16 @@ _PARTS = frozenset({"AIS", "AIG", "AIL", "AIP"})
 _ENDED = frozenset({"cancelled", "noshow"})
 
 
-def read_appointments(section: Section, reading: Reading) -> None:
-    """One Appointment a message. Id: SCH-1, else SCH-2; own rule without them: the patient and when it begins."""
+def read_appointments(sections: list[Section], reading: Reading) -> None:
+    """One Appointment a message, of all its patients. Id: SCH-1, else SCH-2; own rule without them: the first patient
+    and when it begins."""
     sch = reading.message.find("SCH")
     if sch is None:
         return
     appointment: Resource = {"resourceType": "Appointment", "id": "", "participant": []}
-    if section.subject is not None:
-        appointment["participant"].append({"actor": section.subject, "status": "accepted"})
+    for section in sections:
+        if section.subject is not None:
+            appointment["participant"].append({"actor": section.subject, "status": "accepted"})
     apply("SCH[Appointment]", sch, appointment, reading)
     notes: list[Segment] = []
     for segment in reading.message:
@@ -42,7 +44,7 @@ def read_appointments(section: Section, reading: Reading) -> None:
     if not appointment["participant"]:
         appointment["participant"].append({"type": [{"text": "not stated"}], "status": "needs-action"})
     begins = appointment.get("start") or sch.text(11, 4)
-    appointment["id"] = named_id(sch, 1) or named_id(sch, 2) or local_id("sch", section.patient, begins)
+    appointment["id"] = named_id(sch, 1) or named_id(sch, 2) or local_id("sch", sections[0].patient, begins)
     reading.state(appointment, sch.pointer)
 
 

@@ -24,6 +24,8 @@ class Visit:
     segments: list[Segment] = field(default_factory=list)
     encounter: str = ""
     """Local id of the Encounter; empty where none is known."""
+    mrgs: list[Segment] = field(default_factory=list)
+    """The MRG before the PV1 (A45 repeats the pair); else, for the only visit of a patient, the ones behind it."""
 
     @property
     def reference(self) -> Resource | None:
@@ -33,13 +35,19 @@ class Visit:
 def visits_of(section: Section, reading: Reading) -> list[Visit]:
     """The visits of a section. Allergies and diagnoses may stand before the first PV1: they are the patient's."""
     found = [Visit(None)]
+    waiting: list[Segment] = []
     for segment in section.segments:
         if segment.name == "PV1":
-            visit = Visit(segment)
+            visit = Visit(segment, mrgs=waiting)
             visit.encounter = encounter_id(section, segment, reading) or ""
             found.append(visit)
+            waiting = []
         else:
             found[-1].segments.append(segment)
+            if segment.name == "MRG":
+                waiting.append(segment)
+    if len(found) == 2 and not found[1].mrgs:
+        found[1].mrgs = waiting
     return found
 
 
@@ -114,7 +122,7 @@ def _prior_visits(section: Section, visit: Visit, reading: Reading) -> list[tupl
     if reading.event.links != "visit":
         return []
     found = []
-    for mrg in _mrg_of(section, visit):
+    for mrg in visit.mrgs:
         number = mrg.first(5)
         if not number.text(1).strip() or (prior := cx_id(number)) == visit.encounter:
             continue
@@ -124,19 +132,6 @@ def _prior_visits(section: Section, visit: Visit, reading: Reading) -> list[tupl
         value["system"] = reading.feed.authority(name or ("" if oid else "PV1-19"), oid, number.text(4, 3))
         found.append((mrg, prior, whose, value))
     return found
-
-
-def _mrg_of(section: Section, visit: Visit) -> list[Segment]:
-    """The MRG before this PV1 (A45 repeats the pair); else the one behind it, where there is one visit only."""
-    before: list[Segment] = []
-    for segment in section.segments:
-        if segment is visit.pv1:
-            break
-        if segment.name == "PV1":
-            before = []
-        elif segment.name == "MRG":
-            before.append(segment)
-    return before or (section.all("MRG") if len(section.all("PV1")) == 1 else [])
 
 
 # ---- with a visit, or without one ------------------------------------------------------------------------------------

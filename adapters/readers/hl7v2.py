@@ -19,7 +19,7 @@ from adapters.hl7v2.people import (
     sections_of,
 )
 from adapters.hl7v2.reading import TEST, Reading
-from adapters.hl7v2.results import orders_of, read_report, read_request, read_results, read_specimens
+from adapters.hl7v2.results import Order, orders_of, read_report, read_request, read_results, read_specimens
 from adapters.hl7v2.scheduling import read_appointments
 from adapters.hl7v2.times import zone, zones_of
 from adapters.hl7v2.vaccines import read_vaccines
@@ -68,6 +68,8 @@ def read(part: Part, feed: Feed = DEFAULT) -> list[Statement]:
     read_pair(sections, reading)
     for section in sections:
         _read_section(section, reading)
+    if "appointments" in event.reads:
+        read_appointments(sections, reading)
     read_envelope(reading, part.body)
     return reading.statements
 
@@ -101,8 +103,6 @@ def _read_section(section: Section, reading: Reading) -> None:
     if "vaccines" in reads:
         for visit in visits:
             read_vaccines(section, visit, reading)
-    if "appointments" in reads:
-        read_appointments(section, reading)
 
 
 def _read_orders(section: Section, visits: list[Visit], reading: Reading) -> None:
@@ -119,5 +119,8 @@ def _read_orders(section: Section, visits: list[Visit], reading: Reading) -> Non
         if "reports" in reads:
             read_report(section, order, specimens, results, reading)
     if "documents" in reads:
+        of_visit: dict[int, list[Order]] = {}
+        for order in orders:
+            of_visit.setdefault(id(order.visit), []).append(order)
         for visit in visits:
-            read_documents(section, visit, [order for order in orders if order.visit is visit], reading)
+            read_documents(section, visit, of_visit.get(id(visit), []), reading)
