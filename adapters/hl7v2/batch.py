@@ -146,8 +146,11 @@ class _Batch:
     # ---- lines
 
     def _whole(self, line: bytes) -> Iterator[Item]:
-        line = line.removeprefix(_BOM)
-        found = _MARK.match(line)
+        found = _MARK.match(line, len(_BOM)) if line.startswith(_BOM) else None
+        if found:  # files were put together with their byte order marks
+            line = line.removeprefix(_BOM)
+        else:
+            found = _MARK.match(line)
         mark = found[1] if found else b""
         if mark == b"MSH":
             yield from self._finish()

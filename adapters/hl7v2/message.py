@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 
 from adapters.hl7v2.charsets import UNKNOWN, UNSAID, Charset, Undecodable, charset_of, declared_in, decode
 from adapters.hl7v2.escapes import Delimiters, Unescaper, delimiters_of, unescaper_of
-from models.errors import Malformed, Unreadable
+from models.errors import Malformed, TooLarge, Unreadable
 
 __all__ = ["NULL", "Columns", "Message", "Path", "Repetition", "Segment", "State", "Undecodable", "parse", "path"]
 
@@ -33,6 +33,12 @@ NULL: Final = '""'
 VERSIONS = ("2.1", "2.2", "2.3", "2.3.1", "2.4", "2.5", "2.5.1", "2.6", "2.7", "2.8", "2.8.1", "2.8.2")
 HEADERS = frozenset({"MSH", "FHS", "BHS"})
 """Segments whose first field is the separator itself, and whose second is never unescaped."""
+
+MOST_SEGMENTS = 250_000
+"""Of one message: each becomes an object, and 16 MB of them would be a gigabyte."""
+MOST_REPETITIONS = 50_000
+MOST_FIELDS = 2_000
+"""Of one segment; what comes after them stays in the last one. The standard's longest has about a hundred."""
 
 _BOM = b"\xef\xbb\xbf"
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff", b"M\0", b"\0M", b"\0\0\0M")
@@ -101,23 +107,33 @@ class Repetition:
 
     def text(self, component: int = 1, sub: int = 1) -> str:
         """A sub-component, unescaped; "" where there is nothing, or a null."""
+        if self._verbatim:
+            return self.raw if component == sub == 1 else ""
         return self.segment._leaf(self.raw, component, sub)
 
     @property
     def whole(self) -> str:
         """All of it, unescaped: what is meant where senders of plain text (ST, TX, FT) leave `^` and `&` unescaped."""
+        if self._verbatim:
+            return self.raw
         return "" if self.raw == NULL else self.segment.message.unescape(self.raw)
+
+    @property
+    def _verbatim(self) -> bool:
+        """MSH-1 and MSH-2 are the delimiters themselves."""
+        return self.field <= 2 and self.segment.name in HEADERS
 
     def component(self, number: int) -> str:
         """A component as it was sent: still escaped, with its sub-components."""
-        parts = self.raw.split(self.segment.message.delimiters.component)
+        parts = self.raw.split(self.segment.message.delimiters.component, number)
         return parts[number - 1] if 0 < number <= len(parts) else ""
 
     @property
     def components(self) -> list[str]:
         """Each component's first sub-component, unescaped."""
-        count = self.raw.count(self.segment.message.delimiters.component) + 1
-        return [self.text(number) for number in range(1, count + 1)]
+        if self._verbatim:
+            return [self.raw]
+        return [self.segment._leaf(part, 1, 1) for part in self.raw.split(self.segment.message.delimiters.component)]
 
     def state(self, component: int = 0) -> State:
         """Of the repetition, or of one of its components."""
@@ -153,7 +169,7 @@ class Segment:
 
     def _split(self) -> list[str]:
         line, delimiters = self.line, self.message.delimiters
-        fields = line.split(delimiters.field)
+        fields = line.split(delimiters.field, MOST_FIELDS)
         if self.name in HEADERS:
             fields.insert(1, delimiters.field)
         else:
@@ -183,7 +199,7 @@ class Segment:
             return self._leaf(value, component, sub)
         separator = self.message.delimiters.component
         if separator in value:
-            parts = value.split(separator)
+            parts = value.split(separator, component)
             value = parts[component - 1] if component <= len(parts) else ""
         elif component != 1:
             return ""
@@ -192,12 +208,12 @@ class Segment:
     def _leaf(self, value: str, component: int, sub: int) -> str:
         delimiters = self.message.delimiters
         if delimiters.component in value:
-            parts = value.split(delimiters.component)
+            parts = value.split(delimiters.component, component)
             value = parts[component - 1] if component <= len(parts) else ""
         elif component != 1:
             return ""
         if delimiters.sub in value:
-            parts = value.split(delimiters.sub)
+            parts = value.split(delimiters.sub, sub)
             value = parts[sub - 1] if sub <= len(parts) else ""
         elif sub != 1:
             return ""
@@ -211,19 +227,26 @@ class Segment:
         return fields[field] if field < len(fields) else ""
 
     def field(self, number: int) -> list[Repetition]:
-        """The repetitions of a field, empty ones too (their position may mean something); none for an empty field."""
+        """The repetitions of a field, empty ones too (their position may mean something); none for an empty field.
+
+        Raises: TooLarge (more than 50,000 of them).
+        """
         value = self.raw(number)
         if not value:
             return []
         if number <= 2 and self.name in HEADERS:
             return [Repetition(self, number, 1, value)]
-        parts = value.split(self.message.delimiters.repetition)
+        parts = value.split(self.message.delimiters.repetition, MOST_REPETITIONS)
+        if len(parts) > MOST_REPETITIONS:
+            raise TooLarge("a field with more repetitions than anybody needs", where=str(self.place(number)))
         return [Repetition(self, number, index, part) for index, part in enumerate(parts, 1)]
 
     def first(self, number: int) -> Repetition:
         """The first repetition of a field; an empty one where there is none."""
-        found = self.field(number)
-        return found[0] if found else Repetition(self, number, 1, "")
+        value = self.raw(number)
+        if not (number <= 2 and self.name in HEADERS):
+            value = value.split(self.message.delimiters.repetition, 1)[0]
+        return Repetition(self, number, 1, value)
 
     def state(self, field: int) -> State:
         return State.ABSENT if field > len(self) else _state(self.raw(field))
@@ -359,8 +382,8 @@ def parse(raw: bytes, charset: str | None = None, *, undecodable: Undecodable = 
     Segments end with CR; where the first one ends with LF, LF ends them all (and CR too). LF in a message of CR is
     data. Blank lines, a byte order mark and white space before MSH are passed over.
 
-    Raises: Malformed (no MSH, delimiters that cannot be told apart), Unreadable (a character set that is not supported
-    or does not fit, where `undecodable` says refuse).
+    Raises: Malformed (no MSH, delimiters that cannot be told apart, a second MSH), Unreadable (a character set that is
+    not supported or does not fit, where `undecodable` says refuse), TooLarge (more than 250,000 segments).
     """
     if raw.startswith(_BOM):
         raw = raw[3:]
@@ -379,6 +402,8 @@ def parse(raw: bytes, charset: str | None = None, *, undecodable: Undecodable = 
     delimiters = delimiters_of(head[3:4], head[4:].split(head[3:4], 1)[0] if len(head) > 3 else "")
     message = Message(delimiters, kind, warnings)
     add = message._add
+    if text.count("\r") + text.count("\n") > MOST_SEGMENTS:
+        raise TooLarge("more segments than anybody needs", where="the message")
     if end and end[0][0] == "\n":
         for line in text.replace("\r", "\n").split("\n"):
             if line:
@@ -427,6 +452,9 @@ def _charset(raw: bytes, default: str | None, undecodable: Undecodable, warnings
         return UNSAID
 
 
+_FIRST = ((1, 1),)
+
+
 class Columns:
     """Some places of one kind of segment, looked up together: the cheap way to read many segments alike.
 
@@ -438,31 +466,31 @@ class Columns:
     def __init__(self, name: str, *places: str) -> None:
         self.name = name
         asked = [path(f"{name}-{place}") for place in places]
-        self._wanted: list[tuple[int, list[tuple[int, int]] | None]] = []
+        self._wanted: list[tuple[int, int, list[tuple[int, int]] | None]] = []
         for field, group in groupby(asked, key=lambda to: to.field):
             leaves = [(to.component or 1, to.sub or 1) for to in group]
-            self._wanted.append((field, None if leaves == [(1, 1)] else leaves))
+            self._wanted.append((field, max(leaves)[0], None if leaves == [(1, 1)] else leaves))
 
     def of(self, segment: Segment) -> list[str]:
         """The texts at these places, unescaped; "" where there is nothing, or a null."""
         fields = segment._fields or segment._split()
-        count, plain, separator = len(fields), segment._plain, segment.message.delimiters.component
+        count, delimiters = len(fields), segment.message.delimiters
+        _, separator, repetition, escape, divider, _ = delimiters
+        rough = not segment._plain
         out: list[str] = []
-        for field, leaves in self._wanted:
+        for field, most, leaves in self._wanted:
             value = fields[field] if field < count else ""
-            if leaves is None:
-                if not plain:
-                    value = segment.text(field)
-                elif separator in value:
+            if rough and (repetition in value or divider in value or escape in value or field <= 2):
+                out += [segment.text(field, component, sub) for component, sub in leaves or _FIRST]
+            elif leaves is None:
+                if separator in value:
                     value = value[: value.index(separator)]
                 out.append("" if value == NULL else value)
-            elif plain:
-                parts = value.split(separator)
+            else:
+                parts = value.split(separator, most)
                 for component, sub in leaves:
                     value = parts[component - 1] if component <= len(parts) and sub == 1 else ""
                     out.append("" if value == NULL else value)
-            else:
-                out += [segment.text(field, component, sub) for component, sub in leaves]
         return out
 
     def rows(self, message: Message) -> Iterator[list[str]]:
