@@ -17,8 +17,9 @@ from hl7apy.consts import VALIDATION_LEVEL
 from hl7apy.parser import parse_message
 
 from adapters.hl7v2.acks import Acknowledger, Code, header_of
+from adapters.hl7v2.columns import Columns
 from adapters.hl7v2.frames import FrameDecoder, frame
-from adapters.hl7v2.message import Columns, parse
+from adapters.hl7v2.message import parse
 from benchmarks import _bench
 
 PERSON = Columns("PID", "3.1", "3.4", "3.5", "5.1", "5.2", "7", "8")

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from adapters.hl7v2.charsets import SPLITTING, charset_of, declared_in
 from adapters.hl7v2.escapes import STANDARD, Delimiters, delimiters_of, escape
-from adapters.hl7v2.message import Path
+from adapters.hl7v2.places import Path
 from adapters.hl7v2.times import stamp
 from models.errors import BadInput
 

@@ -4,8 +4,6 @@
     message["PID"].text(5)                      first component of the first repetition, unescaped
     [name.text(2) for name in message["PID"].field(5)]
     message.get("OBX[2]-3.1")
-    RESULT = Columns("OBX", "2", "3.1", "3.3", "5")
-    for segment in message.all("OBX"): kind, code, system, value = RESULT.of(segment)
 
 Nothing, null and not there (HL7 v2.5.1 chapter 2, 2.5.3.5): `text` gives "" for all of them, so that no null is ever
 taken for a value; `state` tells them apart, and `raw` gives `NULL` for a null. Groups are the reader's: segments stay
@@ -18,14 +16,12 @@ import re
 from collections.abc import Iterator
 from enum import Enum
 from functools import lru_cache
-from itertools import groupby
-from typing import Final, NamedTuple
+from typing import Final
 
 from adapters.hl7v2.charsets import UNKNOWN, UNSAID, Charset, Undecodable, charset_of, declared_in, decode
 from adapters.hl7v2.escapes import Delimiters, Unescaper, delimiters_of, unescaper_of
+from adapters.hl7v2.places import Path, path
 from models.errors import Malformed, TooLarge, Unreadable
-
-__all__ = ["NULL", "Columns", "Message", "Path", "Repetition", "Segment", "State", "Undecodable", "parse", "path"]
 
 NULL: Final = '""'
 """A field or component that is to be deleted; not the same as one that is empty, which says nothing."""
@@ -57,44 +53,6 @@ class State(Enum):
     NULL = "null"
     """`""`: delete what you have."""
     VALUED = "valued"
-
-
-class Path(NamedTuple):
-    """A place in a message, counted from 1 as the standard counts. 0: not narrowed so far."""
-
-    segment: str
-    number: int = 1
-    field: int = 0
-    repetition: int = 0
-    component: int = 0
-    sub: int = 0
-
-    def __str__(self) -> str:
-        """`OBX[4]-5[2].1.2`: what an error says, and what `path` reads."""
-        text = self.segment if self.number == 1 else f"{self.segment}[{self.number}]"
-        if self.field:
-            text += f"-{self.field}"
-            text += f"[{self.repetition}]" if self.repetition > 1 else ""
-            text += f".{self.component}" if self.component else ""
-            text += f".{self.sub}" if self.component and self.sub else ""
-        return text
-
-
-_PATH = re.compile(
-    r"(?P<segment>[A-Z][A-Z0-9]{2})(?:\[(?P<number>[0-9]{1,6})\])?"
-    r"(?:-(?P<field>[0-9]{1,3})(?:\[(?P<repetition>[0-9]{1,6})\])?"
-    r"(?:\.(?P<component>[0-9]{1,3})(?:\.(?P<sub>[0-9]{1,3}))?)?)?"
-)
-
-
-@lru_cache(maxsize=4096)
-def path(text: str) -> Path:
-    """`PID-3`, `PID-3.4.2`, `PID-3[2].1`, `OBX[4]-5`. Raises: ValueError (a path of ours that is none)."""
-    found = _PATH.fullmatch(text)
-    if not found:
-        raise ValueError(f"not a path into a message: {text}")
-    name, number, *rest = found.groups()
-    return Path(name, int(number or 1), *(int(part or 0) for part in rest))
 
 
 class Repetition:
@@ -151,7 +109,7 @@ class Repetition:
 class Segment:
     """One segment. Its fields are split when the first of them is asked for."""
 
-    __slots__ = ("_fields", "_plain", "line", "message", "name", "number")
+    __slots__ = ("_fields", "line", "message", "name", "number", "plain")
 
     def __init__(self, message: Message, name: str, number: int, line: str) -> None:
         self.message = message
@@ -160,7 +118,8 @@ class Segment:
         """The how-manieth of its name, from 1."""
         self.line = line
         self._fields: list[str] | None = None
-        self._plain = False
+        self.plain = False
+        """No repetition, sub-component or escape stands in it. Known once it is split."""
 
     @property
     def fields(self) -> list[str]:
@@ -173,7 +132,7 @@ class Segment:
         if self.name in HEADERS:
             fields.insert(1, delimiters.field)
         else:
-            self._plain = not (delimiters.repetition in line or delimiters.sub in line or delimiters.escape in line)
+            self.plain = not (delimiters.repetition in line or delimiters.sub in line or delimiters.escape in line)
         self._fields = fields
         return fields
 
@@ -190,7 +149,7 @@ class Segment:
             return ""
         if not value:
             return ""
-        if not self._plain:
+        if not self.plain:
             if field <= 2 and self.name in HEADERS:
                 return value if component == sub == 1 else ""
             delimiters = self.message.delimiters
@@ -450,49 +409,3 @@ def _charset(raw: bytes, default: str | None, undecodable: Undecodable, warnings
             raise
         warnings.append(UNKNOWN)
         return UNSAID
-
-
-_FIRST = ((1, 1),)
-
-
-class Columns:
-    """Some places of one kind of segment, looked up together: the cheap way to read many segments alike.
-
-    Each place is `field`, `field.component` or `field.component.sub`; of a repeating field the first repetition.
-    """
-
-    __slots__ = ("_wanted", "name")
-
-    def __init__(self, name: str, *places: str) -> None:
-        self.name = name
-        asked = [path(f"{name}-{place}") for place in places]
-        self._wanted: list[tuple[int, int, list[tuple[int, int]] | None]] = []
-        for field, group in groupby(asked, key=lambda to: to.field):
-            leaves = [(to.component or 1, to.sub or 1) for to in group]
-            self._wanted.append((field, max(leaves)[0], None if leaves == [(1, 1)] else leaves))
-
-    def of(self, segment: Segment) -> list[str]:
-        """The texts at these places, unescaped; "" where there is nothing, or a null."""
-        fields = segment._fields or segment._split()
-        count, delimiters = len(fields), segment.message.delimiters
-        _, separator, repetition, escape, divider, _ = delimiters
-        rough = not segment._plain
-        out: list[str] = []
-        for field, most, leaves in self._wanted:
-            value = fields[field] if field < count else ""
-            if rough and (repetition in value or divider in value or escape in value or field <= 2):
-                out += [segment.text(field, component, sub) for component, sub in leaves or _FIRST]
-            elif leaves is None:
-                if separator in value:
-                    value = value[: value.index(separator)]
-                out.append("" if value == NULL else value)
-            else:
-                parts = value.split(separator, most)
-                for component, sub in leaves:
-                    value = parts[component - 1] if component <= len(parts) and sub == 1 else ""
-                    out.append("" if value == NULL else value)
-        return out
-
-    def rows(self, message: Message) -> Iterator[list[str]]:
-        """`of` for each segment of the name, in order."""
-        return map(self.of, message.all(self.name))

@@ -16,7 +16,8 @@ from datetime import datetime, timedelta
 from enum import IntEnum
 from zoneinfo import ZoneInfo
 
-from adapters.hl7v2.message import Message, Path
+from adapters.hl7v2.message import Message
+from adapters.hl7v2.places import Path
 from models.errors import Misconfigured, Unreadable
 
 _TIME = re.compile(

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.hl7v2.acks import Acknowledger, Cause, Code, Header, Plan, Problem, When, header_of, plan
-from adapters.hl7v2.frames import Frame, FrameDecoder, frame
+from adapters.hl7v2.frames import Frame, FrameDecoder, Oversize, frame
 from adapters.hl7v2.message import parse as parsed
-from adapters.hl7v2.message import path
+from adapters.hl7v2.places import path
 
 NOW = datetime(2026, 3, 1, 10, 15, tzinfo=UTC)
 PROBLEMS = (
@@ -119,6 +119,15 @@ def test_even_nothing_gets_an_answer(raw: bytes) -> None:
     head, rest = answer(raw, Code.AR).split(b"||ACK|")
     assert head == b"MSH|^~\\&|||||20260301101500+0000"
     assert rest[20:] == b"|P|2.5\rMSA|AR|\r"
+
+
+def test_a_message_that_was_too_long_is_refused_by_its_id() -> None:
+    """A3, F5: the head of it is all that was kept, and enough."""
+    raw = message(id="LONG-1") + b"OBX|1|ED|||" + b"x" * 50_000
+    (event,) = FrameDecoder(max_message=20_000).feed(frame(raw))
+    assert isinstance(event, Oversize)
+    refused = answer(event.head, Code.AR, (Problem(Cause.LENGTH),))
+    assert refused.endswith(b"\rMSA|AR|LONG-1\rERR|||104^Value too long^HL70357|E\r")
 
 
 def test_half_a_character_is_not_taken_for_a_delimiter() -> None:

@@ -18,9 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.hl7v2 import acks, batch
+from adapters.hl7v2.columns import Columns
 from adapters.hl7v2.escapes import escape
 from adapters.hl7v2.frames import Dropped, Event, Frame, FrameDecoder, Oversize, Skipped, frame
-from adapters.hl7v2.message import MOST_REPETITIONS, Columns, Message, Undecodable, parse
+from adapters.hl7v2.message import MOST_REPETITIONS, Message, Undecodable, parse
 from models.errors import BadInput, TooLarge
 
 FRAMING = st.lists(

@@ -11,8 +11,10 @@ from hl7apy.consts import VALIDATION_LEVEL
 from hl7apy.exceptions import HL7apyException
 from hl7apy.parser import parse_message
 
+from adapters.hl7v2.columns import Columns
 from adapters.hl7v2.escapes import escape
-from adapters.hl7v2.message import NULL, Columns, Message, State, parse, path
+from adapters.hl7v2.message import NULL, Message, State, parse
+from adapters.hl7v2.places import path
 from models.errors import BadInput, Malformed, Unreadable
 
 HEAD = "MSH|^~\\&|LAB|HOSP|CDS|HOSP|20260301||ORU^R01^ORU_R01|1|P|2.5.1"
