@@ -51,6 +51,13 @@ class Cells:
         return self if self.inside else Cells(self.repetition, number)
 
     @property
+    def count(self) -> int:
+        """Components that were sent; inside of one, an upper bound."""
+        repetition = self.repetition
+        delimiters = repetition.segment.message.delimiters
+        return repetition.raw.count(delimiters.sub if self.inside else delimiters.component) + 1
+
+    @property
     def where(self) -> str:
         return str(self.repetition.place(self.inside))
 
@@ -116,6 +123,8 @@ def converter(name: str) -> Callable[[Converter], Converter]:
 
 def apply(name: str, segment: Segment, resource: Resource, reading: Reading) -> Resource:
     """Run the map of a segment over one, into a resource that may have elements already."""
+    fields = segment.fields
+    count = len(fields)
     for rule in _segment_map(name):
         if rule.unless and _has(resource, rule.unless):
             continue
@@ -123,7 +132,9 @@ def apply(name: str, segment: Segment, resource: Resource, reading: Reading) -> 
             if all(condition.holds(segment) for condition in rule.when):
                 _set(resource, rule, rule.value)
             continue
-        if not segment.raw(rule.at) or not all(condition.holds(segment) for condition in rule.when):
+        if rule.at >= count or not fields[rule.at]:
+            continue
+        if rule.when and not all(condition.holds(segment) for condition in rule.when):
             continue
         for repetition in segment.field(rule.at):
             if not repetition:

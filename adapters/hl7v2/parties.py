@@ -7,10 +7,14 @@ row, and the reading, and gives None for nothing.
 
 from __future__ import annotations
 
+import re
+
 from adapters.hl7v2.mapped import Cells, Rule, converter, datatype
 from adapters.hl7v2.reading import Reading
 from adapters.hl7v2.values import Concept
 from adapters.hl7v2.vocabulary import code_system, table
+
+_UID = re.compile(r"[0-9.]{1,64}")
 
 
 @converter("authority")
@@ -146,6 +150,13 @@ def plan_identifier(cells: Cells, rule: Rule, reading: Reading) -> Concept | Non
     name = cells.text(3)
     system = code_system(reading.feed, name) if name else reading.feed.local("IN1-2")
     return {"value": value, "system": system}
+
+
+@converter("studyUid")
+def study_uid(cells: Cells, rule: Rule, reading: Reading) -> Concept | None:
+    """A Study Instance UID as FHIR writes it in identifiers (R4 imagingstudy.html, urn:dicom:uid)."""
+    value = cells.text(1)
+    return {"system": "urn:dicom:uid", "value": f"urn:oid:{value}"} if _UID.fullmatch(value) else None
 
 
 @converter("fileName")

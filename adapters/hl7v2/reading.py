@@ -9,7 +9,7 @@ from adapters.hl7v2.events import Event
 from adapters.hl7v2.feed import Feed
 from adapters.hl7v2.local_ids import local_id
 from adapters.hl7v2.message import Message, Segment
-from adapters.hl7v2.times import Zones, moment
+from adapters.hl7v2.times import Moment, Zones, moment
 from models.errors import Unreadable
 from models.nouns import Statement, Verb
 
@@ -40,6 +40,8 @@ class Reading:
     targets: list[Resource] = field(default_factory=list)
     """References to what was asserted: the Provenance's."""
     seen: set[tuple[str, str]] = field(default_factory=set)
+    times: dict[str, Moment] = field(default_factory=dict)
+    """Times of a message are few, and asked for by each of its results."""
     counted: dict[tuple[str, ...], int] = field(default_factory=dict)
 
     def key(self, *parts: str) -> str:
@@ -55,7 +57,7 @@ class Reading:
 
     def date_time(self, text: str, where: str) -> str:
         """FHIR dateTime. Raises: Unreadable."""
-        return moment(text, where, self.zones).text
+        return self._moment(text, where).text
 
     def date_time_or_none(self, text: str, where: str) -> str | None:
         """FHIR dateTime; None for nothing, and for what is no time."""
@@ -66,11 +68,17 @@ class Reading:
 
     def instant(self, text: str, where: str) -> str | None:
         """FHIR instant; None without a full time or a zone. Raises: Unreadable."""
-        return moment(text, where, self.zones).instant
+        return self._moment(text, where).instant
 
     def date(self, text: str, where: str) -> str:
         """FHIR date. Raises: Unreadable."""
-        return moment(text, where, self.zones).date
+        return self._moment(text, where).date
+
+    def _moment(self, text: str, where: str) -> Moment:
+        found = self.times.get(text)
+        if found is None:
+            found = self.times[text] = moment(text, where, self.zones)
+        return found
 
     def state(self, resource: Resource, pointer: str, *, tags: tuple[Resource, ...] = ()) -> Resource:
         """Assert a resource that has its type and id; its reference. The last word of a message on an id counts."""

@@ -43,6 +43,8 @@ class Order:
     timings: list[Segment] = field(default_factory=list)
     notes: list[Segment] = field(default_factory=list)
     specimens: list[Segment] = field(default_factory=list)
+    imaging: list[Segment] = field(default_factory=list)
+    """IPC and ZDS: accession number and Study Instance UID."""
     results: list[Result] = field(default_factory=list)
     other: bool = False
     """An order of medicines, diets or supplies: none that is mapped."""
@@ -85,6 +87,8 @@ def orders_of(visits: list[Visit]) -> list[Order]:
                 order.other = True
             elif not mine:
                 continue
+            elif name in ("IPC", "ZDS"):
+                order.imaging.append(segment)
             elif name == "TQ1":
                 order.timings.append(segment)
             elif name == "SPM":
@@ -119,8 +123,9 @@ def _continues(last: Result, obx: Segment) -> bool:
 def read_request(section: Section, order: Order, reading: Reading) -> None:
     """The ServiceRequest of an order: its whole word in an order message, what a result says of it in a result.
 
-    Id: the placer's number, else the filler's, else (own rules) the accession of SPM-30 or OBR-18, else the placer's
-    group number ORC-4 with the service. A number that names several services in one message names each with its code.
+    Id: the placer's number, else the filler's, else (own rules) the accession of IPC-1, SPM-30 or OBR-18, else the
+    placer's group number ORC-4 with the service. A number that names several services in one message names each with
+    its code.
     """
     if order.other or section.subject is None or not (order.orc or order.obr):
         return
@@ -139,6 +144,8 @@ def read_request(section: Section, order: Order, reading: Reading) -> None:
         apply("ORC[ServiceRequest]", order.orc, request, reading)
     if order.obr is not None:
         apply("OBR[ServiceRequest]", order.obr, request, reading)
+    for segment in order.imaging:
+        apply(f"{segment.name}[ServiceRequest]", segment, request, reading)
     for timing in order.timings[:1]:
         request.pop("occurrenceDateTime", None)
         apply("TQ1[ServiceRequest]", timing, request, reading)
@@ -152,6 +159,9 @@ def read_request(section: Section, order: Order, reading: Reading) -> None:
 
 
 def _accession(order: Order) -> tuple[str, str] | None:
+    for ipc in order.imaging:
+        if ipc.name == "IPC" and (value := ipc.text(1).strip()):
+            return ipc.text(1, 2).strip() or "accession", value
     for spm in order.specimens:
         if value := spm.text(30).strip():
             return spm.text(30, 4).strip() or "accession", value

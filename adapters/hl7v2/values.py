@@ -154,7 +154,10 @@ def mapped_concept(cells: Cells, reading: Reading) -> Concept | None:
 
 def _concept(cells: Cells, reading: Reading, default: str, name: str, *, maps: bool) -> Concept | None:
     codings: list[Concept] = []
+    sent = cells.count
     for at, system_at, oid_at in ((1, 3, 14), (4, 6, 17), (10, 12, 20)):
+        if at > sent:
+            break
         made = _coding(cells, at, system_at, oid_at, default if at == 1 else "", reading)
         if made:
             codings.append(made)
@@ -173,7 +176,7 @@ def _concept(cells: Cells, reading: Reading, default: str, name: str, *, maps: b
             row.append(one)
     made_concept: Concept = {"coding": row} if row else {}
     first = cells.text(1)
-    words = cells.text(9) or cells.text(2) or ("" if row else first or cells.text(5))
+    words = (cells.text(9) if sent > 8 else "") or cells.text(2) or ("" if row else first or cells.text(5))
     if words:
         made_concept["text"] = words
     return made_concept or None
@@ -189,7 +192,7 @@ def _coding(cells: Cells, at: int, system_at: int, oid_at: int, default: str, re
     if not sent or not CODE.fullmatch(sent):
         return None
     made: Concept = {}
-    name, oid = cells.text(system_at), cells.text(oid_at) if not cells.inside else ""
+    name, oid = cells.text(system_at), cells.text(oid_at) if cells.count >= oid_at and not cells.inside else ""
     if name or oid:
         made["system"] = code_system(reading.feed, name, oid)
     elif default:

@@ -29,6 +29,52 @@ named; where it has none, or leaves the choice open, a row is our own and says w
 described where it stands: values by type (`observed.py`), groups of segments and ids (`results.py`, `visits.py`,
 `people.py`, `documents.py`, `vaccines.py`, `scheduling.py`), identifiers and names (`parties.py`), codes and times
 (`values.py`).
+
+## Ids
+
+The same thing has the same id in every message, so that a correction replaces what it corrects: `authority-value` where
+that is a legal FHIR id, else 40 hex digits of SHA-256.
+
+| resource | named by | without it (own rules) |
+|---|---|---|
+| Patient | PID-3 with its assigner: first of the feed's `patient_types`, else the first | PID-2, PID-4; else refused |
+| Encounter | PV1-19, PV1-50, with assigner | PID-18; patient and PV1-44; in ADT the patient's visit; else none |
+| ServiceRequest | ORC-2 or OBR-2, else ORC-3 or OBR-3 | IPC-1, SPM-30, OBR-18; ORC-4 with OBR-4; else none |
+| Specimen | SPM-2: the filler's, else the placer's | order and SPM-1; for OBR-15 the order |
+| Observation | filler's, else placer's number, OBX-3, OBX-4, OBX-21 | patient, OBR-4, OBR-7; no OBR: visit, OBX-14 |
+| DiagnosticReport | filler's (else placer's) order number, OBR-4 | as Observation |
+| DocumentReference | TXA-12 | patient, TXA-2, TXA-6 |
+| Immunization | ORC-3 (else ORC-2), RXA-5 | patient, RXA-5, RXA-3 |
+| Appointment | SCH-1, else SCH-2 | patient and start |
+| Condition, Procedure | DG1-20, PR1-19 | patient, visit, code; PR1-5 |
+| AllergyIntolerance | IAM-7 | patient and substance |
+| RelatedPerson | NK1-33 | patient, name, relationship |
+| Coverage | | patient, IN1-2, IN1-3, IN1-36, IN1-49 |
+| MessageHeader, Provenance | MSH-3, MSH-4, MSH-10, MSH-7 | the bytes |
+
+Numbers of specimens, diagnoses, procedures and allergies that name no assigner count as the patient's own. The same
+result key again in one message is counted: it covers up nothing.
+
+## Marks
+
+| in `meta` | means |
+|---|---|
+| `lastUpdated` | MSH-7, if its offset is known: a message that was sent later outranks one that was sent earlier |
+| tag HTEST (v3-ActReason) | MSH-11 is T or D: never a production fact |
+| tag SUBSETTED (v3-ObservationValue) | only mentioned (PID, PV1, an order in a result): a whole version outranks it |
+| tag W (v2-0085) | OBX-11 W: posted to the wrong patient, to be withdrawn at once (with status entered-in-error) |
+| tag HPAYMT (v3-ActReason) | said for payment (DFT, BAR) |
+
+## Limits
+
+- A message is its sender's whole word on what it states: what a later one leaves empty is known no more, as `""`.
+- What a later message no longer lists (an allergy, a diagnosis) stays until an action code deletes it.
+- Practitioners, organizations, places and accounts are named in references, not kept as records.
+- Orders of medicines, diets and supplies (RXO, RXE, ODS, RQD behind ORC) make no resource; nor do race and ethnic
+  group, GT1, IN2, ACC, ROL, PRT, SFT, TQ1 beyond its times, or Z-segments
+  but ZDS.
+- Several numbers in one OBX-5, and numbers that are none (`<5`, `1,2`, `5%`), are text with their unit.
+- A44 and the other events of accounts state the patient again, nothing more. Sub-ids are kept, not turned into groups.
 """
 
 

@@ -135,6 +135,20 @@ def test_a_specimen_of_an_order() -> None:
     assert validate(specimen) == []
 
 
+@pytest.mark.parametrize(
+    ("event", "segment", "values"),
+    [
+        ("OMI^O23", "IPC|ACC1^RIS|RP1|1.2.840.99.1|SPS1", ["P1", "ACC1", "urn:oid:1.2.840.99.1"]),
+        ("ORM^O01", "ZDS|1.2.840.99.1^RIS^Application^DICOM", ["P1", "urn:oid:1.2.840.99.1"]),
+        ("ORM^O01", "ZDS|../../etc^RIS", ["P1"]),
+    ],
+)
+def test_an_imaging_order_names_the_study_that_will_come(event: str, segment: str, values: list[str]) -> None:
+    [order] = of_type(read(event, PID, "ORC|NW|P1^EHR", OBR, segment), "ServiceRequest")
+    assert [each["value"] for each in order["identifier"]] == values
+    assert validate(order) == []
+
+
 # ---- vaccinations ----------------------------------------------------------------------------------------------------
 
 RXA = "RXA|0|1|20260301080000+0100||88^influenza^CVX|0.5|mL^^UCUM||||||||LOT7|20270101|MSD^Merck^MVX|||{}|{}"
