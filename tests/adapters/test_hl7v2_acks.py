@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -179,6 +180,20 @@ def test_an_answer_is_valid_by_hl7apys_tables(version: str, problems: tuple[Prob
     assert acknowledgement.validate()
     assert acknowledgement.msa.msa_2.value == "MSG1"
     assert acknowledgement.msh.msh_12.to_er7() == version
+
+
+def test_every_message_of_others_is_answered_by_its_id(peer_data: Path) -> None:
+    """A3, A4: 143 files; what the splitter reads of an answer is what stands in the message."""
+    files = sorted((peer_data / "hl7").glob("*/*.hl7"))
+    assert len(files) == 143
+    for file in files:
+        raw = file.read_bytes()
+        sent = raw[raw.index(b"MSH") :].split(b"\n")[0].rstrip(b"\r").split(b"|")
+        back = parsed(answer(raw, Code.AE, PROBLEMS))
+        assert back.warnings == [], file.name
+        assert back["MSA"].raw(2).encode() == sent[9], file.name
+        header = [back["MSH"].raw(number).encode() for number in (3, 4, 5, 6, 12)]
+        assert header == [*sent[4:6], *sent[2:4], sent[11]], file.name
 
 
 # ---- A4: the header --------------------------------------------------------------------------------------------------
