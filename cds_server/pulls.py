@@ -25,8 +25,9 @@ from adapters.backend_services import BackendServices, discover, missing, scopes
 from adapters.bulk import lineage
 from adapters.bulk.asking import Asker
 from adapters.bulk.capabilities import choose, smart
-from adapters.bulk.counting import Count, counts
+from adapters.bulk.counting import Count, counts, members
 from adapters.bulk.export_log import ExportLog
+from adapters.bulk.profiles import EhrProfile
 from adapters.bulk.request import ExportRequest, Level
 from adapters.bulk.states import EXPORT, State
 from adapters.sources.fhir_bulk import Export, Tell, batch_of
@@ -157,10 +158,10 @@ class Pulls:
         last = self.jobs.last(self._source.scope, FULL, State.DONE)
         return last is None or datetime.now(UTC) - datetime.fromisoformat(last.queued_at) >= self._source.reconcile
 
-    async def would_ask(self) -> dict[str, Any]:
+    async def would_ask(self, *, full: bool = False) -> dict[str, Any]:
         """What a run would ask now, and how much the server says that it has: no job is made."""
         begun = self.jobs.unfinished(self._source.name)
-        orders = [(job.mode, job.asked) for job in begun] or [(each.mode, each.asked) for each in self._plan(False)]
+        orders = [(job.mode, job.asked) for job in begun] or [(each.mode, each.asked) for each in self._plan(full)]
         asked = []
         async with self._talking() as talk:
             stated = await self._export_of(talk, self._source.request).stated()
@@ -172,8 +173,21 @@ class Pulls:
             types = self._source.request.types or sorted(stated.searchable)
             since = next((each["since"] for each in asked if each["mode"] == SINCE), None)
             counts = await self._counts(talk, types, since)
+            advice = await self._advice(talk)
         told = {kind: count.reason if count.number is None else count.number for kind, count in counts.items()}
-        return {"jobs": asked, "counts": {kind: count for kind, count in told.items() if count != 0}}
+        known = {kind: count for kind, count in told.items() if count != 0}
+        return {"jobs": asked, "counts": known, "advice": advice}
+
+    async def _advice(self, talk: _Talk) -> str | None:
+        """What the vendor would say to a group of this size."""
+        most, group = self._source.profile.max_group, self._source.request.group
+        if most is None or group is None:
+            return None
+        token = talk.tokens.token if talk.tokens else None
+        found = (await members(talk.door, token, self._source.url, group)).number
+        if found is None or found <= most:
+            return None
+        return f"the group has {found} members, and this vendor advises no more than {most}"
 
     async def counted(self, types: Sequence[str]) -> Mapping[str, Count]:
         """How many of each type the server has now."""
@@ -195,7 +209,7 @@ class Pulls:
         if any(each.state not in _GOOD for each in earlier):
             await memory.move(State.CANCELLED, cause="an earlier job of the run did not come to its end")
             return
-        request = ExportRequest.from_plain(memory.row.asked)
+        request = ExportRequest.from_plain(memory.remembers.get("asked") or memory.row.asked)
         if job.mode == JOINERS and memory.state == State.QUEUED:
             joined = await asyncio.to_thread(self._joined, earlier)
             if not joined:
@@ -283,7 +297,7 @@ class Pulls:
         with contextlib.suppress(PeerFailed, NotAllowed):  # it keeps its files a little longer: no harm to us
             await export.forget()
         whole = not found.faults and all(each.state == State.DONE for each in earlier)
-        cursor = _cursor(job.remembers) if whole and job.mode in (FULL, SINCE) else None
+        cursor = _cursor(job.remembers, self._source.profile) if whole and job.mode in (FULL, SINCE) else None
         cause = f"{len(found.faults)} faults: {found.faults[0]}" if found.faults else None
         await memory.step(
             State.DONE_WITH_FAULTS if found.faults else State.DONE,
@@ -454,7 +468,8 @@ def _appending(path: Path) -> Callable[[bytes], object]:
     return write
 
 
-def _cursor(remembers: Mapping[str, Any]) -> str:
+def _cursor(remembers: Mapping[str, Any], profile: EhrProfile) -> str:
     """The server's transaction time, but never past the kick-off: some servers say when the job ended."""
-    times = [remembers.get("transaction_time"), remembers["kicked_off_at"]]
-    return str(min(time for time in times if time))
+    began = str(remembers["kicked_off_at"])
+    stated = remembers.get("transaction_time")
+    return began if stated is None or profile.transaction_time_is_end else min(str(stated), began)

@@ -51,7 +51,7 @@ class Remembered:
         self.row = await asyncio.to_thread(
             self._jobs.move, self.row, to, self._actor, cause=cause, cursor=cursor, remember=remember
         )
-        log().info("bulk export", source=self.row.source, job=self.row.ref, outcome=str(to))
+        log().info("bulk export", source=self.row.source, job=self.row.ref, outcome=str(to), what=cause)
 
     async def landed(self, key: bytes) -> bytes | None:
         return await asyncio.to_thread(self._landed, key)

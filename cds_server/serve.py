@@ -199,6 +199,9 @@ class _Beside:
         self._stopping.set()
         self._process.terminate()
         self._process.join(timeout=STOP_WITHIN)
+        if self._process.is_alive():  # it may wait for a worker that is given no processor: what it does is durable
+            self._process.kill()
+            self._process.join()
 
     def _started(self) -> SpawnProcess:
         process = multiprocessing.get_context("spawn").Process(target=self._run, args=self._args)

@@ -136,6 +136,8 @@ class Fetcher:
                 return error.what
             except PeerFailed as error:
                 self.log.download_error(url, code=None, headers={}, why=error.what)
+                if answered is not None and attempt >= self.failures:  # it begins each time, and never comes whole
+                    return error.what
                 attempt = await self.pause(attempt, error)
                 continue
             self.log.download_error(

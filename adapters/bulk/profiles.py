@@ -34,8 +34,6 @@ class EhrProfile:
     """Syntax of the scopes that are asked for; `stated`: by the server's SMART capabilities."""
     reauthorize_on_400: bool = False
     """A 400 without an OperationOutcome may mean that the token ran out: ask once more with a new one."""
-    one_export_at_a_time: bool = False
-    """A second kick-off is refused while one runs: queue, and always delete the job at the end."""
     sends_joiner_history: bool = False
     """With `_since`, the server adds the older data of who joined the group (a MAY in STU2 and later)."""
     patient_parameter: bool = True
@@ -43,8 +41,6 @@ class EhrProfile:
     since_overlap: int = 300
     """Seconds that the next `_since` reaches back before the cursor: transactions that were still open at the server's
     transactionTime (STU3, Output Manifest: a server might need to wait for them) come with the next export."""
-    deletes_own_jobs: bool = False
-    """The server removes jobs by itself: a 404 on DELETE is fine."""
     transaction_time_is_end: bool = False
     """transactionTime is when the job ended: what changed meanwhile would be lost with it as the next `_since`."""
     max_group: int | None = None
@@ -75,13 +71,11 @@ PROFILES: Mapping[str, EhrProfile] = MappingProxyType(
                 "epic",
                 kick_off="get",
                 reauthorize_on_400=True,
-                one_export_at_a_time=True,
                 patient_parameter=False,
                 elements=False,
                 sources={
                     "kick_off": f"{_SMART_FETCH}: asks by GET only",
                     "reauthorize_on_400": "smart-fetch 1.0.3: after a token ran out, Epic answers a bare 400",
-                    "one_export_at_a_time": "smart-fetch 1.0.3: one export per client and group, so it always deletes",
                     "patient_parameter": "nobody is known to have it working; a full export of the group stands in",
                     "elements": "nobody is known to have it working; whole Patients are asked for instead",
                 },
@@ -90,7 +84,6 @@ PROFILES: Mapping[str, EhrProfile] = MappingProxyType(
                 "oracle",
                 kick_off="get",
                 repeat_filters=False,
-                one_export_at_a_time=True,
                 patient_parameter=False,
                 max_group=1000,
                 files_in_parallel=2,
@@ -99,7 +92,6 @@ PROFILES: Mapping[str, EhrProfile] = MappingProxyType(
                 sources={
                     "kick_off": f"{_MILLENNIUM}: the kick-off is a GET only",
                     "repeat_filters": f"{_SMART_FETCH}: a repeated parameter isn't read as a list",
-                    "one_export_at_a_time": f"{_MILLENNIUM}, group export: one request in progress a client and tenant",
                     "patient_parameter": f"{_MILLENNIUM}, group export: not supported",
                     "max_group": "cerner/fhir.cerner.com#899: about a thousand patients or fewer",
                     "files_in_parallel": "smart-on-fhir/bulk-data-client#18: more than 20,000 tiny files, then 429",
@@ -109,10 +101,8 @@ PROFILES: Mapping[str, EhrProfile] = MappingProxyType(
             ),
             EhrProfile(
                 "hapi",
-                deletes_own_jobs=True,
                 transaction_time_is_end=True,
                 sources={
-                    "deletes_own_jobs": "the house's notes on peers, section 2: HAPI deletes its jobs by itself",
                     "transaction_time_is_end": "hapifhir/hapi-fhir#6841: so before April 2025; which one it is, "
                     "nobody can tell from outside",
                 },

@@ -229,7 +229,7 @@ class Export:
             if reply.status in (404, 410):
                 await self._gone()
                 return
-            if reply.status == 408 or (reply.status >= 500 and (told.transient or not told.codes)):
+            if reply.status in (401, 408) or (reply.status >= 500 and (told.transient or not told.codes)):
                 attempt = await self._pause(attempt, reply)
                 continue
             raise Hopeless(f"the export failed on the server: its status answered {reply.status}{_codes(told)}")

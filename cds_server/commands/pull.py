@@ -22,8 +22,8 @@ _EXIT = {"done": 0, "done with faults": 1, "failed": 3, "cancelled": 1}
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="the [[source]] of the configuration")
+    parser.add_argument("--full", action="store_true", help="everything, whatever was pulled before; then reconcile")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--full", action="store_true", help="everything, whatever was pulled before; then reconcile")
     what.add_argument("--dry-run", action="store_true", help="what would be asked, and how much it would bring")
     what.add_argument("--verify", action="store_true", help="counts per type, the server's beside ours")
     what.add_argument("--status", action="store_true", help="the jobs of the last runs")
@@ -70,12 +70,14 @@ def run(args: argparse.Namespace) -> int:
 def _dry_run(args: argparse.Namespace, pulls: Any, source: BulkSource) -> int:
     import asyncio
 
-    planned = asyncio.run(pulls.would_ask())
+    planned = asyncio.run(pulls.would_ask(full=args.full))
     rows = [[each["mode"], each["method"], each["url"], each["since"] or "-"] for each in planned["jobs"]]
     text = table(["job", "how", "asked", "since"], rows)
     if planned["counts"]:
         counted = [[kind, str(count)] for kind, count in planned["counts"].items()]
         text += "\n\n" + table(["type", "on the server now"], counted)
+    if planned["advice"]:
+        text += f"\n\n{planned['advice']}"
     emit(args, {"source": source.name, **planned}, text)
     return 0
 

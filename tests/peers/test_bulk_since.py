@@ -272,7 +272,7 @@ def test_lineage_tells_of_each_job_once_that_it_began_and_how_it_ended(
 
 
 def test_lineage_of_a_job_that_is_taken_up_begins_once(hostile: Make, bulk_story: MakeStory) -> None:
-    story = bulk_story(hostile(population(), cut_off=1000))
+    story = bulk_story(hostile(population(), polls=(503,) * 5))
     assert story.pull().raised is not None
     story.peer.does = Behaviours()
     assert story.pull().state == "done"
