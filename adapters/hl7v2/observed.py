@@ -19,8 +19,8 @@ from adapters.hl7v2.times import time_of_day
 from adapters.hl7v2.values import mapped_concept, number_of, unit_of
 from models.errors import Unreadable
 
-ATTACHMENT = "http://hl7.org/fhir/5.0/StructureDefinition/extension-Observation.value"
-"""R4 has no attachment among value[x]: R5's, as an extension. Where base64 is not base64, its text is kept as text."""
+ATTACHMENT = "http://hl7.org/fhir/5.0/StructureDefinition/extension-Observation.valueAttachment"
+"""R4 has no attachment among value[x]: R5's, as the guide names it. What is no base64 is kept as text."""
 _RANGE = re.compile(r"\s*([+-]?\d+(?:\.\d+)?)\s*-\s*([+-]?\d+(?:\.\d+)?)\s*")
 _BOUND = re.compile(r"\s*(<=?|>=?)\s*([+-]?\d+(?:\.\d+)?)\s*")
 _TYPES = {

@@ -83,7 +83,7 @@ class Reading:
     def state(self, resource: Resource, pointer: str, *, tags: tuple[Resource, ...] = ()) -> Resource:
         """Assert a resource that has its type and id; its reference. The last word of a message on an id counts."""
         key = (resource["resourceType"], resource["id"])
-        meta: Resource = {}
+        meta: Resource = resource.pop("meta", {})
         if self.sent:
             meta["lastUpdated"] = self.sent
         if found := [*self.tags, *tags]:

@@ -142,6 +142,7 @@ def read_request(section: Section, order: Order, reading: Reading) -> None:
         request["encounter"] = order.visit.reference
     if order.orc is not None:
         apply("ORC[ServiceRequest]", order.orc, request, reading)
+        apply("ORC[meta]", order.orc, request, reading)
     if order.obr is not None:
         apply("OBR[ServiceRequest]", order.obr, request, reading)
     for segment in order.imaging:
@@ -249,6 +250,8 @@ def _fill(observation: Resource, result: Result, order: Order, specimens: list[R
     if order.request:
         observation["basedOn"] = [{"reference": f"ServiceRequest/{order.request}"}]
     apply("OBX[Observation]", obx, observation, reading)
+    if order.orc is not None:
+        apply("ORC[meta]", order.orc, observation, reading)
     observation.setdefault("status", "unknown")
     if "code" not in observation:
         observation["code"] = {"text": obx.first(3).whole.strip()}
@@ -319,6 +322,7 @@ def read_report(
         report["basedOn"] = [{"reference": f"ServiceRequest/{order.request}"}]
     if order.orc is not None:
         apply("ORC[DiagnosticReport]", order.orc, report, reading)
+        apply("ORC[meta]", order.orc, report, reading)
     apply("OBR[DiagnosticReport]", obr, report, reading)
     report.setdefault("status", "unknown")
     report.setdefault("code", {"text": "not stated"})

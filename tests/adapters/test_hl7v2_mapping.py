@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from adapters.hl7v2 import mapped
 from adapters.hl7v2.events import EVENTS, event_of
@@ -16,6 +19,7 @@ from models.errors import Unreadable
 from tests.adapters.hl7v2_mapping_page import PAGE, page
 
 SEGMENTS, DATATYPES, VOCABULARY = load("segments"), load("datatypes"), load("vocabulary")
+parts = st.lists(st.text(st.sampled_from("Ab1-. é"), max_size=3), min_size=1, max_size=3)
 READS = {
     *("visit", "people", "coverage", "clinical", "results"),
     *("orders", "reports", "documents", "vaccines", "appointments", "claims"),
@@ -77,6 +81,13 @@ def test_ids_are_readable_where_that_is_legal_and_hashes_elsewhere() -> None:
     assert len(set(made)) == len(several)
     assert local_id("A", "x" * 90) != local_id("A", "x" * 91)
     assert all(len(each) <= 64 for each in (local_id("A", "x" * 90), *made))
+
+
+@given(parts, parts)
+def test_no_two_lists_of_parts_have_one_id(one: list[str], other: list[str]) -> None:
+    made = local_id(*one)
+    assert re.fullmatch(r"[A-Za-z0-9\-.]{1,64}", made)
+    assert (made == local_id(*other)) == (one == other)
 
 
 def test_systems_are_configured_ones_oids_or_names_below_the_feed() -> None:

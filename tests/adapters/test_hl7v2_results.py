@@ -10,6 +10,7 @@ import pytest
 from adapters.hl7v2.feed import Feed
 from adapters.hl7v2.reading import WRONG_PATIENT
 from adapters.readers import facts
+from adapters.readers.subjects import marks_of
 from adapters.readers.validation import validate
 from models.nouns import Coding, Provenance
 from tests.adapters.hl7v2_samples import of_type, read
@@ -263,3 +264,12 @@ def test_a_unit_of_an_unnamed_system_is_the_feeds() -> None:
     assert "system" not in value_of(observe("OBX|1|NM|1^x^L||1|g/dL|||||F", feed=Feed(unit_system="")))[1]
     named = value_of(observe("OBX|1|NM|1^x^L||1|GDL^grams^L|||||F"))[1]
     assert (named["unit"], named["code"], named["system"]) == ("grams", "GDL", "urn:id:hl7v2:L")
+
+
+def test_results_are_as_confidential_as_their_order() -> None:
+    orc = "ORC|RE|P1^EHR|F1^LAB" + "|" * 25 + "R~PSY"
+    statements = read("ORU^R01", PID, orc, OBR, "OBX|1|NM|718-7^Hb^LN||1|g/dL|||||F")
+    for kind in ("ServiceRequest", "Observation", "DiagnosticReport"):
+        [body] = of_type(statements, kind)
+        assert marks_of(body).labels == ("R", "http://terminology.hl7.org/CodeSystem/v2-0177|PSY")
+    assert marks_of(of_type(statements, "Patient")[0]).labels == ()
