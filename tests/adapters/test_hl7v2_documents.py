@@ -74,7 +74,11 @@ OBR = "OBR|1|P1^EHR||24317-0^CBC^LN|S|||||||||||9^Orderer^Ona"
     [
         ("ORC|NW|P1^EHR", "active"),
         ("ORC|CA|P1^EHR", "active"),
+        ("ORC|DC|P1^EHR", "active"),
+        ("ORC|RP|P1^EHR", "active"),
+        ("ORC|UC|P1^EHR", "active"),
         ("ORC|CR|P1^EHR", "revoked"),
+        ("ORC|RU|P1^EHR|||SC", "revoked"),
         ("ORC|OC|P1^EHR", "revoked"),
         ("ORC|HD|P1^EHR", "on-hold"),
         ("ORC|SC|P1^EHR|||CM", "completed"),
