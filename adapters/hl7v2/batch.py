@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from adapters.hl7v2.frames import MAX_MESSAGE, START, Dropped, Frame, FrameDecoder, Oversize
 
 _BLANK = b"\r\n\t \0"
-_LINE = re.compile(rb"[^\r\n]*[\r\n]")
+_END = re.compile(rb"[\r\n]")
 _MARK = re.compile(rb"(MSH|[FB]HS|[FB]TS)(?:[!-/:-@\[-`{-~\r\n]|$)")
 """A line of the envelope, or the first of a message: its name, and a separator or nothing."""
 _BOM = b"\xef\xbb\xbf"
@@ -99,17 +99,14 @@ class _Batch:
     def feed(self, data: bytes) -> Iterator[Item]:
         """Take bytes: a line is looked at when it is whole, and then once."""
         at = 0
-        if self._line:
-            found = _LINE.match(data)
-            at = found.end() if found else len(data)
-            yield from self._grow(data[:at])
-            if not found:
-                return
-            yield from self._whole(bytes(self._line))
-            self._line.clear()
-        for found in _LINE.finditer(data, at):
-            yield from self._whole(found[0])
-            at = found.end()
+        for end in _END.finditer(data):
+            if self._line:
+                yield from self._grow(data[at : end.end()])
+                yield from self._whole(bytes(self._line))
+                self._line.clear()
+            else:
+                yield from self._whole(data[at : end.end()])
+            at = end.end()
         yield from self._grow(data[at:])
 
     def _grow(self, piece: bytes) -> Iterator[Item]:

@@ -285,6 +285,15 @@ def test_nothing_is_tried_again_and_again(flood: str, charset: str) -> None:
         assert flood in "~\r\n"
 
 
+@pytest.mark.parametrize("flood", [b"x", b"\n", b"MSH|\n", b"BTS|1\r", b"\x0b", b"\x0bx", b"\x0b\x1c\r", b"\x1c"])
+def test_no_delivery_is_looked_through_again_and_again(flood: bytes) -> None:
+    """Two megabytes in one piece, of one kind, end."""
+    data = flood * (2_000_000 // len(flood))
+    for start in (b"", b"MSH|^~\\&|\r", b"\x0b"):
+        assert list(batch.split([start + data], max_message=100_000))[-1]
+        FrameDecoder(100_000, lenient_trailer=True).feed(start + data)
+
+
 def test_too_many_segments_are_refused_before_they_are_made() -> None:
     """Sixteen megabytes of the shortest segments would be a gigabyte of objects."""
     with pytest.raises(TooLarge):
