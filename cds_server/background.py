@@ -22,7 +22,7 @@ from adapters.readers import cds_hooks, validation
 from adapters.sources.hl7v2_mllp import MEDIA_TYPE as HL7V2
 from adapters.terminology import units
 from cds_server import jobs, logs
-from cds_server.backlog import digest_landing
+from cds_server.backlog import Landings
 from cds_server.digest import VALIDATOR, add_validation
 from cds_server.feeds import rules_of
 from cds_server.lifetime import end_with_parent
@@ -48,7 +48,9 @@ PATIENCE = 60.0
 BATCH = 64
 BY_ITSELF = (cds_hooks.REQUEST, HL7V2)
 """Media types of what is digested without anybody asking: deliveries of one act each."""
-FEW = 16
+FEW = 32
+BEHIND = 2.0
+"""Seconds that deliveries may wait for their digest before validation waits for them."""
 
 
 def run(settings: Settings, parent: int) -> None:
@@ -74,6 +76,8 @@ def run(settings: Settings, parent: int) -> None:
         while os.getppid() == parent and not stopping.is_set():
             began, worked, before = time.monotonic(), 0, newest
             for name, some in work.items():
+                if name == "validate" and digester.lag > BEHIND:
+                    continue
                 try:
                     worked += jobs.lease(store, name, holder) and some()
                     newest = store.reads.newest_call()
@@ -114,8 +118,7 @@ class Digester:
     def __init__(self, store: Store, idle: Executor, joining: frozenset[str], rules: SourceRules = NO_RULES) -> None:
         self._store = store
         self._idle = idle
-        self._joining = joining
-        self._rules = rules
+        self._landings = Landings(store, joining, "system", rules)
         self._cursor = 0
         self.lag = 0.0
         """Seconds that the oldest landing of the last look had waited."""
@@ -129,12 +132,9 @@ class Digester:
             return 0
         self.lag = (datetime.now(UTC) - datetime.fromisoformat(landings[0].received_at)).total_seconds()
         read = self._idle.map(read_by_rules, landings, map(self._store.opened, landings))
-        for landing, parts in zip(landings, read, strict=True):
-            try:
-                digest_landing(self._store, landing, parts, self._joining, "system", self._rules)
-            except CdsError as error:  # it stays waiting: the next start, or `cds digest`, tries again
-                log().error("a delivery was not digested", landing=landing.ref, what=error.what)
-            self._cursor = landing.id
+        for _ in self._landings.digest(zip(landings, read, strict=True)):
+            pass
+        self._cursor = landings[-1].id
         return len(landings)
 
 

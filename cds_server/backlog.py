@@ -8,17 +8,20 @@ time on, and what was known before stays what was known then.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 from adapters.readers import cds_hooks, validation
 from adapters.terminology import units
 from cds_server.digest import Reducer, Tally, close_digest, where_of
+from cds_server.logs import log
 from cds_server.reading import NO_RULES, PartRead, Read, SourceRules, read_part
 from cds_server.redo import Redo
 from cds_server.store.reads import LandingRow
 from cds_server.store.store import Store
 from cds_server.store.writer import Tx
+from models.errors import CdsError
 from models.nouns import Part
 
 HOLD = 0.003
@@ -116,6 +119,18 @@ def _digest(
     store: Store, batch: Batch, joining: frozenset[str], actor: str, pace: _Pace, rules: SourceRules
 ) -> Tally | None:
     """One act; None where another process has already digested some of these parts."""
+    done = _queue(store, batch, joining, actor, rules).result()
+    if done is None:
+        return None
+    tally, seconds = done
+    pace.took(seconds, len(batch.parts))
+    return tally
+
+
+def _queue(
+    store: Store, batch: Batch, joining: frozenset[str], actor: str, rules: SourceRules
+) -> Future[tuple[Tally, float] | None]:
+    """The act, queued: its counts and the seconds that it held the lock."""
     landing = batch.landing
     where = where_of(landing, rules.get(landing.source))
     span = (batch.start, batch.start + len(batch.parts))
@@ -129,24 +144,41 @@ def _digest(
         close_digest(tx, reducer, span, sum(len(part.reads) for part in batch.parts), actor)
         return reducer.tally, time.perf_counter() - began
 
-    done = store.writer.submit(act).result()
-    if done is None:
-        return None
-    tally, seconds = done
-    pace.took(seconds, len(batch.parts))
-    return tally
+    return store.writer.submit(act)
 
 
-def digest_landing(
-    store: Store,
-    landing: LandingRow,
-    parts: tuple[PartRead, ...],
-    joining: frozenset[str],
-    actor: str,
-    rules: SourceRules = NO_RULES,
-) -> Tally | None:
-    """One act over a landing of few parts; None where somebody digested it meanwhile."""
-    return _digest(store, Batch(landing, 0, parts), joining, actor, _Pace(), rules)
+class Landings:
+    """Digests landings of few parts, one act each, several of them in one transaction as long as that holds the lock
+    for no more than `TOGETHER`."""
+
+    TOGETHER = 0.008
+
+    def __init__(self, store: Store, joining: frozenset[str], actor: str, rules: SourceRules = NO_RULES) -> None:
+        self._store, self._joining, self._actor, self._rules = store, joining, actor, rules
+        self._each = self.TOGETHER
+        """Seconds that an act took of late."""
+
+    def digest(self, landings: Iterable[tuple[LandingRow, tuple[PartRead, ...]]]) -> Iterator[LandingRow]:
+        """In their order; gives those that were digested, here or by somebody else. What fails is told and left."""
+        queued: list[tuple[LandingRow, Future[tuple[Tally, float] | None]]] = []
+        for landing, parts in landings:
+            batch = Batch(landing, 0, parts)
+            queued.append((landing, _queue(self._store, batch, self._joining, self._actor, self._rules)))
+            if (len(queued) + 1) * self._each > self.TOGETHER:
+                yield from self._done(queued)
+        yield from self._done(queued)
+
+    def _done(self, queued: list[tuple[LandingRow, Future[tuple[Tally, float] | None]]]) -> Iterator[LandingRow]:
+        for landing, future in queued:
+            try:
+                done = future.result()
+            except CdsError as error:  # it stays waiting: the next start, or `cds digest`, tries again
+                log().error("a delivery was not digested", landing=landing.ref, what=error.what)
+                continue
+            if done is not None:
+                self._each = 0.7 * self._each + 0.3 * done[1]
+            yield landing
+        queued.clear()
 
 
 def redo(
