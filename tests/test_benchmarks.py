@@ -22,6 +22,7 @@ TINY = {
     "hook_call": ("--seconds", "0.5", "--rounds", "1", "--latency-seconds", "3", "--types", "Patient", "Goal"),
     "hooks": ("--seconds", "1", "--rounds", "1", "--processes", "1", "--connections", "4", "8"),
     "hook_profile": ("--count", "3", "--types", "Patient"),
+    "hl7_parse": ("--count", "20"),
     "land_digest": ("--types", "Patient"),
     "land_memory": ("--bytes", "2000000"),
     "reproduce": ("--count", "20"),
