@@ -1,6 +1,7 @@
 """Background work: what may follow off the path of a hook call. Leased, so that of several processes one does it.
 
 digest      what hook calls brought becomes resource versions; a call that comes sooner digests it itself
+recall      inferences that rest on what was corrected since are flagged, and cards that would now differ recalled
 validate    full R4 validation of it; where a resource fails, the inferences of the call that brought it are flagged
 pull        each [[source]] with a schedule is pulled when its time has come, by a process of its own
 """
@@ -28,7 +29,10 @@ from cds_server.feeds import rules_of
 from cds_server.lifetime import end_with_parent
 from cds_server.logs import log
 from cds_server.reading import NO_RULES, PartRead, Rules, SourceRules, read_sealed
+from cds_server.recalls import Recaller
+from cds_server.registry import Registry
 from cds_server.schedules import Schedules
+from cds_server.services import all_services
 from cds_server.settings import Settings
 from cds_server.store.reads import LandingRow
 from cds_server.store.store import Store
@@ -36,6 +40,7 @@ from cds_server.store.writer import Tx
 from models import strict
 from models.errors import CdsError, Unreadable
 from models.nouns import instant
+from models.shelf import SHIPPED, Shelf
 
 IDLE = 0.25
 """Seconds between two looks for work."""
@@ -70,7 +75,13 @@ def run(settings: Settings, parent: int) -> None:
     with ProcessPoolExecutor(1, mp_context=spawn, initializer=_idle, initargs=(settings,)) as idle:
         digester = Digester(store, idle, settings.joining_systems, rules_of(settings))
         validator = Validator(store, idle)
-        work: dict[str, Callable[[], int]] = {"digest": digester.some, "validate": validator.some}
+        registry = Registry(store, Shelf((SHIPPED, *settings.model_roots)), all_services())
+        recaller = Recaller(store, registry)
+        work: dict[str, Callable[[], int]] = {
+            "digest": digester.some,
+            "recall": recaller.some,
+            "validate": validator.some,
+        }
         schedules = Schedules(settings)
         newest = 0
         while os.getppid() == parent and not stopping.is_set():

@@ -80,6 +80,14 @@ def load(store: Store, ref: str) -> Recorded:
     return _recorded(store, row)
 
 
+def load_id(store: Store, inference_id: int) -> Recorded:
+    """An inference by its row."""
+    row = store.reads.one(_select("i.id = ?"), (inference_id,))
+    if row is None:
+        raise NotFound("no such inference")
+    return _recorded(store, row)
+
+
 def _select(condition: str) -> str:
     return (
         f"SELECT {_COLUMNS} FROM inference i JOIN snapshot s ON s.id = i.snapshot_id JOIN call c ON c.id = i.call_id "

@@ -95,8 +95,29 @@ def _show(args: argparse.Namespace, store: Any) -> int:
         if args.show_payload and flag["part"] is not None:
             flag["payload"] = store.part(landing, flag["part"]).decode(errors="backslashreplace")
             text += f"\n\n{flag['payload']}"
+    if flag["inference_id"] is not None:
+        seen = _seen(store, flag["inference_id"])
+        flag |= {"inference": seen}
+        text += "".join(f"\n{name:13} {value}" for name, value in seen.items() if value)
     emit(args, flag, text)
     return 0
+
+
+def _seen(store: Any, inference_id: int) -> dict[str, Any]:
+    """Whose screen the cards of an inference stood on, and what was done with them."""
+    from cds_server.reproduce import cards_of, load_id
+
+    recorded = load_id(store, inference_id)
+    cards = cards_of(store, inference_id)
+    done = [f"{action['outcome']} by {action.get('who') or 'somebody'}" for card in cards for action in card["actions"]]
+    return {
+        "inference": recorded.ref,
+        "service": recorded.service,
+        "at": recorded.at,
+        "shown to": recorded.call["user"] or f"somebody at {recorded.call['ehr']}",
+        "cards": "; ".join(str(card["card"].get("summary")) for card in cards),
+        "actions": "; ".join(done),
+    }
 
 
 def _retry(args: argparse.Namespace, store: Any, settings: Any, actor: str) -> int:

@@ -8,7 +8,7 @@ from sqlalchemy import BigInteger, Column, LargeBinary
 from sqlmodel import Field, SQLModel
 
 
-def _seconds(*, index: bool = False) -> int:
+def _number(*, index: bool = False) -> int:
     return Field(sa_column=Column(BigInteger, nullable=False, index=index))  # type: ignore[no-any-return]
 
 
@@ -21,13 +21,21 @@ class Lease(SQLModel, table=True):
     until: str
 
 
+class Cursor(SQLModel, table=True):
+    """How far a background reader came. (Migration 0007.)"""
+
+    __tablename__: ClassVar[str] = "cursor"
+    name: str = Field(primary_key=True)
+    at: int = _number()
+
+
 class TokenSeen(SQLModel, table=True):
     """A client's JWT that was used, kept until it would be refused as expired. Operational: swept. (Migration 0003.)"""
 
     __tablename__: ClassVar[str] = "token_seen"
     digest: bytes = Field(sa_column=Column(LargeBinary, primary_key=True))
     """Keyed digest of issuer and jti."""
-    until: int = _seconds(index=True)
+    until: int = _number(index=True)
     """Seconds since 1970."""
     call: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     """Random name of the request that brought it: its second act is not a replay."""
@@ -41,4 +49,4 @@ class StaffSession(SQLModel, table=True):
     """Keyed digest of the cookie: who reads the database cannot use the session."""
     subject: str
     """Who, as the identity provider names them."""
-    until: int = _seconds()
+    until: int = _number()
