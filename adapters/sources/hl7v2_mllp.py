@@ -37,7 +37,8 @@ KEEP_ALIVE = 180
 LENIENT_SECONDS = 0.25
 """Of silence after 0x1C, where a sender leaves its CR out."""
 QUEUED = 64
-"""Frames of one connection that wait, before it is not read any more: senders send one at a time."""
+HELD = 1 << 20
+"""Frames, and their bytes, of one connection that wait, before it is not read any more: senders send one at a time."""
 GRACE = 5.0
 """Seconds that a stop gives to frames in progress."""
 _RENEW = 5.0
@@ -191,11 +192,11 @@ class Mllp:
         try:
             await staged.write(payload)
             receipt = await staged.commit(key, other=key + hashlib.sha256(payload).digest())
-        except CdsError as error:  # F9, A6: what is not durable is not acknowledged
+        except (CdsError, OSError) as error:  # F9, A6: what is not durable is not acknowledged
             await staged.abandon()
             self.counts.of["refused"] += 1
-            problem = Problem(Cause.INTERNAL, text=error.what)
-            return self._answers(header, Code(self.listening.on_trouble), problem)
+            text = error.what if isinstance(error, CdsError) else "the message could not be stored"
+            return self._answers(header, Code(self.listening.on_trouble), Problem(Cause.INTERNAL, text=text))
         self.counts.of["duplicates" if receipt.arrival is Arrival.DUPLICATE else "stored"] += 1
         trouble = await self.applied(receipt.landing) if self.applied is not None else None
         if trouble is not None:
@@ -258,6 +259,8 @@ class _Connection(asyncio.Protocol):
         self._mllp, self._intake = mllp, intake
         self._decoder = FrameDecoder(mllp.listening.max_message, mllp.listening.lenient_trailer)
         self._waiting: deque[Event] = deque()
+        self._held = 0
+        """Bytes in `_waiting`."""
         self._transport: asyncio.Transport | None = None
         self._working: asyncio.Task[None] | None = None
         self._paused = False
@@ -302,7 +305,7 @@ class _Connection(asyncio.Protocol):
         events = self._decoder.feed(data)
         if events:
             self._taken(events)
-        if self._decoder.inside and self._timer is None:
+        if self._decoder.inside and (self._timer is None or self._lacks_cr):
             self._watch()
 
     def eof_received(self) -> bool:
@@ -337,9 +340,11 @@ class _Connection(asyncio.Protocol):
                     counts["dropped frames"] += event.count
                 case _:
                     self._waiting.append(event)
+                    self._held += _bytes_of(event)
         if self._waiting and self._working is None:
             self._working = asyncio.get_running_loop().create_task(self._work())
-        if len(self._waiting) > QUEUED and not self._paused and self._transport is not None:
+        full = len(self._waiting) > QUEUED or self._held > HELD
+        if full and not self._paused and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
 
@@ -347,15 +352,22 @@ class _Connection(asyncio.Protocol):
         try:
             while self._waiting:
                 event = self._waiting.popleft()
+                self._held -= _bytes_of(event)
                 if isinstance(event, Frame):
                     answers = await self._mllp.take(event.payload, self._intake)
                 else:
                     answers = self._mllp.too_long(cast(Oversize, event))
                 if answers and not await self._write(answers):
-                    self._waiting.clear()
-                if self._paused and len(self._waiting) <= QUEUED // 2 and self._transport is not None:
+                    self._forget()
+                eased = len(self._waiting) <= QUEUED // 2 and self._held <= HELD // 2
+                if self._paused and eased and self._transport is not None:
                     self._paused = False
                     self._transport.resume_reading()
+        except Exception:  # a mistake of ours: no answer would be true, and the sender may come again
+            self._mllp.counts.of["mistakes"] += 1
+            self._forget()
+            self.abort()
+            raise
         finally:
             self._working = None
             if self._stopping and not self._waiting and not self._decoder.inside:
@@ -376,10 +388,20 @@ class _Connection(asyncio.Protocol):
                 return False
         return True
 
+    def _forget(self) -> None:
+        self._waiting.clear()
+        self._held = 0
+
+    @property
+    def _lacks_cr(self) -> bool:
+        """A trailer, it seems, of a sender that leaves the CR out."""
+        return self._mllp.listening.lenient_trailer and self._decoder.awaits_cr
+
     def _watch(self) -> None:
         """Look again after a while: whether a trailer lacks its CR, whether a frame stands still."""
-        lenient = self._mllp.listening.lenient_trailer and self._decoder.awaits_cr
-        wait = LENIENT_SECONDS if lenient else float(self._mllp.listening.idle_seconds)
+        wait = LENIENT_SECONDS if self._lacks_cr else float(self._mllp.listening.idle_seconds)
+        if self._timer is not None:
+            self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(wait, self._look)
 
     def _look(self) -> None:
@@ -438,7 +460,7 @@ class _Secured:
 
     def _stamps(self) -> tuple[int, ...]:
         paths = (self._tls.cert_file, self._tls.key_file, self._tls.client_ca_file)
-        return tuple(path.stat().st_mtime_ns if path is not None and path.exists() else 0 for path in paths)
+        return tuple(_changed(path) if path is not None else 0 for path in paths)
 
     def _made(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -451,6 +473,17 @@ class _Secured:
         except (ssl.SSLError, OSError):
             raise Misconfigured("the certificate, its key or the authorities of clients cannot be used") from None
         return context
+
+
+def _changed(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _bytes_of(event: Event) -> int:
+    return len(event.payload) if isinstance(event, Frame) else 0
 
 
 def _kept_alive(found: socket.socket | None) -> None:
