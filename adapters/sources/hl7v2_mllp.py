@@ -311,8 +311,8 @@ class _Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         self._taken(self._decoder.eof())
         if self._working is not None:
-            self._stopping = True  # the last answers are still written
-            return True
+            self._stopping = True  # the last answers are still written, but for TLS, where one end cannot be shut alone
+            return self._mllp.listening.tls is None
         return False
 
     def connection_lost(self, _error: Exception | None) -> None:
