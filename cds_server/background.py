@@ -2,6 +2,7 @@
 
 digest      what hook calls brought becomes resource versions; a call that comes sooner digests it itself
 recall      inferences that rest on what was corrected since are flagged, and cards that would now differ recalled
+subscribe   who subscribes to what a feed brought is judged again
 validate    full R4 validation of it; where a resource fails, the inferences of the call that brought it are flagged
 pull        each [[source]] with a schedule is pulled when its time has come, by a process of its own
 """
@@ -24,6 +25,8 @@ from adapters.sources.hl7v2_mllp import MEDIA_TYPE as HL7V2
 from adapters.terminology import units
 from cds_server import jobs, logs
 from cds_server.backlog import Landings
+from cds_server.continuous import Subscriber
+from cds_server.decisions import Decisions
 from cds_server.digest import VALIDATOR, add_validation
 from cds_server.feeds import rules_of
 from cds_server.lifetime import end_with_parent
@@ -77,9 +80,11 @@ def run(settings: Settings, parent: int) -> None:
         validator = Validator(store, idle)
         registry = Registry(store, Shelf((SHIPPED, *settings.model_roots)), all_services())
         recaller = Recaller(store, registry)
+        subscriber = Subscriber(store, registry, Decisions(store, settings, registry))
         work: dict[str, Callable[[], int]] = {
             "digest": digester.some,
             "recall": recaller.some,
+            "subscribe": subscriber.some,
             "validate": validator.some,
         }
         schedules = Schedules(settings)

@@ -48,6 +48,10 @@ CALL, SNAPSHOT, INFERENCE = b"k", b"s", b"i"
 """Kinds of sealed payloads: the first letter of a key reference."""
 
 
+WARNS = ("warning", "critical")
+_WARNED = "{} would warn of this patient, and nobody was shown a card"
+
+
 class Decisions:
     """What stands behind the CDS Hooks doors; implements `hooks.routes.HookDesk` but for `admit`."""
 
@@ -241,6 +245,63 @@ class Decisions:
             suppressed=shown.suppressed,
             degraded=bool(landed.unread or partial or (landed.brought and landed.brought.lacking)),
         )
+
+    def score_unasked(self, spec: ServiceSpec, record: RecordRow) -> str | None:
+        """Judge a patient because facts came that the service subscribes to: on record, shown to nobody. Gives the
+        inference's id; None where the service has nothing to say."""
+        panel = self.panel(spec)
+        known = self.known(panel.wanted, record)
+        judgement, *_ = panel.judge(known, {})
+        ref = new_uuid()
+        guide = CardGuide(inference=ref, data_as_of=known.at, public_url=self._settings.public_url, new_uuid=new_uuid)
+        cards = [render(card) for card in spec.cards(judgement, guide)]
+        if not cards:
+            return None
+        warns = any(card["indicator"] in WARNS for card in cards)
+        outcome = "abstained" if judgement.score.abstained is not None else "unasked"
+
+        def act(tx: Tx) -> None:
+            call_id = tx.add(
+                "call",
+                ref=new_ref(),
+                service=spec.id,
+                ehr=record.namespace,
+                outcome=outcome,
+                status=200,
+                reason="new facts",
+                received_at=known.at,
+            )
+            caller = Caller(record.namespace)
+            inference_id, commitments = self._add_inference(tx, spec.id, caller, record.id, call_id, ref, judgement)
+            if warns and not tx.read(
+                "SELECT 1 FROM flag f LEFT JOIN flag_closing c ON c.flag_id = f.id "
+                "WHERE f.reason = 'warned' AND f.record_id = ? AND f.detail = ? AND c.id IS NULL",
+                (record.id, _WARNED.format(spec.id)),
+            ):
+                tx.add(
+                    "flag",
+                    kind="flag",
+                    reason="warned",
+                    record_id=record.id,
+                    inference_id=inference_id,
+                    detail=_WARNED.format(spec.id),
+                    at=tx.now,
+                )
+            tx.entry(
+                "infer",
+                "system",
+                {
+                    "service": spec.id,
+                    "inference": ref,
+                    "model": judgement.model.id,
+                    "model_digest": judgement.model.manifest_digest,
+                    "abstained": judgement.score.abstained is not None,
+                    **commitments,
+                },
+            )
+
+        self._store.writer.submit(act).result()
+        return ref
 
     async def _undelivered(self, service: str, caller: Caller, refs: Sequence[str]) -> None:
         """An entry that takes back what the deadline overtook: recorded as answered, and never sent."""

@@ -99,9 +99,9 @@ def read_patient(section: Section, reading: Reading) -> None:
         patient["link"] = [{"other": {"reference": f"Patient/{prior}"}, "type": kind} for _, prior in links]
     reading.state(patient, pid.pointer, tags=() if reading.event.whole else (SUBSETTED,))
     for mrg, prior in links:
+        reading.say(Verb.LINK, "Patient", section.patient, mrg.pointer, prior)  # while both say who they were
         if reading.event.links != "adopt":
             _state_prior(mrg, prior, section.patient, reading)
-        reading.say(Verb.LINK, "Patient", section.patient, mrg.pointer, prior)
 
 
 def _prior(mrg: Segment, reading: Reading) -> str:

@@ -65,6 +65,8 @@ class ServiceSpec:
     Actions): no feedback ever comes back about it."""
     measure: Callable[[Judgement], float | None] | None = None
     """The one number that a site's threshold is held against, where the service has one (`hygiene`)."""
+    subscribes: bool = False
+    """Judged again, on record and shown to nobody, when a feed brings facts that its model asks for (`continuous`)."""
     required: tuple[str, ...] = ()
     """Prefetch keys without which there is no answer but 412."""
     usage_requirements: str | None = None

@@ -134,6 +134,7 @@ SERVICES = tuple(
         required=REQUIRED,
         cards=cards,
         measure=points,
+        subscribes=hook == "patient-view",
     )
     for id_, hook, title in (
         (NAME, "patient-view", "Acute deterioration (NEWS2)"),

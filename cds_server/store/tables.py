@@ -237,7 +237,7 @@ class Call(SQLModel, table=True):
     hook_instance: str | None
     ehr: str
     outcome: str
-    """answered, abstained, refused, safety, failed, stopped."""
+    """answered, abstained, refused, safety, failed, stopped; unasked: new facts came, and nobody was shown a card."""
     status: int
     reason: str | None
     landing_id: int | None = _big(index=True, nullable=True)
