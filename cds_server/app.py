@@ -13,6 +13,7 @@ from starlette.requests import Request
 from cds_server import __version__, keys, openapi, ops, wire
 from cds_server.deadline import Clock, Gate
 from cds_server.decisions import Decisions, Recorded
+from cds_server.feeds import feed_sources
 from cds_server.hooks.context import HookRequest
 from cds_server.hooks.routes import Answer, Caller, router
 from cds_server.hooks.service import ServiceSpec
@@ -168,7 +169,13 @@ def create_app(parts: Parts) -> FastAPI:
     staff = Staff(parts.settings, parts.store) if parts.settings.staff else None
     for doors in (
         router(Desk(parts), max_body=parts.settings.max_body),
-        ops.router(parts.store, parts.registry, parts.metrics, Operators(parts.settings, staff)),
+        ops.router(
+            parts.store,
+            parts.registry,
+            parts.metrics,
+            Operators(parts.settings, staff),
+            list(feed_sources(parts.settings).values()),
+        ),
         *([staff_router(staff)] if staff else []),
         keys.router(keys.Keys(parts.store)),
         openapi.router(parts.registry.specs, parts.settings),

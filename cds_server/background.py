@@ -28,7 +28,7 @@ from cds_server.backlog import Landings
 from cds_server.continuous import Subscriber
 from cds_server.decisions import Decisions
 from cds_server.digest import VALIDATOR, add_validation
-from cds_server.feeds import rules_of
+from cds_server.feeds import feed_sources, rules_of
 from cds_server.lifetime import end_with_parent
 from cds_server.logs import log
 from cds_server.reading import NO_RULES, PartRead, Rules, SourceRules, read_sealed
@@ -37,6 +37,7 @@ from cds_server.registry import Registry
 from cds_server.schedules import Schedules
 from cds_server.services import all_services
 from cds_server.settings import Settings
+from cds_server.silence import Silence
 from cds_server.store.reads import LandingRow
 from cds_server.store.store import Store
 from cds_server.store.writer import Tx
@@ -87,7 +88,7 @@ def run(settings: Settings, parent: int) -> None:
             "subscribe": subscriber.some,
             "validate": validator.some,
         }
-        schedules = Schedules(settings)
+        schedules, silence = Schedules(settings), Silence(store, list(feed_sources(settings).values()))
         newest = 0
         while os.getppid() == parent and not stopping.is_set():
             began, worked, before = time.monotonic(), 0, newest
@@ -101,6 +102,7 @@ def run(settings: Settings, parent: int) -> None:
                     log().error("background work failed", job=name, what=error.what)
             with contextlib.suppress(CdsError):
                 schedules.look(store)
+                silence.look()
             took = time.monotonic() - began
             if not worked:
                 stopping.wait(IDLE)

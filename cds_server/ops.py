@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -20,10 +21,12 @@ from starlette.responses import Response
 
 from adapters.bulk.states import EXPORT
 from cds_server import wire
+from cds_server.feeds import FeedSource
 from cds_server.hooks.reasons import category
 from cds_server.jobs import pull_states
 from cds_server.operators import Operators
 from cds_server.registry import Registry
+from cds_server.silence import heard
 from cds_server.store.store import Store
 from models.errors import CdsError, NotFound
 from models.nouns import ClinicianAction, Outcome
@@ -104,6 +107,10 @@ class Metrics:
             "Time, in seconds since 1970, up to which a source was pulled without a fault.",
             "source",
         )
+        self.silence = self._gauge("cds_feed_silence_seconds", "Since the last message of a feed.", "source")
+        self.waiting = self._gauge(
+            "cds_feed_waiting_messages", "Messages of a feed that wait for their digest.", "source"
+        )
         self.pulls = self._gauge("cds_pull_jobs", "Jobs of the last run of a source, by state.", "source", "state")
 
     def _gauge(self, name: str, what: str, *labels: str) -> Gauge:
@@ -155,7 +162,9 @@ def readiness(store: Store, registry: Registry) -> dict[str, str]:
     return checks
 
 
-def router(store: Store, registry: Registry, metrics: Metrics, operators: Operators) -> APIRouter:
+def router(
+    store: Store, registry: Registry, metrics: Metrics, operators: Operators, feeds: Sequence[FeedSource] = ()
+) -> APIRouter:
     began = time.monotonic()
 
     async def healthz(_: Request) -> Response:
@@ -175,6 +184,10 @@ def router(store: Store, registry: Registry, metrics: Metrics, operators: Operat
         metrics.entries.set(store.reads.head()[0])
         metrics.undigested.set(len(store.reads.undigested()))
         metrics.unvalidated.set(store.reads.unvalidated_count())
+        for each in heard(store, feeds):
+            metrics.waiting.labels(each.source).set(each.waiting)
+            if each.seconds is not None:
+                metrics.silence.labels(each.source).set(each.seconds)
         for source, cursor, states in pull_states(store):
             if cursor is not None:
                 metrics.pulled.labels(source).set(datetime.fromisoformat(cursor).timestamp())
