@@ -11,8 +11,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from adapters.hl7v2.charsets import charset_of
 from adapters.hl7v2.feed import Feed
 from adapters.hl7v2.frames import MAX_MESSAGE
+from adapters.sources.certificates import Tls
 from adapters.sources.hl7v2_mllp import NAME as MLLP
-from adapters.sources.hl7v2_mllp import Listening, Networks, Tls
+from adapters.sources.hl7v2_mllp import Listening, Networks
 from adapters.terminology.concept_maps import ConceptMaps
 from cds_server.configured import Table, loopback
 from cds_server.reading import Rules, SourceRules

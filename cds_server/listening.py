@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 
 import uvloop
@@ -27,6 +29,10 @@ from models.errors import CdsError, Misconfigured
 
 HANDOVER = 0.0005
 """As in `serve`: the thread that synced the disk must not wait for the interpreter."""
+APPLIED_WITHIN = 20.0
+"""Seconds that a sender waits at most where it shall hear what became of its message."""
+OTHER_FILES = 256
+"""Besides connections: databases, packs, logs."""
 Ready = Callable[[str, int], None]
 """(source, port), once connections are taken."""
 
@@ -47,11 +53,24 @@ def listen(settings: Settings, names: Sequence[str] = (), ready: Ready | None = 
     if not sources:
         raise Misconfigured(f"no [[source]] of {settings.origin} listens")
     sys.setswitchinterval(HANDOVER)
+    _enough_files(sum(each.listening.max_connections for each in sources if each.listening is not None))
     store = Store.open(settings.data_dir, settings.database_url)
     try:
         uvloop.run(_listen(settings, store, sources, ready))
     finally:
         store.close()
+
+
+def _enough_files(connections: int) -> None:
+    """Each connection is an open file, and the usual limit is 1024: raise it as far as we may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + OTHER_FILES
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    may = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, may), hard))
+    if may < wanted:
+        log().warning("fewer open files are allowed than connections", allowed=may, wanted=wanted)
 
 
 def beside(settings: Settings) -> None:
@@ -105,6 +124,7 @@ class _Applying:
 
     def __init__(self, settings: Settings, store: Store) -> None:
         self._settings, self._store = settings, store
+        self._rules = rules_of(settings)
         self._one_at_a_time = asyncio.Lock()
 
     async def applied(self, landing: str) -> str | None:
@@ -115,20 +135,27 @@ class _Applying:
         found = self._store.reads.landing_by_ref(landing)
         if found is None:
             return "the message is not in the store"
-        try:
-            digest_backlog(
-                self._store,
-                self._settings.joining_systems,
-                "system",
-                validate=False,
-                up_to=found.id,
-                rules=rules_of(self._settings),
-            )
-        except CdsError as error:
-            return error.what
-        quarantined = self._store.reads.one(
-            "SELECT SUM(quarantined), COUNT(*) FROM digestion WHERE landing_id = ?", (found.id,)
+        give_up = time.monotonic() + APPLIED_WITHIN
+        while (outcome := self._outcome(found.id)) is None:
+            if time.monotonic() > give_up:
+                return "the message is stored and not applied yet"
+            try:  # ends early where another process digests the same ones
+                digest_backlog(
+                    self._store,
+                    self._settings.joining_systems,
+                    "system",
+                    validate=False,
+                    up_to=found.id,
+                    rules=self._rules,
+                )
+            except CdsError as error:
+                return error.what
+            time.sleep(0.002)
+        return "the message was stored and could not be understood" if outcome else None
+
+    def _outcome(self, landing_id: int) -> int | None:
+        """How many parts could not be read; None where it is not digested."""
+        found = self._store.reads.one(
+            "SELECT SUM(quarantined), COUNT(*) FROM digestion WHERE landing_id = ?", (landing_id,)
         )
-        if quarantined is None or not quarantined[1]:
-            return "the message is stored and not applied yet"
-        return "the message was stored and could not be understood" if quarantined[0] else None
+        return int(found[0]) if found is not None and found[1] else None

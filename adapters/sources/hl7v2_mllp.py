@@ -15,18 +15,18 @@ import contextlib
 import hashlib
 import ipaddress
 import socket
-import ssl
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import cast
 
 from adapters.hl7v2.acks import Acknowledger, Cause, Code, Header, Problem, header_of, plan
+from adapters.hl7v2.batch import Entry, is_batch, split
 from adapters.hl7v2.frames import START, TRAILER, Dropped, Event, Frame, FrameDecoder, Oversize, Skipped
 from adapters.source import Arrival, Intake
+from adapters.sources.certificates import Secured, Tls
 from models.errors import CdsError, Misconfigured
 from models.nouns import LandingMeta, instant
 
@@ -46,16 +46,6 @@ _RENEW = 5.0
 Networks = tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
 Applied = Callable[[str], Awaitable[str | None]]
 """Landing -> None once its message is applied, or why it could not be, in our words."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tls:
-    cert_file: Path
-    key_file: Path
-    client_ca_file: Path | None = None
-    """Given: a client shows a certificate of these authorities (mutual TLS, IHE ATNA)."""
-    subjects: frozenset[str] = frozenset()
-    """Names (subject alternative names, or the common name) that a client's certificate may carry; none: any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +119,7 @@ class Mllp:
     async def run(self, intake: Intake) -> None:
         """Errors: Misconfigured (the address or the certificate cannot be used)."""
         at = self.listening
-        secured = _Secured(at.tls) if at.tls else None
+        secured = Secured(at.tls) if at.tls else None
         loop = asyncio.get_running_loop()
         try:
             server = await loop.create_server(
@@ -175,6 +165,19 @@ class Mllp:
         return any((mapped or found) in network for network in self.listening.allow)
 
     # ---- one message -------------------------------------------------------------------------------------------------
+
+    async def take_frame(self, payload: bytes, intake: Intake) -> list[bytes]:
+        """A message, or a batch in one frame (C11): each of its messages is landed and answered for itself."""
+        if not is_batch(payload):
+            return await self.take(payload, intake)
+        answers, empty = list[bytes](), True
+        for each in split([payload], max_message=self.listening.max_message):
+            if isinstance(each, Entry):
+                answers += await self.take(each.raw, intake)
+                empty = False
+            else:
+                self.counts.of["odd batches"] += 1
+        return await self.take(payload, intake) if empty else answers
 
     async def take(self, payload: bytes, intake: Intake) -> list[bytes]:
         """Land a message; gives the acknowledgements that are due. Raises nothing that is of the message's making."""
@@ -354,7 +357,7 @@ class _Connection(asyncio.Protocol):
                 event = self._waiting.popleft()
                 self._held -= _bytes_of(event)
                 if isinstance(event, Frame):
-                    answers = await self._mllp.take(event.payload, self._intake)
+                    answers = await self._mllp.take_frame(event.payload, self._intake)
                 else:
                     answers = self._mllp.too_long(cast(Oversize, event))
                 if answers and not await self._write(answers):
@@ -432,54 +435,6 @@ class _Connection(asyncio.Protocol):
     def abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()
-
-
-class _Secured:
-    """Certificates that are read anew when their files change; connections that are open keep theirs (F8)."""
-
-    def __init__(self, tls: Tls) -> None:
-        self._tls = tls
-        self._current = self._made()
-        self._seen = self._stamps()
-        self.context = self._current
-        self.context.sni_callback = self._swap
-
-    def renew(self) -> None:
-        """Keep what is there where the new files cannot be used: a half-written pair must not end the feed."""
-        stamps = self._stamps()
-        if stamps == self._seen:
-            return
-        self._seen = stamps
-        try:
-            self._current = self._made()
-        except Misconfigured:
-            return
-
-    def _swap(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
-        connection.context = self._current
-
-    def _stamps(self) -> tuple[int, ...]:
-        paths = (self._tls.cert_file, self._tls.key_file, self._tls.client_ca_file)
-        return tuple(_changed(path) if path is not None else 0 for path in paths)
-
-    def _made(self) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        try:
-            context.load_cert_chain(self._tls.cert_file, self._tls.key_file)
-            if self._tls.client_ca_file is not None:
-                context.verify_mode = ssl.CERT_REQUIRED
-                context.load_verify_locations(self._tls.client_ca_file)
-        except (ssl.SSLError, OSError):
-            raise Misconfigured("the certificate, its key or the authorities of clients cannot be used") from None
-        return context
-
-
-def _changed(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return 0
 
 
 def _bytes_of(event: Event) -> int:

@@ -218,3 +218,21 @@ def test_the_same_number_of_another_sender_is_another_message() -> None:
             assert sum(len(key) < 60 for key in kept.keys) == 3, "none of them needed the key for other bytes"
 
     play(story())
+
+
+def test_each_message_of_a_batch_is_answered_for_itself() -> None:
+    """(C11): FHS and BHS in one frame; one bad message does not fail the rest, and counts that differ lose nothing."""
+
+    async def story() -> None:
+        async with feeding() as feed:
+            sender = await feed.sender()
+            messages = adt("A") + adt("T", mode="T") + adt("B")
+            await sender.send(frame(b"FHS|^~\\&|LAB\rBHS|^~\\&|LAB\r" + messages + b"BTS|7\rFTS|1\r"))
+            assert await sender.said(3) == ["AA A", "AR T", "AA B"]
+            assert feed.kept.messages == [adt("A"), adt("B")]
+            assert feed.mllp.counts.of["odd batches"] == 1
+            await sender.send(frame(b"BHS|^~\\&|LAB\rBTS|0\r"))
+            (answer,) = await sender.answers()
+            assert (said(answer).strip(), feed.kept.staged) == ("AR", 2)
+
+    play(story())

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from adapters.hl7v2.frames import frame
 from adapters.sources import hl7v2_mllp
-from adapters.sources.hl7v2_mllp import Tls
+from adapters.sources.certificates import Tls
 from models.errors import Misconfigured
 from tests.adapters.hl7v2_senders import Feed, Sender, adt, feeding, until
 from tests.adapters.test_hl7v2_mllp import play
