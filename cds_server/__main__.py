@@ -20,6 +20,7 @@ ORDER = (
     "serve",
     "sandbox",
     "listen",
+    "hl7",
     "land",
     "pull",
     "digest",

@@ -85,13 +85,15 @@ class Recaller:
         return int(row[0] or 0) if row else 0
 
     def _closed(self, after: int) -> Iterator[_Closed]:
-        """Closings of versions that facts were read from, of patients about whom something was inferred meanwhile."""
+        """Closings of versions that facts were read from, of patients about whom something may have been inferred."""
         for row in self._store.reads.query(
             "SELECT c.id, l.ref, r.part, r.pointer, p.ref, r.record_id, r.local_digest, r.known_from, c.known_to "
             "FROM resource_closing c JOIN resource r ON r.id = c.resource_id JOIN landing l ON l.id = r.landing_id "
             "JOIN patient_record p ON p.id = r.record_id "
-            "WHERE c.id > ? AND r.facts IS NOT NULL AND EXISTS (SELECT 1 FROM inference i WHERE i.at >= r.known_from) "
-            "ORDER BY c.id LIMIT ?",
+            "WHERE c.id > ? AND r.facts IS NOT NULL AND ("
+            "EXISTS (SELECT 1 FROM inference i WHERE i.record_id = r.record_id) "
+            "OR EXISTS (SELECT 1 FROM link k WHERE k.record_id = r.record_id) "
+            "OR EXISTS (SELECT 1 FROM link k WHERE k.other_id = r.record_id)) ORDER BY c.id LIMIT ?",
             (after, BATCH),
         ):
             closing, landing, part, pointer, record, record_id, local, known_from, known_to = row

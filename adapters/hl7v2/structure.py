@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from hl7apy import load_library
 
-from adapters.hl7v2.message import NULL, Message, Repetition, Segment, nearest, parse
+from adapters.hl7v2.message import NULL, VERSIONS, Message, Repetition, Segment, nearest, parse
 from adapters.hl7v2.vocabulary import load
 
 USUAL = "2.5.1"
@@ -63,6 +63,10 @@ class Element(NamedTuple):
         return self.most == 0
 
 
+GONE = Element("", "", "", 0, 0)
+"""Of which no version says anything."""
+
+
 class Finding(NamedTuple):
     """Where a message departs from its version, in our words; never with a value."""
 
@@ -91,9 +95,17 @@ def segment_title(name: str) -> str:
 
 @lru_cache(maxsize=4096)
 def fields(segment: str, version: str = USUAL) -> tuple[Element, ...]:
-    """The fields of a segment in order; none for one that this version does not have (the nearest lower version)."""
-    found = _library(version).SEGMENTS.get(segment, ())
-    return tuple(_element(each, segment) for each in found[1]) if len(found) > 1 else ()
+    """The fields of a segment by number, from 1; none for a segment that this version (the nearest lower one) does not
+    have. A field that the version withdrew (PID-4 in 2.7) is described as the last version had it: hl7apy leaves such
+    fields out, or gives them the name of another."""
+    _, rows, *_ = (*_library(version).SEGMENTS.get(segment, ()), None, None)
+    made = _numbered(rows or (), segment)
+    earlier = [fields(segment, each) for each in VERSIONS[: VERSIONS.index(nearest(version))]] if made else []
+    for number in range(1, max(made, default=0) + 1):
+        if number not in made or made[number].withdrawn:
+            last = next((of[number - 1] for of in reversed(earlier) if len(of) >= number), made.get(number, GONE))
+            made[number] = last._replace(least=0, most=0)
+    return tuple(made[number] for number in sorted(made))
 
 
 def field(segment: str, number: int, version: str = USUAL) -> Element | None:
@@ -110,8 +122,9 @@ def field_title(segment: str, number: int, version: str = USUAL) -> str:
 
 @lru_cache(maxsize=4096)
 def components(datatype: str, version: str = USUAL) -> tuple[Element, ...]:
-    """The components of a type in order; none for a simple one."""
-    return tuple(_element(each, "") for each in _library(version).DATATYPES_STRUCTS.get(datatype, ()))
+    """The components of a type by number, from 1; none for a simple one."""
+    made = _numbered(_library(version).DATATYPES_STRUCTS.get(datatype, ()), "")
+    return tuple(made.get(number, GONE) for number in range(1, max(made, default=0) + 1))
 
 
 @lru_cache(maxsize=4096)
@@ -121,9 +134,15 @@ def codes(table: str, version: str = USUAL) -> frozenset[str]:
     return frozenset(listed[1]) if listed else frozenset()
 
 
-def _element(row: Any, segment: str) -> Element:
-    _, (_, _, datatype, name, table, *_), (least, most), _ = row
-    return Element(_title(name, segment), datatype or "", (table or "").removeprefix("HL7"), least, most)
+def _numbered(rows: Any, segment: str) -> dict[int, Element]:
+    """The rows say their numbers in their names (`PID_5`): some versions leave out what they withdrew."""
+    made = {}
+    for row, reference, (least, most), _ in rows:
+        if reference is not None:
+            _, _, datatype, name, table, *_ = reference
+            title, listed = _title(name, segment), (table or "").removeprefix("HL7")
+            made[int(row.rpartition("_")[2])] = Element(title, datatype or "", listed, least, most)
+    return made
 
 
 @lru_cache(maxsize=8192)
