@@ -21,7 +21,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from adapters.readers import cds_hooks, validation
-from adapters.sources.hl7v2_mllp import MEDIA_TYPE as HL7V2
+from adapters.readers.hl7v2 import MESSAGE
 from adapters.terminology import units
 from cds_server import jobs, logs
 from cds_server.backlog import Landings
@@ -55,7 +55,7 @@ REST, REST_BEHIND = 9.0, 3.0
 the same core, and holds the write lock. Less where the oldest delivery waits for longer than `PATIENCE`."""
 PATIENCE = 60.0
 BATCH = 64
-BY_ITSELF = (cds_hooks.REQUEST, HL7V2)
+BY_ITSELF = (cds_hooks.REQUEST, MESSAGE)
 """Media types of what is digested without anybody asking: deliveries of one act each."""
 FEW = 32
 BEHIND = 2.0

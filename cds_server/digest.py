@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from adapters.readers import cds_hooks
 from adapters.readers import facts as projection
+from adapters.readers.hl7v2 import MESSAGE
 from adapters.readers.subjects import identifiers_of
-from adapters.sources.hl7v2_mllp import MEDIA_TYPE as HL7V2
 from cds_server.identity import Identifier, join, join_by_feed, part_by_feed, value_text, withdraw
 from cds_server.reading import PartRead, Read, Rules, reader_id
 from cds_server.store.entropy import new_ref
@@ -85,7 +85,7 @@ class Where:
 def where_of(landing: LandingRow, rules: Rules | None = None) -> Where:
     """The facts of a hook call are known since it came: what was scored then rests on them."""
     used = landing.received_at if landing.media_type == cds_hooks.REQUEST else None
-    unread = "dead-letter" if landing.media_type == HL7V2 else "quarantine"
+    unread = "dead-letter" if landing.media_type == MESSAGE else "quarantine"
     return Where(landing.id, landing.ref, landing.namespace, reader_id(landing.media_type, rules), used, unread)
 
 

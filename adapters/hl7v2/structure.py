@@ -98,8 +98,8 @@ def fields(segment: str, version: str = USUAL) -> tuple[Element, ...]:
     """The fields of a segment by number, from 1; none for a segment that this version (the nearest lower one) does not
     have. A field that the version withdrew (PID-4 in 2.7) is described as the last version had it: hl7apy leaves such
     fields out, or gives them the name of another."""
-    _, rows, *_ = (*_library(version).SEGMENTS.get(segment, ()), None, None)
-    made = _numbered(rows or (), segment)
+    found = _library(version).SEGMENTS.get(segment, ())
+    made = _numbered(found[1] if len(found) == 2 and found[0] == "sequence" else (), segment)
     earlier = [fields(segment, each) for each in VERSIONS[: VERSIONS.index(nearest(version))]] if made else []
     for number in range(1, max(made, default=0) + 1):
         if number not in made or made[number].withdrawn:

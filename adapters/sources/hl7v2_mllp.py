@@ -25,13 +25,13 @@ from typing import cast
 from adapters.hl7v2.acks import Acknowledger, Cause, Code, Header, Problem, header_of, plan
 from adapters.hl7v2.batch import Entry, is_batch, split
 from adapters.hl7v2.frames import START, TRAILER, Dropped, Event, Frame, FrameDecoder, Oversize, Skipped
+from adapters.readers.hl7v2 import MESSAGE
 from adapters.source import Arrival, Intake
 from adapters.sources.certificates import Secured, Tls
 from models.errors import CdsError, Misconfigured
 from models.nouns import LandingMeta, instant
 
 NAME = "hl7v2-mllp"
-MEDIA_TYPE = "x-application/hl7-v2+er7"
 KEEP_ALIVE = 180
 """Seconds of silence after which TCP itself asks whether the sender is there: firewalls forget in ten minutes."""
 LENIENT_SECONDS = 0.25
@@ -190,7 +190,7 @@ class Mllp:
         refused = self._refused(header)
         if refused is not None:
             return self._answers(header, Code.AR, refused)
-        staged = intake.stage(LandingMeta(self.source, self.namespace, MEDIA_TYPE, instant(datetime.now(UTC))))
+        staged = intake.stage(LandingMeta(self.source, self.namespace, MESSAGE, instant(datetime.now(UTC))))
         key = self._key(header)
         try:
             await staged.write(payload)
