@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -18,6 +19,7 @@ from adapters.terminology.concept_maps import ConceptMaps
 from cds_server.configured import Table, loopback
 from cds_server.reading import Rules, SourceRules
 from cds_server.settings import Settings, SourceSetting
+from models.canonical import canonical
 from models.errors import Unreadable
 
 FILES = "hl7v2-files"
@@ -67,7 +69,14 @@ def read(source: SourceSetting, settings: Settings) -> FeedSource:
         accept_claims=table.flag("accept_claims"),
     )
     listening = _listening(table) if source.kind == MLLP else None
-    return FeedSource(source.name, source.kind, source.namespace, feed, maps.digest, listening)
+    return FeedSource(source.name, source.kind, source.namespace, feed, _digest(feed, maps), listening)
+
+
+def _digest(feed: Feed, maps: ConceptMaps) -> str:
+    """A redo reads anew what was read with another zone, or by other names, too."""
+    said = {each.name: getattr(feed, each.name) for each in fields(feed) if each.name != "maps"}
+    said |= {"systems": dict(feed.systems), "patient_types": list(feed.patient_types), "maps": maps.digest}
+    return hashlib.sha256(canonical(said)).hexdigest()
 
 
 def _charset(table: Table) -> str | None:
