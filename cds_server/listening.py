@@ -58,6 +58,7 @@ def listen(settings: Settings, names: Sequence[str] = (), ready: Ready | None = 
     try:
         uvloop.run(_listen(settings, store, sources, ready))
     finally:
+        log().info("listened", count=store.writer.acts, what=f"acts in {store.writer.groups} commits")
         store.close()
 
 
@@ -70,7 +71,7 @@ def _enough_files(connections: int) -> None:
     may = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, may), hard))
     if may < wanted:
-        log().warning("fewer open files are allowed than connections", allowed=may, wanted=wanted)
+        log().warning("fewer open files than connections are allowed", count=may, what=f"wanted {wanted}")
 
 
 def beside(settings: Settings) -> None:

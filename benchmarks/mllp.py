@@ -1,0 +1,204 @@
+"""Feeds over MLLP: durable acknowledgements a second on eight connections, and whether facts keep up with results.
+
+The first beside the same bytes appended to a plain SQLite table, as many of them a commit as the listener had. Sender
+and listener are processes of their own; every positive answer is for what is synced to disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks import _bench
+from benchmarks._mllp_load import Load, load
+from cds_server.serve import program
+
+CONNECTIONS = 8
+RATE = 2000
+P99 = 20.0
+"""Milliseconds."""
+RESULTS = 300
+"""Messages of 20 results, a second."""
+LAG = 5.0
+"""Seconds from landing to facts."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each of the two loads")
+    parser.add_argument("--results", type=float, default=RESULTS, help="messages of 20 results, a second")
+    args = parser.parse_args()
+    with _bench.scratch() as scratch:
+        kept = _acknowledged(scratch, args.seconds)
+    with _bench.scratch() as scratch:
+        kept = _keeping_up(scratch, args.seconds, args.results) and kept
+    return 0 if kept else 1
+
+
+# ---- acknowledgements ------------------------------------------------------------------------------------------------
+
+
+def _acknowledged(scratch: Path, seconds: float) -> bool:
+    port = _bench.free_port()
+    with _listening(scratch, port):
+        seen = load(port, seconds, connections=CONNECTIONS)
+    group = _a_commit(scratch)
+    plain = _appends(scratch / "plain.db", max(64, min(seen.acknowledged, 20_000)), seen.message_bytes, round(group))
+    print(
+        f"{seen.acknowledged} messages of {seen.message_bytes} bytes in {seen.seconds:.1f} s, {group:.1f} a commit, "
+        f"{seen.failed} failed; acknowledged in {seen.p50:.1f} ms (p50), {seen.p99:.1f} (p99), {seen.worst:.0f} at "
+        f"worst   {_bench.machine()}"
+    )
+    fast = _bench.figure(
+        f"ADT acknowledged on disk, {CONNECTIONS} connections",
+        seen.rate,
+        "messages/s",
+        against=f"plain SQLite, {round(group)} appends a commit: {plain:.0f}/s",
+        ratio=seen.rate / plain,
+        goal=f">= {RATE}/s",
+        ok=seen.rate >= RATE and not seen.failed,
+    )
+    prompt = _bench.figure(
+        "ADT acknowledged on disk: p99",
+        seen.p99,
+        "ms",
+        against="the goal",
+        goal=f"< {P99:.0f} ms",
+        ok=seen.p99 < P99 and not seen.failed,
+    )
+    return fast and prompt
+
+
+@contextlib.contextmanager
+def _listening(scratch: Path, port: int) -> Iterator[None]:
+    environment = _bench.environment(scratch / "var", CDS_CONFIG=str(_configured(scratch, port)), CDS_LOG_LEVEL="info")
+    with (scratch / "listen.err").open("wb") as errors:
+        process = subprocess.Popen([*program(), "listen"], env=environment, stderr=errors)
+        try:
+            _wait(port)
+            yield
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+
+
+def _a_commit(scratch: Path) -> float:
+    """How many acts the listener wrote a commit: it says so at its end."""
+    for line in (scratch / "listen.err").read_text().splitlines():
+        told = json.loads(line) if line.startswith("{") else {}
+        if told.get("event") == "listened":
+            return float(told["count"]) / int(told["what"].split()[2])
+    sys.exit("benchmarks: the listener did not say how many commits it made")
+
+
+def _configured(scratch: Path, port: int) -> Path:
+    config = scratch / "cds.toml"
+    config.write_text(
+        f"[[source]]\nname = 'lab'\nkind = 'hl7v2-mllp'\nnamespace = 'hosp'\nlisten = '127.0.0.1:{port}'\n"
+    )
+    return config
+
+
+def _wait(port: int, seconds: float = 60.0) -> None:
+    give_up = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+            return
+        except OSError:
+            if time.monotonic() > give_up:
+                sys.exit("benchmarks: the feed does not listen")
+            time.sleep(0.05)
+
+
+def _appends(path: Path, count: int, size: int, group: int) -> float:
+    """A second, full sync, `group` a commit."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("CREATE TABLE log (id INTEGER PRIMARY KEY, body BLOB NOT NULL)")
+        body, began, done = b"x" * size, time.perf_counter(), 0
+        while done < count:
+            connection.execute("BEGIN IMMEDIATE")
+            for _ in range(max(1, group)):
+                connection.execute("INSERT INTO log (body) VALUES (?)", (body,))
+                done += 1
+            connection.execute("COMMIT")
+        return done / (time.perf_counter() - began)
+
+
+# ---- facts -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Digested:
+    """What a look into the store says, again and again."""
+
+    database: Path
+    lag: float = 0.0
+    """Seconds that the oldest message waited that was not digested: the highest of all looks."""
+    waiting: int = 0
+    """Messages that were not digested, at the last look."""
+    _done: threading.Event = field(default_factory=threading.Event)
+
+    def look(self) -> None:
+        with contextlib.closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=10)) as connection:
+            while not self._done.wait(0.25):
+                (last,) = connection.execute("SELECT COALESCE(MAX(landing_id), 0) FROM digestion").fetchone()
+                self.waiting, oldest = connection.execute(
+                    "SELECT COUNT(*), MIN(received_at) FROM landing WHERE id > ?", (last,)
+                ).fetchone()
+                if oldest is not None:
+                    self.lag = max(self.lag, (datetime.now(UTC) - datetime.fromisoformat(oldest)).total_seconds())
+
+    def __enter__(self) -> Digested:
+        self._thread = threading.Thread(target=self.look, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    _thread: threading.Thread = field(default_factory=threading.Thread)
+
+
+def _keeping_up(scratch: Path, seconds: float, rate: float) -> bool:
+    """`cds serve` as it ships: the feed in its process, the background work in another."""
+    port = _bench.free_port()
+    with _bench.serving(scratch / "var", CDS_CONFIG=str(_configured(scratch, port))):
+        _wait(port)
+        time.sleep(1.0)  # the background has its units in memory
+        with Digested(scratch / "var" / "cds.db") as digested:
+            seen: Load = load(port, seconds, connections=CONNECTIONS, rate=rate, kind="oru")
+            left, began = digested.waiting, time.monotonic()
+            while digested.waiting and time.monotonic() - began < max(10.0, seconds):
+                time.sleep(0.25)
+    print(
+        f"{seen.acknowledged} messages of 20 results at {seen.rate:.0f}/s ({rate:.0f} asked), {seen.failed} failed, "
+        f"p99 {seen.p99:.1f} ms; {left} waited at the end, gone {time.monotonic() - began:.1f} s later   "
+        f"{_bench.machine()}"
+    )
+    return _bench.figure(
+        f"landing to facts at {rate:.0f} ORU/s: highest lag",
+        max(digested.lag, 0.001),
+        "s",
+        against=f"{left} messages waited at the end; {seen.rate:.0f}/s were sent",
+        goal=f"< {LAG:.0f} s",
+        ok=digested.lag < LAG and not seen.failed and seen.rate >= 0.95 * rate,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
