@@ -1,4 +1,5 @@
-"""Files, told apart by their content: FHIR as NDJSON, as a Bundle or as one resource, each plain or gzip.
+"""Files, told apart by their content: FHIR as NDJSON, as a Bundle or as one resource, or HL7 v2 messages, each plain
+or gzip.
 
 What becomes a part, byte for byte:
 
@@ -6,7 +7,9 @@ What becomes a part, byte for byte:
 - a Bundle (`application/vnd.cds.bundle-entry+json`): each member of `entry`, and last the envelope: the Bundle with its
   entries taken out, so that type, total, links and signature are kept. A history comes newest first (R4 http.html,
   history) and is turned round, so that parts always stand in the order of what happened;
-- one resource (`application/fhir+json`): the resource.
+- one resource (`application/fhir+json`): the resource;
+- HL7 v2 (`x-application/hl7-v2+er7`): each message, of a plain file, a batch (FHS, BHS) or a feed that was captured in
+  its MLLP frames. The envelope of a batch is no part; what is odd about it stands in the manifest (`notes`).
 
 Memory stays flat: no more than one part (and for a history all of its entries, see MAX_PART) is held at a time.
 """
@@ -17,21 +20,24 @@ import asyncio
 import gzip
 import json
 import zlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from adapters.hl7v2.batch import Entry, Item, split
 from adapters.readers.fhir import ENTRY, LINE, RESOURCE
+from adapters.readers.hl7v2 import MESSAGE
 from adapters.source import Intake, Receipt, Staged
 from adapters.sources.json_stream import JsonStream
 from models.errors import Malformed, TooLarge
-from models.nouns import LandingMeta
+from models.nouns import JSON, LandingMeta
 
 NAME = "files"
 CHUNK = 1 << 20
 MAX_PART = 64 << 20
-"""Bytes of one line, one entry or one resource (and of all entries of one history). More is refused."""
+"""Bytes of one line, entry, resource or message (and of all entries of one history). More is refused."""
+MOST_NOTES = 100
 
 Progress = Callable[[int, int], None]
 """Bytes of the file read so far (compressed, if it is), and bytes of the file."""
@@ -71,19 +77,19 @@ async def land_file(
 ) -> Receipt:
     """Land one file as one delivery; when this returns it is durable. The same bytes again are a duplicate.
 
-    The manifest of the landing holds the file's name, its form (`ndjson`, `bundle`, `resource`) and whether it was
-    compressed, besides what the caller adds.
+    The manifest of the landing holds the file's name, its form (`ndjson`, `bundle`, `resource`, `hl7v2`) and whether it
+    was compressed, besides what the caller adds, and `notes` where there was something odd.
 
-    Raises: Malformed (no FHIR, truncated, half a gzip), TooLarge (a part over 64 MiB), OSError (cannot be read). Then
-    nothing of it was landed.
+    Raises: Malformed (nothing that we know, truncated, half a gzip), TooLarge (a part over 64 MiB), OSError (cannot be
+    read). Then nothing of it was landed.
     """
     with _File(path, progress) as file:
         form = await _form(file)
         known = {"file": path.name, "form": form.name, "compressed": file.compressed, **(manifest or {})}
         staged = intake.stage(LandingMeta(source, namespace, form.media_type, received_at, known))
         try:
-            await form.write(file, staged)
-            return await staged.commit()
+            learnt = await form.write(file, staged)
+            return await (staged.commit(learnt=learnt) if learnt else staged.commit())
         except BaseException:
             await staged.abandon()
             raise
@@ -119,8 +125,12 @@ class _File:
 
     async def chunk(self) -> bytes:
         """The next bytes; none at the end."""
+        return await asyncio.to_thread(self.read)
+
+    def read(self) -> bytes:
+        """The same, on the thread that calls."""
         try:
-            chunk = await asyncio.to_thread(self._stream.read, CHUNK)
+            chunk = self._stream.read(CHUNK)
         except (EOFError, gzip.BadGzipFile, zlib.error):
             raise Malformed("the gzip file is damaged or cut off", where=self.name) from None
         if self._progress is not None:
@@ -156,7 +166,8 @@ def _line(raw: bytes) -> bytes:
 class _Form:
     name: str
     media_type: str
-    write: Callable[[_File, Staged], Any]
+    write: Callable[[_File, Staged], Awaitable[JSON | None]]
+    """Writes the parts; gives what only the end of the file could tell."""
 
 
 async def _form(file: _File) -> _Form:
@@ -167,11 +178,16 @@ async def _form(file: _File) -> _Form:
     one bad line does not keep the others out).
     """
     head = await file.chunk()
+    start = head.lstrip(b" \t\r\n\0")[:6]
+    if start.removeprefix(b"\xef\xbb\xbf").startswith((b"MSH", b"FHS", b"BHS", b"\x0b")):
+        await file.start_over()
+        return MESSAGES
     start = head.lstrip(b" \t\r\n")[:3]
     if start[:3] == b"\xef\xbb\xbf":
         raise Malformed("the file begins with a byte order mark, which JSON does not allow", where=file.name)
     if start[:1] != b"{":
-        raise Malformed("neither NDJSON, a Bundle nor a FHIR resource (nor one of these in gzip)", where=file.name)
+        what = "neither NDJSON, a Bundle, a FHIR resource nor HL7 v2 messages (nor one of these in gzip)"
+        raise Malformed(what, where=file.name)
     await file.start_over()
     lines = [line for line in head.split(b"\n", 8)[:8] if line.strip()]
     if len(lines) > 1 and _is_resource(lines[0]):
@@ -229,6 +245,43 @@ async def _write_resource(file: _File, staged: Staged) -> None:
     await staged.end_part()
 
 
+_OVER_THE_LIMIT = "a message over the limit"
+"""How `split` begins to say so. A file with such a message is refused whole, as any file with such a part."""
+
+
+async def _write_messages(file: _File, staged: Staged) -> JSON | None:
+    """A chunk's worth of messages at a time: splitting is done off the event loop."""
+    items = split(iter(file.read, b""), max_message=MAX_PART)
+    notes: list[str] = []
+    written = 0
+    while taken := await asyncio.to_thread(_some, items):
+        for item in taken:
+            if isinstance(item, Entry):
+                written += 1
+                await staged.write(item.raw)
+                await staged.end_part()
+            elif item.what.startswith(_OVER_THE_LIMIT):
+                raise TooLarge(f"a message is longer than {MAX_PART} bytes", where=f"{file.name}, {item.where}")
+            elif len(notes) < MOST_NOTES:
+                notes.append(f"{item.what} ({item.where})")
+    if not written:
+        raise Malformed("no message at all", where=file.name)
+    return {"notes": notes} if notes else None
+
+
+def _some(items: Iterator[Item]) -> list[Item]:
+    """The next ones, up to about a chunk of bytes."""
+    taken: list[Item] = []
+    size = 0
+    for item in items:
+        taken.append(item)
+        size += len(item.raw) if isinstance(item, Entry) else 256
+        if size >= CHUNK:
+            break
+    return taken
+
+
 NDJSON = _Form("ndjson", LINE, _write_lines)
 BUNDLE = _Form("bundle", ENTRY, _write_bundle)
 SINGLE = _Form("resource", RESOURCE, _write_resource)
+MESSAGES = _Form("hl7v2", MESSAGE, _write_messages)

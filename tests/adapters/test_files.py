@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from adapters.readers import fhir
+from adapters.readers import fhir, hl7v2
 from adapters.source import Arrival, Receipt
 from adapters.sources.files import FileSource, land_file
 from models import strict
@@ -132,7 +132,7 @@ def test_the_content_says_what_it_is(tmp_path: Path, body: str, expected: str) -
     "body",
     [
         b"",
-        b"MSH|^~\\&|A",
+        b"FHS|^~\\&|A",
         b"[]",
         b"\x00\x01",
         b"\xef\xbb\xbf{}",
@@ -259,3 +259,97 @@ def test_memory_stays_flat(tmp_path: Path, shape: str) -> None:
     parts, grown = (int(word) for word in done.stdout.split())
     assert parts == (150_002 if shape == "bundle" else 150_000)
     assert grown < 60, f"grew by {grown} MB"
+
+
+# ---- HL7 v2 ----------------------------------------------------------------------------------------------------------
+
+ADT = b"MSH|^~\\&|A|B|C|D|20260301||ADT^A01|%d|P|2.5.1\rPID|1||%d\r"
+
+
+class Learning(Staging):
+    """One that also takes what only the end of a delivery could tell."""
+
+    learnt: Mapping[str, Any] = {}
+
+    async def commit(self, dedup_key: bytes | None = None, *, learnt: Mapping[str, Any] | None = None) -> Receipt:
+        self.learnt = learnt or {}
+        return await super().commit(dedup_key)
+
+
+def land_messages(path: Path, body: bytes) -> Learning:
+    path.write_bytes(body)
+    staging = Learning()
+    asyncio.run(land_file(path, staging, source="s", namespace="n", received_at=NOW))
+    return staging
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda *messages: b"".join(messages),
+        lambda *messages: b"\r\n\r\n" + b"".join(messages).replace(b"\r", b"\r\n"),
+        lambda *messages: b"\xef\xbb\xbf" + b"".join(messages),
+        lambda *messages: b"FHS|^~\\&|A\rBHS|^~\\&|A\r" + b"".join(messages) + b"BTS|2\rFTS|1\r",
+        lambda *messages: b"".join(b"\x0b" + each + b"\x1c\r" for each in messages),
+    ],
+    ids=["in a row", "with line feeds", "with a mark", "a batch", "a capture"],
+)
+def test_each_message_is_a_part(tmp_path: Path, around: Any, packed: bool) -> None:
+    body = around(ADT % (1, 1), ADT % (2, 2))
+    staging = land_messages(tmp_path / "feed.dat", gzip.compress(body, mtime=0) if packed else body)
+    assert [part.replace(b"\n", b"") for part in staging.parts] == [ADT % (1, 1), ADT % (2, 2)]
+    assert staging.meta is not None
+    assert staging.meta.media_type == hl7v2.MESSAGE
+    assert staging.meta.manifest == {"file": "feed.dat", "form": "hl7v2", "compressed": packed}
+    assert staging.learnt == {}
+    statements = hl7v2.read(Part("0" * 32, 0, "n", hl7v2.MESSAGE, NOW, staging.parts[0]))
+    assert statements[0].resource_type == "Patient"
+
+
+def test_what_is_odd_about_a_batch_stands_in_the_manifest(tmp_path: Path) -> None:
+    staging = land_messages(tmp_path / "batch.hl7", b"BHS|^~\\&|A\r" + ADT % (1, 1) + b"BTS|7\r")
+    assert len(staging.parts) == 1
+    assert staging.learnt == {"notes": ["another count than there is (BTS[1]-1)"]}
+    many = land_messages(tmp_path / "many.hl7", (ADT % (1, 1) + b"BTS|x\r") * 300)
+    assert len(many.parts) == 300
+    assert len(many.learnt["notes"]) == 100
+
+
+def test_a_file_of_which_a_message_would_be_left_out_is_refused_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adapters.sources.files.MAX_PART", 1000)
+    long = ADT % (2, 2) + b"NTE|1||" + b"x" * 2000 + b"\r"
+    for body in (ADT % (1, 1) + long, b"\x0b" + ADT % (1, 1) + b"\x1c\r\x0b" + long + b"\x1c\r"):
+        path = tmp_path / "long.hl7"
+        path.write_bytes(body)
+        staging = Learning()
+        with pytest.raises(TooLarge, match=r"long\.hl7, message 2"):
+            asyncio.run(land_file(path, staging, source="s", namespace="n", received_at=NOW))
+        assert (staging.abandoned, staging.committed) == (True, False)
+
+
+def test_messages_of_a_long_file_are_taken_a_chunk_at_a_time(tmp_path: Path) -> None:
+    """No more than a chunk of messages is held: what was staged before the next read is never far behind."""
+    with (tmp_path / "long.hl7").open("wb") as file:
+        for number in range(3000):
+            file.write(ADT % (number, number) + b"NTE|1||" + b"x" * 1000 + b"\r")
+    held = []
+
+    class Counting(Learning):
+        async def end_part(self) -> None:
+            self.parts.append(self._current[:80])
+            self._current = b""
+            held.append(len(self.parts))
+
+    staging = Counting()
+    reads: list[tuple[int, int]] = []
+    asyncio.run(
+        land_file(
+            tmp_path / "long.hl7", staging, source="s", namespace="n", received_at=NOW,
+            progress=lambda done, _: reads.append((done, len(staging.parts))),
+        )
+    )  # fmt: skip
+    assert len({part for part in staging.parts if part}) == 3000
+    assert all(done - parts * 1000 < 3 << 20 for done, parts in reads)
