@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 from adapters.hl7v2.batch import Entry, Oddity, split
-from adapters.hl7v2.masking import hidden, masked
+from adapters.hl7v2.masking import MASK, hidden, masked
 from adapters.hl7v2.message import HEADERS, Message, Repetition, Segment
 from adapters.hl7v2.structure import components, field, segment_title
 
@@ -245,7 +245,7 @@ def shown(message: Message, number: int, *, unmask: bool) -> None:
         for note in notes:
             _say(f"  note: {note}")
         for block, lines in rows:
-            _say(f"{block.name}  {block.title}".rstrip())
+            _say(f"{block.place}  {block.title}".rstrip())
             for place, title, value, _ in lines:
                 _say(_padded(place, title, value))
         return
@@ -258,14 +258,16 @@ def shown(message: Message, number: int, *, unmask: bool) -> None:
     for note in notes:
         console.print(Text(f"note: {note}", style="yellow"))
     for block, lines in rows:
-        console.print(Text.assemble((block.name, "bold cyan"), "  ", (block.title, "bold")))
+        console.print(Text.assemble((block.place, "bold cyan"), "  ", (block.title, "bold")))
         table = Table.grid(padding=(0, 1))
         table.add_column(width=_PLACE, no_wrap=True)
         table.add_column(width=_TITLE)
         table.add_column(overflow="fold")
         for place, title, value, hides in lines:
-            style = "dim magenta" if hides else ""
-            table.add_row(Text(f"  {place}", style="cyan"), Text(title, style="green"), Text(printable(value), style))
+            text = Text(printable(value))
+            if hides:
+                text.highlight_words([MASK], "dim magenta")
+            table.add_row(Text(f"  {place}", style="cyan"), Text(title, style="green"), text)
         console.print(table)
 
 

@@ -25,8 +25,8 @@ MOST_FINDINGS = 200
 MOST_MOVED = 25
 """Segments out of their place that are named: what follows them is looked at anew each time."""
 
-_OPEN_TABLES = frozenset({"0396", "0357"})
-"""Senders may add codes of their own (99zzz in 0396)."""
+_OPEN_TABLES = frozenset({"0125", "0357", "0396"})
+"""Senders may add codes of their own (99zzz in 0396); of value types (0125) hl7apy lacks some, CWE among them."""
 _SMALL = frozenset({"a", "and", "at", "by", "for", "from", "if", "in", "of", "on", "or", "the", "to", "with"})
 _CAPITALS = frozenset({"id", "ssn", "drg", "ndc", "dnr", "dea", "hcfa", "usa", "vip", "npi", "oid", "ub", "eps", "uom"})
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?|[+-]?\.[0-9]+")
