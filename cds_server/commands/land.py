@@ -11,7 +11,10 @@ from typing import Any
 from cds_server.commands.opening import actor_of, common, emit, progress, settings_of, store_of
 
 NAME = "land"
-HELP = "make files durable as they are, by content: NDJSON, Bundle, single FHIR resource, each plain or gzip"
+HELP = (
+    "make files durable as they are, by content: NDJSON, Bundle, single FHIR resource, HL7 v2 messages, "
+    "each plain or gzip"
+)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
