@@ -11,6 +11,7 @@ import contextlib
 import json
 import socket
 import sqlite3
+import statistics
 import subprocess
 import sys
 import threading
@@ -24,7 +25,7 @@ from benchmarks import _bench
 from benchmarks._mllp_load import Load, load
 from cds_server.serve import program
 
-CONNECTIONS = 8
+CONNECTIONS, ROUNDS = 8, 3
 RATE = 2000
 P99 = 20.0
 """Milliseconds."""
@@ -49,35 +50,53 @@ def main() -> int:
 # ---- acknowledgements ------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A load, and the bare appends right after it: what a sync costs on this disk changes by the minute."""
+
+    seen: Load
+    group: float
+    plain: float
+
+
 def _acknowledged(scratch: Path, seconds: float) -> bool:
+    rounds = [_round(scratch / str(number), seconds / ROUNDS) for number in range(ROUNDS)]
+    for each in rounds:
+        print(
+            f"{each.seen.acknowledged} messages of {each.seen.message_bytes} bytes in {each.seen.seconds:.1f} s, "
+            f"{each.group:.1f} a commit, {each.seen.failed} failed; acknowledged in {each.seen.p50:.1f} ms (p50), "
+            f"{each.seen.p99:.1f} (p99), {each.seen.worst:.0f} at worst; plain {each.plain:.0f}/s   {_bench.machine()}"
+        )
+    failed = sum(each.seen.failed for each in rounds)
+    rate, p99 = statistics.median(each.seen.rate for each in rounds), statistics.median(e.seen.p99 for e in rounds)
+    plain = statistics.median(each.plain for each in rounds)
+    fast = _bench.figure(
+        f"ADT acknowledged on disk, {CONNECTIONS} connections",
+        rate,
+        "messages/s",
+        against=f"plain SQLite, as many appends a commit: {plain:.0f}/s",
+        ratio=statistics.median(each.seen.rate / each.plain for each in rounds),
+        goal=f">= {RATE}/s",
+        ok=rate >= RATE and not failed,
+    )
+    prompt = _bench.figure(
+        "ADT acknowledged on disk: p99",
+        p99,
+        "ms",
+        against=f"{rate:.0f} messages/s",
+        goal=f"< {P99:.0f} ms",
+        ok=p99 < P99 and not failed,
+    )
+    return fast and prompt
+
+
+def _round(scratch: Path, seconds: float) -> Round:
+    scratch.mkdir()
     port = _bench.free_port()
     with _listening(scratch, port):
         seen = load(port, seconds, connections=CONNECTIONS)
     group = _a_commit(scratch)
-    plain = _appends(scratch / "plain.db", max(64, min(seen.acknowledged, 20_000)), seen.message_bytes, round(group))
-    print(
-        f"{seen.acknowledged} messages of {seen.message_bytes} bytes in {seen.seconds:.1f} s, {group:.1f} a commit, "
-        f"{seen.failed} failed; acknowledged in {seen.p50:.1f} ms (p50), {seen.p99:.1f} (p99), {seen.worst:.0f} at "
-        f"worst   {_bench.machine()}"
-    )
-    fast = _bench.figure(
-        f"ADT acknowledged on disk, {CONNECTIONS} connections",
-        seen.rate,
-        "messages/s",
-        against=f"plain SQLite, {round(group)} appends a commit: {plain:.0f}/s",
-        ratio=seen.rate / plain,
-        goal=f">= {RATE}/s",
-        ok=seen.rate >= RATE and not seen.failed,
-    )
-    prompt = _bench.figure(
-        "ADT acknowledged on disk: p99",
-        seen.p99,
-        "ms",
-        against="the goal",
-        goal=f"< {P99:.0f} ms",
-        ok=seen.p99 < P99 and not seen.failed,
-    )
-    return fast and prompt
+    return Round(seen, group, _appends(scratch / "plain.db", seconds / 4, seen.message_bytes, round(group)))
 
 
 @contextlib.contextmanager
@@ -122,14 +141,14 @@ def _wait(port: int, seconds: float = 60.0) -> None:
             time.sleep(0.05)
 
 
-def _appends(path: Path, count: int, size: int, group: int) -> float:
+def _appends(path: Path, seconds: float, size: int, group: int) -> float:
     """A second, full sync, `group` a commit."""
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("CREATE TABLE log (id INTEGER PRIMARY KEY, body BLOB NOT NULL)")
         body, began, done = b"x" * size, time.perf_counter(), 0
-        while done < count:
+        while time.perf_counter() - began < seconds:
             connection.execute("BEGIN IMMEDIATE")
             for _ in range(max(1, group)):
                 connection.execute("INSERT INTO log (body) VALUES (?)", (body,))
