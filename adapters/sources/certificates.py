@@ -50,6 +50,8 @@ class Secured:
     def _made(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.num_tickets = 0  # a session that is taken up again shows no certificate: it would outlive its authority
+        context.options |= ssl.OP_NO_TICKET
         try:
             context.load_cert_chain(self._tls.cert_file, self._tls.key_file)
             if self._tls.client_ca_file is not None:

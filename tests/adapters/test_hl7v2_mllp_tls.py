@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import os
+import socket
 import ssl
 import warnings
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from adapters.hl7v2.frames import frame
 from adapters.sources import hl7v2_mllp
 from adapters.sources.certificates import Tls
 from models.errors import Misconfigured
-from tests.adapters.hl7v2_senders import Feed, Sender, adt, feeding, until
+from tests.adapters.hl7v2_senders import PATIENCE, Feed, Sender, adt, feeding, until
 from tests.adapters.test_hl7v2_mllp import play
 
 
@@ -183,6 +184,44 @@ def test_certificates_are_renewed_while_connections_live(
             assert serial(second) != serial(first)
             assert await refused(feed, client(following, ours.issue("engine")))
             assert await first.tell(adt("C")) == ["AA C"]
+
+    play(story())
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_session_is_not_taken_up_again(
+    ours: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: ssl.TLSVersion
+) -> None:
+    """(F8): it would let a client in whose authority is no longer believed."""
+    monkeypatch.setattr(hl7v2_mllp, "_RENEW", 0.05)
+    (tmp_path / "next").mkdir()
+    following = authority(tmp_path / "next", "following")
+    clients = tmp_path / "clients.pem"
+    clients.write_bytes(ours.pem.read_bytes())
+    context = client(ours, ours.issue("engine"))
+    context.minimum_version = context.maximum_version = version
+
+    def talk(port: int, session: ssl.SSLSession | None) -> tuple[bool, bool | None, ssl.SSLSession | None]:
+        """(answered, taken up again, the session)"""
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as plain,
+            context.wrap_socket(plain, session=session) as line,
+        ):
+            line.sendall(frame(adt("A")))
+            return b"MSA|AA|A" in line.recv(4096), line.session_reused, line.session
+
+    async def story() -> None:
+        async with feeding(tls=Tls(*ours.issue("cds"), clients)) as feed:
+            answered, again, session = await asyncio.to_thread(talk, feed.port, None)
+            assert (answered, again) == (True, False)
+            assert (await asyncio.to_thread(talk, feed.port, session))[:2] == (True, False)
+            clients.write_bytes(following.pem.read_bytes())
+            await asyncio.sleep(0.3)
+            try:
+                answered, again, _ = await asyncio.to_thread(talk, feed.port, session)
+            except OSError:
+                answered, again = False, False
+            assert (answered, again) == (False, False)
 
     play(story())
 
