@@ -17,6 +17,8 @@ from adapters.hl7v2.structure import components, field, segment_title
 
 LONGEST = 2000
 """Characters of a value that a terminal is given; `--json` has all of them."""
+MOST_PARTS = 400
+"""Components and sub-components of one field that are told apart; more is no field of the standard."""
 _CHUNK = 1 << 20
 _TITLE = 36
 _PLACE = 12
@@ -97,6 +99,8 @@ def _value(each: Repetition, version: str, unmask: bool) -> tuple[str, bool]:
     if each.field <= 2 and each.segment.name in HEADERS:
         return each.raw, False
     delimiters = each.segment.message.delimiters
+    if each.raw.count(delimiters.component) + each.raw.count(delimiters.sub) > MOST_PARTS:
+        return (each.whole, False) if unmask else (MASK, True)
     shown, hides = [], False
     for component, part in enumerate(each.raw.split(delimiters.component), 1):
         subs = []

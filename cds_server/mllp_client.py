@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import ssl
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from models.errors import BadInput, DiskFull, Misconfigured, PeerFailed
 from models.nouns import JSON, LandingMeta
 
 CONNECT_SECONDS = 10.0
+CLOSE_SECONDS = 2.0
+"""For a receiver to say goodbye (TLS); after that we leave without."""
 _CHUNK = 1 << 16
 POSITIVE = frozenset({"AA", "CA"})
 NOT_DUE = "-"
@@ -117,7 +119,7 @@ def _said(raw: bytes) -> tuple[str, str]:
     return (code if code.isalnum() and len(code) == 2 else "?"), answer.get("MSA-2").strip()
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def connected(peer: Peer) -> AsyncIterator[Connection]:
     """Raises: PeerFailed (nobody listens there, the certificate is not believed)."""
     try:
@@ -131,6 +133,9 @@ async def connected(peer: Peer) -> AsyncIterator[Connection]:
         yield Connection(peer, reader, writer)
     finally:
         writer.close()
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await writer.wait_closed()
 
 
 @dataclass(slots=True)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import hl7apy
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from adapters.hl7v2.masking import DATE, MASK, NAME, NUMBER, TEXT, UNKNOWN, WHOLE, hidden, masked
 from adapters.hl7v2.message import HEADERS, VERSIONS, parse
@@ -131,3 +133,13 @@ def test_of_other_peoples_messages_no_person_comes_through(peer_data: Path) -> N
                         checked += 1
                         assert masked(each, version=found.version) == MASK, (name, str(each.place()))
     assert checked > 400
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\r\n|"), min_size=1, max_size=40), st.integers(1, 40))
+def test_whatever_stands_in_a_number_of_a_patient_is_masked(value: str, number: int) -> None:
+    """Whatever delimiters, escapes or odd characters it has."""
+    if number in (1, 8, 30, 31, 32, 33, 34):
+        return
+    found = parse(message("ORU^R01", "PID" + "|" * number + value)).segments[1]
+    for each in found.field(number):
+        assert masked(each) in ("", MASK, '""')

@@ -138,6 +138,9 @@ def test_the_report_ends_when_its_time_is_over_or_it_is_long() -> None:
     late = conformance(many, 3.0, clock=lambda: next(ticks))
     assert late[-1] == Finding("the message", "not checked to the end: the time was over")
     assert len(late) < 10
+    ticks = count()
+    fine = conformance(message("ORU^R01^ORU_R01", PID, OBR, *[OBX.format(1)] * 400), 30.0, clock=lambda: next(ticks))
+    assert fine[-1].rule == late[-1].rule, "nothing to find takes its time too"
     long = conformance(message("ORU^R01", PID, OBR, *[OBX.format("x")] * 300))
     assert len(long) == 201
     assert "more than 200 findings" in long[-1].rule
@@ -171,3 +174,14 @@ def test_any_order_is_judged_and_judged_alike_twice(segments: list[str]) -> None
     assert found == rules(*segments)
     moved = [place for place, rule in found if "not at this place" in rule]
     assert len(moved) == len(set(moved))
+
+
+@given(st.binary(max_size=400), st.integers(0, 2000), st.integers(0, 60))
+def test_whatever_stands_in_a_message_there_is_a_report_or_a_reason(junk: bytes, at: int, cut: int) -> None:
+    body = bytearray((FIXTURES / "nils-d.adt-a01.hl7").read_bytes())
+    body[at : at + cut] = junk
+    try:
+        found = conformance(bytes(body))
+    except BadInput:
+        return
+    assert all(each.place and each.rule for each in found)

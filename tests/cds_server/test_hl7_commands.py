@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
 import os
 import signal
+import ssl
 import stat
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from cds_server.hl7_terminal import LONGEST, printable
 from cds_server.store.store import Store
 from tests.cds_server.hl7_counts import PAGE, landed, outcomes, page
 from tests.peers import ROOT
+from tests.peers.tls import certificate
 
 FIXTURES = ROOT / "fixtures/hl7"
 A01, A08, ORU = (FIXTURES / f"nils-d.{name}.hl7" for name in ("adt-a01", "adt-a08", "oru-r01"))
@@ -161,6 +163,13 @@ def test_a_terminal_gets_colours(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert "\x1b[31m" in capsys.readouterr().out
 
 
+def test_a_field_of_countless_parts_is_one_value(cds: Cds, tmp_path: Path) -> None:
+    path = tmp_path / "a.hl7"
+    path.write_bytes(A01.read_bytes() + b"PR1|1||" + b"x^&" * 200_000 + b"\r")
+    assert cds("show", path).splitlines()[-1].split()[-1] == "***"
+    assert "(600000 characters)" in cds("show", path, "--unmask")
+
+
 # ---- a difference ----------------------------------------------------------------------------------------------------
 
 
@@ -234,11 +243,18 @@ def test_it_reads_by_the_rules_of_a_configured_source(
 
 # ---- send and replay -------------------------------------------------------------------------------------------------
 
+
+async def _read(reader: asyncio.StreamReader) -> bytes:
+    with contextlib.suppress(OSError):
+        return await reader.read(65536)
+    return b""
+
+
 Answering = Callable[[bytes], bytes | None]
 
 
-@contextmanager
-def receiver(answering: Answering) -> Iterator[tuple[str, list[bytes]]]:
+@contextlib.contextmanager
+def receiver(answering: Answering, tls: ssl.SSLContext | None = None) -> Iterator[tuple[str, list[bytes]]]:
     """A receiver on a thread of its own: its address, and what it got. None: it closes instead of an answer."""
     got: list[bytes] = []
     ready, loop = threading.Event(), asyncio.new_event_loop()
@@ -247,7 +263,7 @@ def receiver(answering: Answering) -> Iterator[tuple[str, list[bytes]]]:
 
     async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         decoder = FrameDecoder()
-        while data := await reader.read(65536):
+        while data := await _read(reader):
             for event in decoder.feed(data):
                 if isinstance(event, Frame):
                     got.append(event.payload)
@@ -260,9 +276,11 @@ def receiver(answering: Answering) -> Iterator[tuple[str, list[bytes]]]:
                 continue
             break
         writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
 
     async def serve() -> None:
-        server = await asyncio.start_server(connection, "127.0.0.1", 0)
+        server = await asyncio.start_server(connection, "127.0.0.1", 0, ssl=tls)
         address.append(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
         ready.set()
         await stop.wait()
@@ -331,6 +349,24 @@ def test_a_message_that_wants_no_answer_is_not_waited_for(cds: Cds, tmp_path: Pa
         assert cds("send", silent, address).split()[1] == "-"
 
 
+def test_over_tls_each_side_shows_its_certificate(cds: Cds, tmp_path: Path) -> None:
+    folders = [tmp_path / "theirs", tmp_path / "ours"]
+    for folder in folders:
+        folder.mkdir()
+    (theirs, their_key), (ours, our_key) = map(certificate, folders)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=ours)
+    context.load_cert_chain(theirs, their_key)
+    context.verify_mode = ssl.CERT_REQUIRED
+    with receiver(says("AA"), context) as (address, got):
+        cds("send", A01, address, "--tls", "--ca", theirs, "--cert", ours, "--key", our_key)
+        assert got == [A01.read_bytes()]
+        cds("send", A01, address, "--tls", code=3)
+        assert "a certificate is not believed" in cds.err
+        cds("send", A01, address, "--tls", "--ca", theirs, code=3)
+        cds("send", A01, address, code=3)
+        assert len(got) == 1
+
+
 def test_wrong_options_are_exit_code_2(cds: Cds, tmp_path: Path) -> None:
     cds("send", A01, "nowhere", code=2)
     cds("send", A01, "127.0.0.1:1", "--ca", A01, code=2)
@@ -366,7 +402,7 @@ def test_the_rate_is_kept(cds: Cds, several: Path) -> None:
 # ---- capture ---------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
+@contextlib.contextmanager
 def capturing(out: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`cds hl7 capture` as a process: it, and its address."""
     command = [sys.executable, "-m", "cds_server", "hl7", "capture", "--listen", "127.0.0.1:0", "--out", str(out)]
