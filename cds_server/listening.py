@@ -31,6 +31,8 @@ HANDOVER = 0.0005
 """As in `serve`: the thread that synced the disk must not wait for the interpreter."""
 APPLIED_WITHIN = 20.0
 """Seconds that a sender waits at most where it shall hear what became of its message."""
+AGAIN = 5.0
+"""Seconds after which `cds serve` tries a feed again that could not listen."""
 OTHER_FILES = 256
 """Besides connections: databases, packs, logs."""
 Ready = Callable[[str, int], None]
@@ -47,8 +49,14 @@ def listeners(settings: Settings, names: Sequence[str] = ()) -> list[FeedSource]
     return [found[name] for name in names] if names else list(found.values())
 
 
-def listen(settings: Settings, names: Sequence[str] = (), ready: Ready | None = None) -> None:
-    """Until SIGTERM or SIGINT; frames in progress are finished and answered. Raises Misconfigured."""
+def listen(
+    settings: Settings, names: Sequence[str] = (), ready: Ready | None = None, *, again: float | None = None
+) -> None:
+    """Until SIGTERM or SIGINT; frames in progress are finished and answered.
+
+    `again`: seconds after which a feed that cannot listen (an address that is taken, a certificate that cannot be used)
+    tries again, while the others go on. Raises: Misconfigured; without `again`, for such a feed too.
+    """
     sources = listeners(settings, names)
     if not sources:
         raise Misconfigured(f"no [[source]] of {settings.origin} listens")
@@ -56,7 +64,7 @@ def listen(settings: Settings, names: Sequence[str] = (), ready: Ready | None = 
     _enough_files(sum(each.listening.max_connections for each in sources if each.listening is not None))
     store = Store.open(settings.data_dir, settings.database_url)
     try:
-        uvloop.run(_listen(settings, store, sources, ready))
+        uvloop.run(_listen(settings, store, sources, ready, again))
     finally:
         log().info("listened", count=store.writer.acts, what=f"acts in {store.writer.groups} commits")
         store.close()
@@ -79,17 +87,19 @@ def beside(settings: Settings) -> None:
     end_with_parent(signal.SIGTERM)
     logs.configure(settings.log_level)
     try:
-        listen(settings)
+        listen(settings, again=AGAIN)
     except CdsError as error:
         log().error("feeds stopped", what=error.what, where=error.where)
         raise SystemExit(error.exit_code) from None
 
 
-async def _listen(settings: Settings, store: Store, sources: Sequence[FeedSource], ready: Ready | None) -> None:
+async def _listen(
+    settings: Settings, store: Store, sources: Sequence[FeedSource], ready: Ready | None, again: float | None
+) -> None:
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(each, stopping.set)
-    tasks = [loop.create_task(_one(settings, store, source, ready)) for source in sources]
+    tasks = [loop.create_task(_one(settings, store, source, ready, again)) for source in sources]
     waiting = loop.create_task(stopping.wait())
     done, _ = await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
     for task in (waiting, *tasks):
@@ -100,7 +110,7 @@ async def _listen(settings: Settings, store: Store, sources: Sequence[FeedSource
             raise error
 
 
-async def _one(settings: Settings, store: Store, source: FeedSource, ready: Ready | None) -> None:
+async def _one(settings: Settings, store: Store, source: FeedSource, ready: Ready | None, again: float | None) -> None:
     def told(port: int) -> None:
         log().info("listening", source=source.name, port=port, pid=os.getpid())
         if ready is not None:
@@ -117,7 +127,14 @@ async def _one(settings: Settings, store: Store, source: FeedSource, ready: Read
         ready=told,
     )
     with contextlib.suppress(asyncio.CancelledError):
-        await mllp.run(StoreIntake(store, f"feed:{source.name}"))
+        while True:
+            try:
+                await mllp.run(StoreIntake(store, f"feed:{source.name}"))
+            except Misconfigured as error:
+                if again is None:
+                    raise
+                log().error("a feed does not listen", source=source.name, what=error.what)
+                await asyncio.sleep(again)
 
 
 class _Applying:

@@ -142,7 +142,8 @@ class Storm:
             while True:
                 try:
                     line = line or Line(self._port)
-                    told = line.tell(admission(control_id, f"{pair}{number % 50}"))
+                    padding = 100_000 if number % 8 == 0 else 0  # a pack of its own
+                    told = line.tell(admission(control_id, f"{pair}{number % 50}", padding=padding))
                     break
                 except OSError:
                     self.deaths += 1

@@ -288,6 +288,25 @@ def test_a_feed_that_is_killed_beside_the_server_comes_back(servers: Make) -> No
     assert landed(server) == Counter({"A": 1, "B": 1})
 
 
+def test_a_feed_that_cannot_listen_does_not_stop_the_others(servers: Make) -> None:
+    """(F7): beside the server it tries again until its address is free; `cds listen` says it, and ends."""
+    port, taken = free_port(), socket.create_server(("127.0.0.1", 0))
+    other = taken.getsockname()[1]
+    second = ("[[source]]", "name = 'ward'", "kind = 'hl7v2-mllp'", "namespace = 'w'", f"listen = '127.0.0.1:{other}'")
+    server = configure(servers(start=False), port, *second).start()
+    until(lambda: reachable(port), "the feed does not listen")
+    with Line(port) as line:
+        assert line.tell(admission("A")) == ("AA", "A")
+        until(lambda: "a feed does not listen" in server.told(), "nobody said so")
+        assert "cannot listen for ward" in server.cds("listen", "ward", code=2).stderr
+        assert line.tell(admission("B")) == ("AA", "B")
+        taken.close()
+        until(lambda: reachable(other), "the feed did not try again")
+        with Line(other) as ward:
+            assert ward.tell(admission("A")) == ("AA", "A")
+    assert landed(server) == Counter({"A": 1, "B": 1})
+
+
 def listening_process(server: Server) -> int:
     """By its own word in the log."""
     import json
