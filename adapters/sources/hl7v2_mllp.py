@@ -39,6 +39,8 @@ LENIENT_SECONDS = 0.25
 QUEUED = 64
 HELD = 1 << 20
 """Frames, and their bytes, of one connection that wait, before it is not read any more: senders send one at a time."""
+HANDSHAKE = 10.0
+"""Seconds for a sender to secure its connection; until then it is none, and does not count as one."""
 GRACE = 5.0
 """Seconds that a stop gives to frames in progress."""
 _RENEW = 5.0
@@ -128,7 +130,7 @@ class Mllp:
                 at.port,
                 ssl=secured.context if secured else None,
                 backlog=512,
-                ssl_handshake_timeout=10 if secured else None,
+                ssl_handshake_timeout=HANDSHAKE if secured else None,
             )
         except OSError as error:
             raise Misconfigured(f"cannot listen for {self.source}: {error.strerror}", where="listen") from None

@@ -239,6 +239,23 @@ def test_a_certificate_that_cannot_be_used_stops_the_start(ours: Authority) -> N
     play(story())
 
 
+def test_those_who_never_say_who_they_are(ours: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    """(F7) (F8): connections without a handshake take nobody's place, and end."""
+    monkeypatch.setattr(hl7v2_mllp, "HANDSHAKE", 1.0)
+
+    async def story() -> None:
+        async with feeding(tls=Tls(*ours.issue("cds")), max_connections=1) as feed:
+            silent = [await feed.sender() for _ in range(50)]
+            babbling = await feed.sender()
+            await babbling.send(b"\x16\x03\x01\x02\x00" + bytes(100))
+            assert await (await feed.sender(ssl=client(ours))).tell(adt("A")) == ["AA A"]
+            for sender in (*silent, babbling):
+                assert b"MSA" not in await sender.closed()
+            assert feed.mllp.counts.of["messages"] == 1
+
+    play(story())
+
+
 def test_a_sender_over_tls_that_goes_at_once(ours: Authority, caplog: pytest.LogCaptureFixture) -> None:
     """(F6) (F8): its message is taken; its answer has nowhere to go, and the loop has nothing to say about it."""
 
