@@ -11,10 +11,12 @@ import resource
 import shutil
 import signal
 import socket
+import sqlite3
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +80,30 @@ def test_killed_at_any_moment_in_a_storm_of_senders_that_resend(listeners: Liste
     found = landed(listener.server)
     assert set(found) == storm.acknowledged
     assert set(found.values()) == {1}
+
+
+def test_the_server_killed_with_its_feed_and_its_background_work(servers: Make) -> None:
+    """(A6) (C1) (C2): each message landed once, and each landing is digested once, in the order of arrival."""
+    port, chance = free_port(), random.Random(7)
+    server = configure(servers(start=False), port).start()
+    until(lambda: reachable(port), "the feed does not listen")
+    with Storm(port, 4) as storm:
+        for _ in range(max(3, KILLS // 3)):
+            before = len(storm.acknowledged)
+            until(lambda before=before: len(storm.acknowledged) > before + 20, "nothing was acknowledged")  # type: ignore[misc]
+            time.sleep(chance.uniform(0.0, 0.5))
+            server.kill()
+            server.start()
+    assert storm.strange == []
+    server.stop()
+    found = landed(server)
+    assert set(found) == storm.acknowledged
+    assert set(found.values()) == {1}
+    server.cds("digest")
+    with closing(sqlite3.connect(f"file:{server.data_dir / 'cds.db'}?mode=ro", uri=True)) as database:
+        digested = [each for (each,) in database.execute("SELECT landing_id FROM digestion ORDER BY id")]
+        landings = [each for (each,) in database.execute("SELECT id FROM landing ORDER BY id")]
+    assert digested == landings
 
 
 def test_a_restart_remembers(listeners: Listeners) -> None:
