@@ -263,21 +263,17 @@ def receiver(answering: Answering, tls: ssl.SSLContext | None = None) -> Iterato
 
     async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         decoder = FrameDecoder()
-        while data := await _read(reader):
-            for event in decoder.feed(data):
-                if isinstance(event, Frame):
-                    got.append(event.payload)
-                    answer = answering(event.payload)
-                    if answer is None:
-                        break
-                    writer.write(answer)
-            else:
-                await writer.drain()
-                continue
-            break
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
+        try:
+            while data := await _read(reader):
+                for event in decoder.feed(data):
+                    if isinstance(event, Frame):
+                        got.append(event.payload)
+                        answer = answering(event.payload)
+                        if answer is None:
+                            return
+                        writer.write(answer)
+        finally:
+            writer.close()
 
     async def serve() -> None:
         server = await asyncio.start_server(connection, "127.0.0.1", 0, ssl=tls)
@@ -285,7 +281,12 @@ def receiver(answering: Answering, tls: ssl.SSLContext | None = None) -> Iterato
         ready.set()
         await stop.wait()
         server.close()
-        await asyncio.sleep(0)
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        for _ in range(20):  # connections whose handshake failed are nobody's task
+            await asyncio.sleep(0.01)
 
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
     thread.start()
@@ -295,9 +296,6 @@ def receiver(answering: Answering, tls: ssl.SSLContext | None = None) -> Iterato
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join()
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-        loop.run_until_complete(asyncio.sleep(0))
         loop.close()
 
 
