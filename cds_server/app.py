@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from starlette.requests import Request
@@ -13,7 +14,6 @@ from starlette.requests import Request
 from cds_server import __version__, keys, openapi, ops, wire
 from cds_server.deadline import Clock, Gate
 from cds_server.decisions import Decisions, Recorded
-from cds_server.feeds import feed_sources
 from cds_server.hooks.context import HookRequest
 from cds_server.hooks.routes import Answer, Caller, router
 from cds_server.hooks.service import ServiceSpec
@@ -31,6 +31,9 @@ from cds_server.store.store import Store
 from models.errors import CdsError, Late, NotInTime, Unauthenticated
 from models.nouns import ClinicianAction
 from models.shelf import SHIPPED, Shelf
+
+if TYPE_CHECKING:
+    from cds_server.feeds import FeedSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +147,14 @@ class Desk:
         return [each.seq for each in kept]
 
 
+def _feeds(settings: Settings) -> Sequence[FeedSource]:
+    if not settings.sources:
+        return ()
+    from cds_server.feeds import feed_sources  # nothing of it is loaded where nothing listens
+
+    return list(feed_sources(settings).values())
+
+
 def create_app(parts: Parts) -> FastAPI:
     """The ASGI application over built parts; closes them when it stops."""
 
@@ -174,7 +185,7 @@ def create_app(parts: Parts) -> FastAPI:
             parts.registry,
             parts.metrics,
             Operators(parts.settings, staff),
-            list(feed_sources(parts.settings).values()),
+            _feeds(parts.settings),
         ),
         *([staff_router(staff)] if staff else []),
         keys.router(keys.Keys(parts.store)),

@@ -25,26 +25,18 @@ from adapters.readers.hl7v2 import MESSAGE
 from adapters.terminology import units
 from cds_server import jobs, logs
 from cds_server.backlog import Landings
-from cds_server.continuous import Subscriber
-from cds_server.decisions import Decisions
 from cds_server.digest import VALIDATOR, add_validation
-from cds_server.feeds import feed_sources, rules_of
+from cds_server.followers import Followers
 from cds_server.lifetime import end_with_parent
 from cds_server.logs import log
 from cds_server.reading import NO_RULES, PartRead, Rules, SourceRules, read_sealed
-from cds_server.recalls import Recaller
-from cds_server.registry import Registry
-from cds_server.schedules import Schedules
-from cds_server.services import all_services
 from cds_server.settings import Settings
-from cds_server.silence import Silence
 from cds_server.store.reads import LandingRow
 from cds_server.store.store import Store
 from cds_server.store.writer import Tx
 from models import strict
 from models.errors import CdsError, Unreadable
 from models.nouns import instant
-from models.shelf import SHIPPED, Shelf
 
 IDLE = 0.25
 """Seconds between two looks for work."""
@@ -79,16 +71,13 @@ def run(settings: Settings, parent: int) -> None:
     with ProcessPoolExecutor(1, mp_context=spawn, initializer=_idle, initargs=(settings,)) as idle:
         digester = Digester(store, idle, settings.joining_systems, rules_of(settings))
         validator = Validator(store, idle)
-        registry = Registry(store, Shelf((SHIPPED, *settings.model_roots)), all_services())
-        recaller = Recaller(store, registry)
-        subscriber = Subscriber(store, registry, Decisions(store, settings, registry))
+        followers = Followers(store, settings)
         work: dict[str, Callable[[], int]] = {
             "digest": digester.some,
-            "recall": recaller.some,
-            "subscribe": subscriber.some,
+            "recall": followers.recall,
+            "subscribe": followers.subscribe,
             "validate": validator.some,
         }
-        schedules, silence = Schedules(settings), Silence(store, list(feed_sources(settings).values()))
         newest = 0
         while os.getppid() == parent and not stopping.is_set():
             began, worked, before = time.monotonic(), 0, newest
@@ -101,16 +90,24 @@ def run(settings: Settings, parent: int) -> None:
                 except CdsError as error:
                     log().error("background work failed", job=name, what=error.what)
             with contextlib.suppress(CdsError):
-                schedules.look(store)
-                silence.look()
+                followers.look()
             took = time.monotonic() - began
             if not worked:
                 stopping.wait(IDLE)
             elif newest != before:  # calls come in
                 stopping.wait((REST if digester.lag < PATIENCE else REST_BEHIND) * took)
-        schedules.stop()
+        followers.stop()
     with contextlib.suppress(CdsError):
         store.close()
+
+
+def rules_of(settings: Settings) -> SourceRules:
+    """How the parts of each source are read; nothing is loaded where there is none."""
+    if not settings.sources:
+        return NO_RULES
+    from cds_server.feeds import rules_of as of_feeds
+
+    return of_feeds(settings)
 
 
 _rules: dict[str, Rules] = {}

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from fastapi import APIRouter
@@ -21,15 +21,17 @@ from starlette.responses import Response
 
 from adapters.bulk.states import EXPORT
 from cds_server import wire
-from cds_server.feeds import FeedSource
 from cds_server.hooks.reasons import category
 from cds_server.jobs import pull_states
 from cds_server.operators import Operators
 from cds_server.registry import Registry
-from cds_server.silence import heard
 from cds_server.store.store import Store
 from models.errors import CdsError, NotFound
 from models.nouns import ClinicianAction, Outcome
+
+if TYPE_CHECKING:
+    from cds_server.feeds import FeedSource
+    from cds_server.silence import Heard
 
 SHARED = "PROMETHEUS_MULTIPROC_DIR"
 """Where several workers keep their counts, so that any of them answers for all; prometheus_client reads it when it is
@@ -162,6 +164,14 @@ def readiness(store: Store, registry: Registry) -> dict[str, str]:
     return checks
 
 
+def _heard(store: Store, feeds: Sequence[FeedSource]) -> Sequence[Heard]:
+    if not feeds:
+        return ()
+    from cds_server.silence import heard
+
+    return heard(store, feeds)
+
+
 def router(
     store: Store, registry: Registry, metrics: Metrics, operators: Operators, feeds: Sequence[FeedSource] = ()
 ) -> APIRouter:
@@ -184,7 +194,7 @@ def router(
         metrics.entries.set(store.reads.head()[0])
         metrics.undigested.set(len(store.reads.undigested()))
         metrics.unvalidated.set(store.reads.unvalidated_count())
-        for each in heard(store, feeds):
+        for each in _heard(store, feeds):
             metrics.waiting.labels(each.source).set(each.waiting)
             if each.seconds is not None:
                 metrics.silence.labels(each.source).set(each.seconds)

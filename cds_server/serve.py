@@ -31,10 +31,7 @@ from adapters.terminology import units
 from cds_server import logs
 from cds_server.app import build, create_app
 from cds_server.background import run as run_background
-from cds_server.bulk_sources import bulk_sources
 from cds_server.lifetime import end_with_parent
-from cds_server.listening import beside as listen_beside
-from cds_server.listening import listeners
 from cds_server.logs import log
 from cds_server.ops import SHARED
 from cds_server.settings import Settings
@@ -47,6 +44,20 @@ HANDOVER = 0.0005
 for Python's default of five milliseconds."""
 STOP_WITHIN = 10
 """Seconds that open requests are given at the end."""
+
+
+def _sources(settings: Settings) -> Callable[..., None] | None:
+    """What is wrong with a source stops the start, not its first use. Gives what listens, where something does.
+
+    Nothing of it is loaded where no source is configured: a server is ready half a second sooner.
+    """
+    if not settings.sources:
+        return None
+    from cds_server.bulk_sources import bulk_sources
+    from cds_server.listening import beside, listeners
+
+    bulk_sources(settings)
+    return beside if listeners(settings) else None
 
 
 @contextlib.contextmanager
@@ -78,11 +89,11 @@ def _holder(text: str) -> str:
 def serve(settings: Settings, *, workers: int = 1, background: bool = True) -> None:
     """Serve until SIGTERM or SIGINT."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it again once it has stopped: not the end
-    bulk_sources(settings), listeners(settings)  # what is wrong with a source stops the start, not its first use
+    feeds = _sources(settings)
     with only_one(settings):
         listening = bind(settings.host, settings.port)
         build(settings).close()  # the first open migrates and pins; workers then only join
-        beside = [_Beside("feeds", listen_beside, settings)] if listeners(settings) else []
+        beside = [_Beside("feeds", feeds, settings)] if feeds is not None else []
         if background:
             beside.append(_Beside("background", run_background, settings, os.getpid()))
         try:
