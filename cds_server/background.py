@@ -66,39 +66,57 @@ def run(settings: Settings, parent: int) -> None:
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     units.prepare()  # half a second that the first act would hold the write lock for
     store = Store.open(settings.data_dir, settings.database_url)
-    holder = jobs.holder()
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=spawn, initializer=_idle, initargs=(settings,)) as idle:
-        digester = Digester(store, idle, settings.joining_systems, rules_of(settings))
-        validator = Validator(store, idle)
-        followers = Followers(store, settings)
-        work: dict[str, Callable[[], int]] = {
-            "digest": digester.some,
-            "recall": followers.recall,
-            "subscribe": followers.subscribe,
-            "validate": validator.some,
-        }
-        newest = 0
-        while os.getppid() == parent and not stopping.is_set():
-            began, worked, before = time.monotonic(), 0, newest
-            for name, some in work.items():
-                if name == "validate" and digester.lag > BEHIND:
-                    continue
-                try:
-                    worked += jobs.lease(store, name, holder) and some()
-                    newest = store.reads.newest_call()
-                except CdsError as error:
-                    log().error("background work failed", job=name, what=error.what)
-            with contextlib.suppress(CdsError):
-                followers.look()
-            took = time.monotonic() - began
-            if not worked:
-                stopping.wait(IDLE)
-            elif newest != before:  # calls come in
-                stopping.wait((REST if digester.lag < PATIENCE else REST_BEHIND) * took)
+    idle = ProcessPoolExecutor(1, mp_context=spawn, initializer=_idle, initargs=(settings,))
+    followers = Followers(store, settings)
+    code = 1
+    try:
+        _work(settings, store, idle, followers, lambda: os.getppid() != parent or stopping.is_set(), stopping.wait)
+        code = 0
+    except Exception as error:  # noqa: BLE001 (whatever it is, the server starts this process again)
+        log().error("background work failed", error=type(error).__name__)
+    finally:
         followers.stop()
-    with contextlib.suppress(CdsError):
-        store.close()
+        with contextlib.suppress(CdsError):
+            store.close()
+        os._exit(code)  # an orderly end would wait for the reader, and for ever where that was killed
+
+
+def _work(
+    settings: Settings,
+    store: Store,
+    idle: Executor,
+    followers: Followers,
+    over: Callable[[], bool],
+    wait: Callable[[float], object],
+) -> None:
+    holder = jobs.holder()
+    digester = Digester(store, idle, settings.joining_systems, rules_of(settings))
+    validator = Validator(store, idle)
+    work: dict[str, Callable[[], int]] = {
+        "digest": digester.some,
+        "recall": followers.recall,
+        "subscribe": followers.subscribe,
+        "validate": validator.some,
+    }
+    newest = 0
+    while not over():
+        began, worked, before = time.monotonic(), 0, newest
+        for name, some in work.items():
+            if name == "validate" and digester.lag > BEHIND:
+                continue
+            try:
+                worked += jobs.lease(store, name, holder) and some()
+                newest = store.reads.newest_call()
+            except CdsError as error:
+                log().error("background work failed", job=name, what=error.what)
+        with contextlib.suppress(CdsError):
+            followers.look()
+        took = time.monotonic() - began
+        if not worked:
+            wait(IDLE)
+        elif newest != before:  # calls come in
+            wait((REST if digester.lag < PATIENCE else REST_BEHIND) * took)
 
 
 def rules_of(settings: Settings) -> SourceRules:
