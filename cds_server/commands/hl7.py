@@ -59,6 +59,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     capture.add_argument("--cert", type=Path, metavar="FILE", help="TLS: our certificate")
     capture.add_argument("--key", type=Path, metavar="FILE", help="TLS: its key")
 
+    codes = verbs.add_parser("codes", help="codes of a feed that nobody has mapped, the most frequent first")
+    codes.add_argument("--source", metavar="NAME", help="only of this [[source]]")
+    codes.add_argument("--propose", action="store_true", help="what they might be, as rows for a map file")
+    _json(codes)
+
 
 def _peer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tls", action="store_true", help="over TLS, the receiver's certificate checked")
@@ -90,8 +95,38 @@ def _rate(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
-    verbs = {"show": _show, "validate": _validate, "send": _send, "replay": _replay, "capture": _capture}
+    verbs = {
+        "show": _show,
+        "validate": _validate,
+        "send": _send,
+        "replay": _replay,
+        "capture": _capture,
+        "codes": _codes,
+    }
     return verbs[args.verb](args)
+
+
+def _codes(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from cds_server.commands.opening import emit, existing, settings_of, store_of, table
+    from cds_server.hl7_codes import unmapped
+
+    settings = settings_of(args)
+    existing(settings)
+    with store_of(settings) as store:
+        found = unmapped(store, args.source, propose=args.propose)
+    rows = [[each.source, str(each.count), each.system, each.code, each.title] for each in found]
+    text = table(["source", "results", "system", "code", "called"], rows) if rows else "every code is mapped, or shared"
+    if args.propose and rows:
+        text += "\n\nsource_system,source_code,target_system,target_code,target_display,equivalence"
+        for each in found:
+            for said in each.proposals:
+                cells = (each.system, each.code, said.system, said.code, f'"{said.title}"', "inexact")
+                text += "\n" + ",".join(cells)
+        text += "\n\nA row counts once a person has written `equivalent` in it."
+    emit(args, [asdict(each) for each in found], text)
+    return 0
 
 
 # ---- show ------------------------------------------------------------------------------------------------------------
