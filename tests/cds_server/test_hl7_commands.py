@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import gzip
 import json
 import os
@@ -13,6 +14,7 @@ import stat
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -281,6 +283,7 @@ def receiver(answering: Answering, tls: ssl.SSLContext | None = None) -> Iterato
         ready.set()
         await stop.wait()
         server.close()
+        await asyncio.sleep(0.05)  # whoever was let in last has begun, and so closes what it was given
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
@@ -297,6 +300,9 @@ def receiver(answering: Answering, tls: ssl.SSLContext | None = None) -> Iterato
         loop.call_soon_threadsafe(stop.set)
         thread.join()
         loop.close()
+        with warnings.catch_warnings():  # a socket whose handshake failed, or that came at the very end, is nobody's
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
 
 
 def says(code: str, number: bytes | None = None) -> Answering:
