@@ -14,6 +14,7 @@ from joserfc.jwk import Key
 
 from tests.peers.ehr_keys import ISSUER, KeyServer, public_set, signing_key, token
 from tests.peers.server import PATIENT_VIEW, Server, hook, outcome_of, override
+from tests.peers.test_background import until
 
 pytestmark = [pytest.mark.requirement("cds-hooks_2.0", "176", "177")]
 
@@ -160,9 +161,9 @@ def test_a_request_has_an_id_in_and_out_and_in_the_log(signed: Callable[..., Ser
     for claimed in ("Jane Doe, born 1965", "Jane.Doe", "MRN-12345678", "1234567890"):
         own = server.http.get("/healthz", headers={"X-Request-ID": claimed})
         assert len(own.headers["x-request-id"]) == 32
+    until(lambda: own.headers["x-request-id"] in server.told())  # the line follows the answer
     told = [line for line in server.told().splitlines() if "0190f3c2-5b1e-7c3a-9d42-8f60c1d2e3f4" in line]
     assert any('"event": "caller not believed"' in line for line in told)
     assert any('"event": "request answered"' in line and '"status": 401' in line for line in told)
-    assert own.headers["x-request-id"] in server.told()
     assert "Jane" not in server.told()
     assert "12345678" not in server.told()
