@@ -46,6 +46,8 @@ REST, REST_BEHIND = 9.0, 3.0
 """Times as long as it worked, while calls come in: even work that only takes what nobody wants slows its neighbours on
 the same core, and holds the write lock. Less where the oldest delivery waits for longer than `PATIENCE`."""
 PATIENCE = 60.0
+ENDING = 5.0
+"""Seconds that the reader is given at the end."""
 BATCH = 64
 BY_ITSELF = (cds_hooks.REQUEST, MESSAGE)
 """Media types of what is digested without anybody asking: deliveries of one act each."""
@@ -79,7 +81,13 @@ def run(settings: Settings, parent: int) -> None:
         followers.stop()
         with contextlib.suppress(CdsError):
             store.close()
-        os._exit(code)  # an orderly end would wait for the reader, and for ever where that was killed
+        ending = threading.Thread(target=idle.shutdown, daemon=True)
+        ending.start()
+        ending.join(ENDING)
+        if ending.is_alive():  # an orderly end waits for the reader, and for ever where that was killed
+            os._exit(code)
+    if code:
+        raise SystemExit(code)
 
 
 def _work(

@@ -40,7 +40,7 @@ class Subscriber:
         self._subscribed = [spec for spec in registry.specs if spec.subscribes]
 
     def some(self) -> int:
-        """Look at up to a batch of resources; gives how many scores were made."""
+        """Look at up to a batch of resources; gives how many, whether or not they led to a score."""
         at = self._cursor()
         rows = self._store.reads.query(
             "SELECT r.id, r.code, p.id, p.ref, p.namespace FROM resource r "
@@ -51,16 +51,15 @@ class Subscriber:
         )
         if not rows:
             return 0
-        made = 0
         for due in self._due([(row[1], RecordRow(row[2], row[3], row[4])) for row in rows]):
             if self._registry.stopped(due.spec.id):
                 continue
             try:
-                made += self._decisions.score_unasked(due.spec, due.record) is not None
+                self._decisions.score_unasked(due.spec, due.record)
             except CdsError as error:
                 log().error("a patient was not scored again", service=due.spec.id, what=error.what)
         self._keep(rows[-1][0])
-        return made
+        return len(rows)
 
     def _due(self, found: Sequence[tuple[str, RecordRow]]) -> Iterator[_Due]:
         """Each patient once for each service that asks for one of the codes."""

@@ -31,6 +31,8 @@ from cds_server.store.store import Store
 from models.errors import LedgerBroken, PeerFailed
 
 NAMESPACE = "sandbox"
+WARD = "ward"
+"""Of the HL7 v2 messages: another sender's numbers are another sender's patients."""
 
 
 def demo(*, port: int, once: bool) -> int:
@@ -38,7 +40,8 @@ def demo(*, port: int, once: bool) -> int:
     folder = fixtures()
     settings = _settings(port, once)
     print(f"instance   {settings.data_dir}")
-    _land(settings, folder / "patients")
+    _land(settings, folder / "patients", NAMESPACE)
+    _land(settings, folder / "hl7", WARD)
     with _running(settings, port, sandbox=not once):
         url = f"http://127.0.0.1:{port}"
         if once:
@@ -64,14 +67,14 @@ def _settings(port: int, once: bool) -> Settings:
     )
 
 
-def _land(settings: Settings, folder: Path) -> None:
+def _land(settings: Settings, folder: Path, namespace: str) -> None:
     from adapters.sources.files import land_file
 
     store = Store.open(settings.data_dir, settings.database_url)
     try:
         intake = StoreIntake(store, "user:demo")
         for path in sorted(folder.iterdir()):
-            receipt = asyncio.run(land_file(path, intake, source="fixtures", namespace=NAMESPACE, received_at=now()))
+            receipt = asyncio.run(land_file(path, intake, source="fixtures", namespace=namespace, received_at=now()))
             print(f"landed     {path.name}: {receipt.parts} parts, {receipt.arrival.value}")
         tally = digest_backlog(store, settings.joining_systems, "user:demo", rules=rules_of(settings))
         print(f"digested   {tally.asserted} resources, {tally.facts} facts, {tally.quarantined} in quarantine")

@@ -38,7 +38,7 @@ class Followers:
         return self._recaller.some()
 
     def subscribe(self) -> int:
-        """Who subscribes to what a feed brought is judged again (`continuous`); gives how many scores were made."""
+        """Who subscribes to what a feed brought is judged again (`continuous`); gives how many resources were read."""
         if not self._settings.sources:
             return 0
         if self._subscriber is None:

@@ -78,7 +78,6 @@ class Charset:
     warning: str | None = None
 
 
-UTF_8 = Charset("utf-8")
 UNSAID = Charset("utf-8", declared=False)
 
 

@@ -35,7 +35,7 @@ class Body:
         self.headers = headers or {}
 
     async def body(self, limit: int) -> bytes:
-        raise NotImplementedError
+        return b"".join([chunk async for chunk in self.chunks()])[:limit]
 
     async def chunks(self) -> AsyncIterator[bytes]:
         for chunk in self._chunks:
