@@ -48,6 +48,8 @@ lock: $(BIN)/python  ## resolve requirements/*.txt again (UPGRADE=--upgrade: to 
 	@$(PIP) 'uv>=0.9,<1'
 	@$(COMPILE) requirements/build.in --output-file requirements/build.txt >/dev/null
 	@$(COMPILE) pyproject.toml --output-file requirements/app.txt >/dev/null
+	@$(COMPILE) pyproject.toml --constraints requirements/app.txt --extra radiomics \
+		--output-file requirements/radiomics.txt >/dev/null
 	@$(COMPILE) pyproject.toml --constraints requirements/app.txt --extra training \
 		--output-file requirements/training.txt >/dev/null
 	@$(COMPILE) pyproject.toml --constraints requirements/training.txt --extra training --extra test \

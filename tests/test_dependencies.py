@@ -20,6 +20,9 @@ LGPL_ALLOWED = {"psycopg", "psycopg-binary"}
 LOADED_BY_NAME = {
     "fhir.resources": "adapters.readers.validation imports its models one by one, as they are met",
     "httptools": "uvicorn takes it where it is installed",
+    "pyjpegls": "pydicom takes it for JPEG-LS",
+    "pylibjpeg-openjpeg": "pydicom takes it for JPEG 2000",
+    "python-gdcm": "pydicom takes it for JPEG Lossless",
     "uvloop": "uvicorn takes it where it is installed",
     "psycopg": "SQLAlchemy takes it for postgresql+psycopg://",
 }
@@ -38,6 +41,7 @@ def declared() -> dict[str, list[str]]:
     app = PROJECT["dependencies"]
     return {
         "app.txt": app,
+        "radiomics.txt": app + extras["radiomics"],
         "training.txt": app + extras["training"],
         "test.txt": [*app, *extras["training"], *extras["test"]],
     }
@@ -56,7 +60,7 @@ def test_every_dependency_says_why_it_is_there() -> None:
     stated = re.findall(
         r'^    "([\w.-]+)(?:\[\w+\])?[<>=~][^"]*",(.*)$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE
     )
-    assert len(stated) == len(declared()["test.txt"])
+    assert len(stated) == len(declared()["test.txt"]) + len(PROJECT["optional-dependencies"]["radiomics"])
     assert [name for name, rest in stated if not re.match(r"  # \w.{11,}", rest)] == []
 
 
@@ -71,7 +75,7 @@ def test_every_dependency_is_used() -> None:
     assert runtime - used == set(), "imported nowhere: remove it from pyproject.toml and run `make lock`"
 
 
-@pytest.mark.parametrize("file", ["app.txt", "training.txt", "test.txt"])
+@pytest.mark.parametrize("file", ["app.txt", "radiomics.txt", "training.txt", "test.txt"])
 def test_the_lock_satisfies_the_project(file: str) -> None:
     """Fails when somebody changed `pyproject.toml` and did not run `make lock`."""
     lock = pinned(file)
@@ -83,11 +87,12 @@ def test_the_lock_satisfies_the_project(file: str) -> None:
 
 def test_the_locks_agree() -> None:
     versions = [{name: str(pin.specifier) for name, pin in pinned(file).items()} for file in declared()]
-    app, training, test = versions
+    app, radiomics, training, test = versions
     assert app.items() <= training.items() <= test.items()
+    assert app.items() <= radiomics.items()
 
 
-@pytest.mark.parametrize("file", ["app.txt", "build.txt", "training.txt", "test.txt"])
+@pytest.mark.parametrize("file", ["app.txt", "build.txt", "radiomics.txt", "training.txt", "test.txt"])
 def test_every_pin_is_exact_and_hashed(file: str) -> None:
     blocks = re.split(r"\n(?=[A-Za-z0-9])", (ROOT / "requirements" / file).read_text())[1:]
     assert len(blocks) >= 2
