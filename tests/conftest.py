@@ -20,6 +20,7 @@ pytest_plugins = [
     "tests.peers.bulk_peer",
     "tests.peers.hostile_bulk",
     "tests.peers.bulk_stories",
+    "tests.peers.pacs",
 ]
 
 hypothesis.settings.register_profile("house", deadline=None, derandomize=bool(os.environ.get("CI")))

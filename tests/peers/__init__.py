@@ -48,12 +48,28 @@ def _sekmet() -> Path | None:
     return place if place.is_file() else None
 
 
+def _program(name: str) -> Callable[[], Path | None]:
+    def find() -> Path | None:
+        found = shutil.which(name, path="/usr/bin:/usr/sbin:/usr/local/bin:/usr/local/sbin")
+        return Path(found) if found else None
+
+    return find
+
+
+def _dicomweb() -> Path | None:
+    """The plug-in of Orthanc: a shared object, where Debian puts it."""
+    return next((each for each in (Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so"),) if each.exists()), None)
+
+
 PEERS = {
     peer.name: peer
     for peer in (
         Peer("postgres", "PostgreSQL server programs", "postgresql", _postgres),
         Peer("chromium", "the browser", "chromium", _chromium),
         Peer("sekmet", "a FHIR server of somebody else (requirements/peers.txt, in .venv/peers)", None, _sekmet),
+        Peer("orthanc", "an archive of somebody else (PACS)", "orthanc", _program("Orthanc")),
+        Peer("orthanc-dicomweb", "its DICOMweb plug-in", "orthanc-dicomweb", _dicomweb),
+        Peer("dcmtk", "DICOM programs of somebody else (storescu, storescp, movescu)", "dcmtk", _program("storescu")),
         Peer("data", "data written by others (CDS_PEER_DATA, or ../shared/data)", None, _data),
     )
 }
