@@ -34,8 +34,8 @@ KEYS_HELD = 10_000
 MANIFEST = 0xFFFFFFFF
 """The part number under which the key of a landing's manifest stands."""
 
-_HEAD = struct.Struct(">BI")
-_TAG = 16
+HEAD = struct.Struct(">BI")
+TAG = 16
 
 
 def part_ref(landing: str, ordinal: int) -> bytes:
@@ -92,7 +92,7 @@ class PackWriter:
     def _emit(self, cipher: AESGCM, payload: bytes, *, last: bool) -> None:
         sealed = cipher.encrypt(self._frame.to_bytes(12), payload, _bound(self.parts, last))
         self._frame += 1
-        frame = _HEAD.pack(last, len(sealed)) + sealed
+        frame = HEAD.pack(last, len(sealed)) + sealed
         self._digest.update(frame)
         if self._file is None and len(self._memory) + len(frame) <= INLINE:
             self._memory += frame
@@ -158,11 +158,11 @@ def read_parts(
     """
     ordinal, frame, body = 0, 0, bytearray()
     key: bytes | None = None
-    while head := pack.read(_HEAD.size):
-        if len(head) < _HEAD.size:
+    while head := pack.read(HEAD.size):
+        if len(head) < HEAD.size:
             raise RecordUnavailable("the sealed bytes of a landing are cut off", where=f"part {ordinal}")
-        last, length = _HEAD.unpack(head)
-        if last > 1 or length > FRAME + _TAG:
+        last, length = HEAD.unpack(head)
+        if last > 1 or length > FRAME + TAG:
             raise KeysUnavailable("the sealed bytes of a part were changed", where=f"part {ordinal}")
         if ordinal < start:
             pack.seek(length, os.SEEK_CUR)
@@ -176,10 +176,7 @@ def read_parts(
             sealed = pack.read(length)
             if len(sealed) < length:
                 raise RecordUnavailable("the sealed bytes of a landing are cut off", where=f"part {ordinal}")
-            try:
-                body += AESGCM(key).decrypt(frame.to_bytes(12), sealed, _bound(ordinal, bool(last)))
-            except InvalidTag:
-                raise KeysUnavailable("the sealed bytes of a part were changed", where=f"part {ordinal}") from None
+            body += open_frame(key, sealed, ordinal, frame, last=bool(last))
         frame += 1
         if last:
             if ordinal >= start:
@@ -187,6 +184,14 @@ def read_parts(
             ordinal, frame, body = ordinal + 1, 0, bytearray()
             if stop is not None and ordinal >= stop:
                 return
+
+
+def open_frame(key: bytes, sealed: bytes, ordinal: int, number: int, *, last: bool) -> bytes:
+    """One frame of a part. Raises KeysUnavailable where it was changed, or stands in another's place."""
+    try:
+        return AESGCM(key).decrypt(number.to_bytes(12), sealed, _bound(ordinal, last))
+    except InvalidTag:
+        raise KeysUnavailable("the sealed bytes of a part were changed", where=f"part {ordinal}") from None
 
 
 def _bound(ordinal: int, last: bool) -> bytes:

@@ -13,6 +13,7 @@ from typing import BinaryIO
 from cds_server.store.engine import Database, translated_os
 from cds_server.store.migrate import migrate
 from cds_server.store.pack import MANIFEST, PackWriter, part_ref, read_parts
+from cds_server.store.part_stream import PartStream
 from cds_server.store.reads import LandingRow, Reads
 from cds_server.store.vault import KeyStore, Vault
 from cds_server.store.writer import Writer
@@ -101,6 +102,10 @@ class Store:
         for _, body in self.parts(landing, ordinal, ordinal + 1):
             return body
         raise RecordUnavailable("a landing has no such part", where=f"landing {landing.ref} part {ordinal}")
+
+    def stream(self, landing: LandingRow, ordinal: int) -> PartStream:
+        """A part as a file, for what is too large to hold."""
+        return PartStream(self.vault, landing.ref, self.open_pack(landing), ordinal)
 
     def opened(self, landing: LandingRow) -> tuple[bytes, ...] | None:
         """The parts of a hook call's landing; None where they cannot be opened any more."""
