@@ -25,6 +25,8 @@ class Receipt:
     landing: str
     """Reference of the landing that holds these bytes (for a conflict: of the one that holds the key)."""
     parts: int
+    beside: str | None = None
+    """Stored besides another landing, this one, that has the same key and other bytes."""
 
 
 class Staged(Protocol):
@@ -37,11 +39,17 @@ class Staged(Protocol):
         """Close the current part; the next `write` begins another. A part without bytes is not a part."""
 
     async def commit(
-        self, dedup_key: bytes | None = None, *, learnt: JSON | None = None, other: bytes | None = None
+        self,
+        dedup_key: bytes | None = None,
+        *,
+        learnt: JSON | None = None,
+        other: bytes | None = None,
+        beside: JSON | None = None,
     ) -> Receipt:
         """Make it durable, once. `learnt`: what only its end could tell, added to the manifest. `other`: the key for
         other bytes under a key that was used before, from a sender who may begin its numbers anew; then nothing is a
-        conflict.
+        conflict. `beside`: other bytes under a key that was used before are kept, too, and a Flag is raised; this is
+        added to their manifest.
 
         1. Close the last part.
         2. Look the key up (None: the digest of all parts is the key).

@@ -46,7 +46,12 @@ class StagedLanding:
         self._pack.end_part()
 
     async def commit(
-        self, dedup_key: bytes | None = None, *, learnt: JSON | None = None, other: bytes | None = None
+        self,
+        dedup_key: bytes | None = None,
+        *,
+        learnt: JSON | None = None,
+        other: bytes | None = None,
+        beside: JSON | None = None,
     ) -> Receipt:
         self._pack.end_part()
         meta = self._meta if learnt is None else replace(self._meta, manifest={**self._meta.manifest, **learnt})
@@ -57,7 +62,7 @@ class StagedLanding:
             inline, file = await asyncio.to_thread(self._pack.settle, blobs)
 
         def act(tx: Tx) -> Receipt:
-            return land(tx, meta, self._ref, self._pack, inline, file, self._actor, dedup_key, other)
+            return land(tx, meta, self._ref, self._pack, inline, file, self._actor, dedup_key, other, beside)
 
         receipt = await self._store.writer.write(act)
         if receipt.arrival is not Arrival.STORED and file is not None:
@@ -78,13 +83,22 @@ def land(
     actor: str,
     dedup_key: bytes | None,
     other: bytes | None = None,
+    beside: JSON | None = None,
 ) -> Receipt:
-    """Write one landing and its entry, unless its key was used before."""
+    """Write one landing and its entry, unless its key was used before.
+
+    `beside` given: other bytes of that key are a landing, too, whose key is made of it and of their digest.
+    """
     content = pack.content
     dedup = tx.vault.index("landing", meta.namespace, dedup_key if dedup_key is not None else content)
     known = tx.read("SELECT ref, content, parts, id FROM landing WHERE dedup = ?", (dedup,))
     if known and other is not None and bytes(known[0][1]) != content:
         dedup = tx.vault.index("landing", meta.namespace, other)
+        known = tx.read("SELECT ref, content, parts, id FROM landing WHERE dedup = ?", (dedup,))
+    first = known[0][0] if known and beside is not None and bytes(known[0][1]) != content else None
+    if first is not None and beside is not None:
+        meta = replace(meta, manifest={**meta.manifest, **beside})
+        dedup = tx.vault.index("landing", meta.namespace, (dedup_key or b"") + content)
         known = tx.read("SELECT ref, content, parts, id FROM landing WHERE dedup = ?", (dedup,))
     if known:
         same = bytes(known[0][1]) == content
@@ -99,9 +113,20 @@ def land(
             )
             tx.entry("conflict", actor, {"landing": known[0][0]})
         return Receipt(Arrival.DUPLICATE if same else Arrival.CONFLICT, known[0][0], known[0][2])
-    add_landing(tx, meta, ref, pack, inline, file, content, dedup)
-    tx.entry("land", actor, {"landing": ref, "source": meta.source, "namespace": meta.namespace, "parts": pack.parts})
-    return Receipt(Arrival.STORED, ref, pack.parts)
+    landing_id = add_landing(tx, meta, ref, pack, inline, file, content, dedup)
+    said = {"landing": ref, "source": meta.source, "namespace": meta.namespace, "parts": pack.parts}
+    if first is not None:
+        tx.add(
+            "flag",
+            kind="flag",
+            reason="conflict",
+            landing_id=landing_id,
+            at=tx.now,
+            detail="the sender's key of an earlier landing came again with other bytes; both are kept",
+        )
+        said["beside"] = first
+    tx.entry("land", actor, said)
+    return Receipt(Arrival.STORED, ref, pack.parts, first)
 
 
 def add_landing(
