@@ -10,7 +10,7 @@ from cds_server.store.engine import Database
 from cds_server.store.tables import GOVERNED
 from models.errors import Misconfigured
 
-HEAD = "0007"
+HEAD = "0011"
 
 
 def current(database: Database) -> str | None:

@@ -10,25 +10,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, UniqueConstraint
+from sqlalchemy import BigInteger, Column, Index, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 from cds_server.store import operational as operational  # a schema is all of its tables
-
-ROW_ID = BigInteger().with_variant(Integer(), "sqlite")
-"""64 bits on both; spelt so that SQLite makes it the rowid itself instead of a second index over it."""
-
-
-def _id() -> int:
-    return Field(sa_column=Column(ROW_ID, primary_key=True, autoincrement=False))  # type: ignore[no-any-return]
-
-
-def _big(*, index: bool = False, nullable: bool = False) -> int:
-    return Field(sa_column=Column(BigInteger, nullable=nullable, index=index))  # type: ignore[no-any-return]
-
-
-def _bytes(*, nullable: bool = False, unique: bool = False) -> bytes:
-    return Field(sa_column=Column(LargeBinary, nullable=nullable, unique=unique))  # type: ignore[no-any-return]
+from cds_server.store.columns import big, raw, row_id
+from cds_server.store.imaging_tables import DicomObject, ExaminedStudy
 
 
 class Instance(SQLModel, table=True):
@@ -41,37 +28,37 @@ class Instance(SQLModel, table=True):
 
 class LedgerEntry(SQLModel, table=True):
     __tablename__: ClassVar[str] = "ledger_entry"
-    seq: int = _id()
-    body: bytes = _bytes()
-    leaf: bytes = _bytes()
-    chain: bytes = _bytes()
-    row_leaves: bytes = _bytes()
+    seq: int = row_id()
+    body: bytes = raw()
+    leaf: bytes = raw()
+    chain: bytes = raw()
+    row_leaves: bytes = raw()
 
 
 class Landing(SQLModel, table=True):
     """A delivery. Its parts stand in `pack` (small) or in the blob file `pack_file` (large), sealed one by one."""
 
     __tablename__: ClassVar[str] = "landing"
-    id: int = _id()
-    entry: int = _big()
+    id: int = row_id()
+    entry: int = big()
     ref: str = Field(unique=True)
     source: str
     namespace: str
     media_type: str
     received_at: str
-    dedup: bytes = _bytes(unique=True)
+    dedup: bytes = raw(unique=True)
     """Keyed digest of the sender's key."""
-    content: bytes = _bytes()
+    content: bytes = raw()
     """Keyed digest of all parts."""
     parts: int
-    size: int = _big()
-    pack: bytes | None = _bytes(nullable=True)
+    size: int = big()
+    pack: bytes | None = raw(nullable=True)
     pack_file: str | None
-    pack_digest: bytes = _bytes()
+    pack_digest: bytes = raw()
     """SHA-256 of the sealed pack: it can be checked without any key."""
-    manifest: bytes | None = _bytes(nullable=True)
+    manifest: bytes | None = raw(nullable=True)
     """Sealed."""
-    record_id: int | None = _big(index=True, nullable=True)
+    record_id: int | None = big(index=True, nullable=True)
     """Whom a hook call is about: what it brought is looked for before it is digested. (Migration 0002.)"""
 
 
@@ -80,9 +67,9 @@ class Digestion(SQLModel, table=True):
 
     __tablename__: ClassVar[str] = "digestion"
     __table_args__ = (Index("ix_digestion_landing", "landing_id", "part_to"),)
-    id: int = _id()
-    entry: int = _big()
-    landing_id: int = _big()
+    id: int = row_id()
+    entry: int = big()
+    landing_id: int = big()
     reader: str
     part_from: int
     part_to: int
@@ -93,14 +80,14 @@ class Digestion(SQLModel, table=True):
 class PatientRecord(SQLModel, table=True):
     __tablename__: ClassVar[str] = "patient_record"
     __table_args__ = (UniqueConstraint("namespace", "local_digest"),)
-    id: int = _id()
-    entry: int = _big()
+    id: int = row_id()
+    entry: int = big()
     ref: str = Field(unique=True)
     """Random. The key of this record's facts stands under it in the key store."""
     namespace: str
-    local_digest: bytes = _bytes()
+    local_digest: bytes = raw()
     """Keyed."""
-    sealed: bytes = _bytes()
+    sealed: bytes = raw()
     """The local id."""
     at: str
 
@@ -110,12 +97,12 @@ class RecordIdentifier(SQLModel, table=True):
 
     __tablename__: ClassVar[str] = "record_identifier"
     __table_args__ = (Index("ix_record_identifier_value", "system", "value_digest"),)
-    id: int = _id()
-    entry: int = _big()
-    record_id: int = _big(index=True)
-    resource_id: int = _big()
+    id: int = row_id()
+    entry: int = big()
+    record_id: int = big(index=True)
+    resource_id: int = big()
     system: str
-    value_digest: bytes = _bytes()
+    value_digest: bytes = raw()
     """Keyed."""
     joining: bool
 
@@ -124,11 +111,11 @@ class Link(SQLModel, table=True):
     """Two records are one person from here on, or (verb `unlink`) no longer."""
 
     __tablename__: ClassVar[str] = "link"
-    id: int = _id()
-    entry: int = _big()
+    id: int = row_id()
+    entry: int = big()
     verb: str
-    record_id: int = _big(index=True)
-    other_id: int = _big(index=True)
+    record_id: int = big(index=True)
+    other_id: int = big(index=True)
     basis: str
     """The rule, and the joining system that it used; `manual` with the actor in the entry."""
     at: str
@@ -143,26 +130,26 @@ class Resource(SQLModel, table=True):
         Index("ix_resource_place", "landing_id", "part"),
         Index("ix_resource_record_code", "record_id", "code"),
     )
-    id: int = _id()
-    entry: int = _big()
-    record_id: int | None = _big(nullable=True)
+    id: int = row_id()
+    entry: int = big()
+    record_id: int | None = big(nullable=True)
     namespace: str
     type: str
-    local_digest: bytes = _bytes()
+    local_digest: bytes = raw()
     """Keyed digest of namespace, type and local id."""
-    landing_id: int = _big()
+    landing_id: int = big()
     part: int
     pointer: str
     reader: str
     known_from: str
-    content: bytes = _bytes()
+    content: bytes = raw()
     """Keyed digest of the resource as read."""
     test: bool
     labels: str
     """Confidentiality labels, space separated; empty for none."""
     code: str | None
     """`system|code` of its facts; `MANY` where they have several; empty for none."""
-    facts: bytes | None = _bytes(nullable=True)
+    facts: bytes | None = raw(nullable=True)
     """nonce || AES-256-GCM under the record's key of the facts' canonical form, a JSON list."""
     updated: str | None = None
     """meta.lastUpdated as an instant, where it is stated: older never replaces newer. (Migration 0005.)"""
@@ -177,8 +164,8 @@ class ResourceClosing(SQLModel, table=True):
     """This version, and the facts from it, stopped being what we know."""
 
     __tablename__: ClassVar[str] = "resource_closing"
-    id: int = _id()
-    entry: int = _big()
+    id: int = row_id()
+    entry: int = big()
     resource_id: int = Field(sa_column=Column(BigInteger, nullable=False, unique=True))
     known_to: str
     cause: str
@@ -189,9 +176,9 @@ class Validation(SQLModel, table=True):
 
     __tablename__: ClassVar[str] = "validation"
     __table_args__ = (UniqueConstraint("landing_id", "part"),)
-    id: int = _id()
-    entry: int = _big()
-    landing_id: int = _big()
+    id: int = row_id()
+    entry: int = big()
+    landing_id: int = big()
     part: int
     checked: int
     """Resources asked about."""
@@ -203,16 +190,16 @@ class Validation(SQLModel, table=True):
 
 class Flag(SQLModel, table=True):
     __tablename__: ClassVar[str] = "flag"
-    id: int = _id()
-    entry: int = _big()
+    id: int = row_id()
+    entry: int = big()
     kind: str = Field(index=True)
     """quarantine, unmatched, dead-letter, flag."""
     reason: str
-    landing_id: int | None = _big(nullable=True)
+    landing_id: int | None = big(nullable=True)
     part: int | None
     pointer: str | None
-    record_id: int | None = _big(nullable=True)
-    inference_id: int | None = _big(nullable=True)
+    record_id: int | None = big(nullable=True)
+    inference_id: int | None = big(nullable=True)
     detail: str | None
     """What and where, in our words, without any value from outside."""
     at: str
@@ -220,17 +207,17 @@ class Flag(SQLModel, table=True):
 
 class FlagClosing(SQLModel, table=True):
     __tablename__: ClassVar[str] = "flag_closing"
-    id: int = _id()
-    entry: int = _big()
-    flag_id: int = _big(index=True)
+    id: int = row_id()
+    entry: int = big()
+    flag_id: int = big(index=True)
     resolution: str
     at: str
 
 
 class Call(SQLModel, table=True):
     __tablename__: ClassVar[str] = "call"
-    id: int = _id()
-    entry: int = _big()
+    id: int = row_id()
+    entry: int = big()
     ref: str
     service: str
     hook: str | None
@@ -240,69 +227,69 @@ class Call(SQLModel, table=True):
     """answered, abstained, refused, safety, failed, stopped; unasked: new facts came, and nobody was shown a card."""
     status: int
     reason: str | None
-    landing_id: int | None = _big(index=True, nullable=True)
-    sealed: bytes | None = _bytes(nullable=True)
+    landing_id: int | None = big(index=True, nullable=True)
+    sealed: bytes | None = raw(nullable=True)
     """The user, as the EHR named them."""
     received_at: str
 
 
 class Snapshot(SQLModel, table=True):
     __tablename__: ClassVar[str] = "snapshot"
-    id: int = _id()
-    entry: int = _big()
+    id: int = row_id()
+    entry: int = big()
     ref: str
     model: str
     as_of: str
-    sealed: bytes = _bytes()
-    commitment: bytes = _bytes()
+    sealed: bytes = raw()
+    commitment: bytes = raw()
 
 
 class Inference(SQLModel, table=True):
     __tablename__: ClassVar[str] = "inference"
-    id: int = _id()
-    entry: int = _big()
+    id: int = row_id()
+    entry: int = big()
     ref: str = Field(unique=True)
-    call_id: int = _big(index=True)
-    snapshot_id: int = _big()
-    record_id: int = _big(index=True)
+    call_id: int = big(index=True)
+    snapshot_id: int = big()
+    record_id: int = big(index=True)
     service: str
     model: str
     model_digest: str
     runtime: str
     abstained: bool
-    sealed: bytes = _bytes()
+    sealed: bytes = raw()
     """Feature vectors and score."""
-    commitment: bytes = _bytes()
+    commitment: bytes = raw()
     at: str
 
 
 class Card(SQLModel, table=True):
     __tablename__: ClassVar[str] = "card"
-    id: int = _id()
-    entry: int = _big()
+    id: int = row_id()
+    entry: int = big()
     uuid: str = Field(unique=True)
-    inference_id: int = _big(index=True)
+    inference_id: int = big(index=True)
     service: str
     ehr: str
-    sealed: bytes = _bytes()
-    commitment: bytes = _bytes()
+    sealed: bytes = raw()
+    commitment: bytes = raw()
 
 
 class Action(SQLModel, table=True):
     __tablename__: ClassVar[str] = "action"
-    id: int = _id()
-    entry: int = _big()
+    id: int = row_id()
+    entry: int = big()
     ref: str
-    card_id: int | None = _big(index=True, nullable=True)
-    inference_id: int | None = _big(nullable=True)
+    card_id: int | None = big(index=True, nullable=True)
+    inference_id: int | None = big(nullable=True)
     outcome: str
     reason: str | None
     """Of an override: `coded` from a list, or `comment` for words alone. (Migration 0004.)"""
     door: str
-    dedup: bytes = _bytes(unique=True)
+    dedup: bytes = raw(unique=True)
     """Keyed digest of card, outcome, time and reason: the same feedback twice is one action."""
-    sealed: bytes = _bytes()
-    commitment: bytes = _bytes()
+    sealed: bytes = raw()
+    commitment: bytes = raw()
     at: str
 
 
@@ -311,24 +298,24 @@ class Advice(SQLModel, table=True):
 
     __tablename__: ClassVar[str] = "advice"
     __table_args__ = (Index("ix_advice_who", "record_id", "who"),)
-    id: int = _id()
-    entry: int = _big()
-    inference_id: int = _big(index=True)
-    record_id: int = _big()
+    id: int = row_id()
+    entry: int = big()
+    inference_id: int = big(index=True)
+    record_id: int = big()
     service: str
     ehr: str
-    who: bytes | None = _bytes(nullable=True)
+    who: bytes | None = raw(nullable=True)
     """Keyed digest of the user, as the EHR named them."""
-    advice: bytes = _bytes()
+    advice: bytes = raw()
     """Keyed digest of topic, urgency and summary: what makes two cards the same advice."""
     indicator: str
     card: str
     """The card's uuid; one that was held back was never sent."""
     rule: str | None
     """threshold, quiet, cap, duplicate; empty for a card that was shown; `undelivered` for one that never left."""
-    sealed: bytes | None = _bytes(nullable=True)
+    sealed: bytes | None = raw(nullable=True)
     """The card, where it was held back."""
-    commitment: bytes | None = _bytes(nullable=True)
+    commitment: bytes | None = raw(nullable=True)
     at: str
 
 
@@ -336,22 +323,22 @@ class SystemAction(SQLModel, table=True):
     """What an answer told the EHR to do without asking anybody (CDS Hooks, System Actions)."""
 
     __tablename__: ClassVar[str] = "system_action"
-    id: int = _id()
-    entry: int = _big()
+    id: int = row_id()
+    entry: int = big()
     ref: str
-    inference_id: int = _big(index=True)
+    inference_id: int = big(index=True)
     service: str
     ehr: str
-    sealed: bytes = _bytes()
-    commitment: bytes = _bytes()
+    sealed: bytes = raw()
+    commitment: bytes = raw()
 
 
 class Pin(SQLModel, table=True):
     """From this entry on, the service uses this ModelVersion."""
 
     __tablename__: ClassVar[str] = "pin"
-    id: int = _id()
-    entry: int = _big()
+    id: int = row_id()
+    entry: int = big()
     service: str
     model: str
     version: str
@@ -363,8 +350,8 @@ class ServiceState(SQLModel, table=True):
     """From this entry on, the service is `started` or `stopped`."""
 
     __tablename__: ClassVar[str] = "service_state"
-    id: int = _id()
-    entry: int = _big()
+    id: int = row_id()
+    entry: int = big()
     service: str
     state: str
     reason: str | None
@@ -375,19 +362,19 @@ class Job(SQLModel, table=True):
     """A unit of background work that must survive its process: one export of a run. (Migration 0005.)"""
 
     __tablename__: ClassVar[str] = "job"
-    id: int = _id()
-    entry: int = _big()
+    id: int = row_id()
+    entry: int = big()
     ref: str = Field(unique=True)
     run: str = Field(index=True)
     """Reference that the jobs of one run share; they are done in order of id."""
     kind: str
     source: str = Field(index=True)
     mode: str
-    scope: bytes = _bytes()
+    scope: bytes = raw()
     """Keyed digest of what its cursor is for: server, group, types, filters."""
-    sealed: bytes = _bytes()
+    sealed: bytes = raw()
     """What is asked."""
-    commitment: bytes = _bytes()
+    commitment: bytes = raw()
     at: str
 
 
@@ -395,9 +382,9 @@ class JobStep(SQLModel, table=True):
     """A job is in this state from here on. (Migration 0005.)"""
 
     __tablename__: ClassVar[str] = "job_step"
-    id: int = _id()
-    entry: int = _big()
-    job_id: int = _big(index=True)
+    id: int = row_id()
+    entry: int = big()
+    job_id: int = big(index=True)
     state: str
     cause: str | None
     """Why, in our words."""
@@ -405,7 +392,7 @@ class JobStep(SQLModel, table=True):
     """Of a job that is done: the next export of its scope asks since this instant."""
     ref: str
     """Random: the key of `sealed` stands under it."""
-    sealed: bytes | None = _bytes(nullable=True)
+    sealed: bytes | None = raw(nullable=True)
     """What the job must remember from here on: the status URL, the server's time, what it learnt."""
     at: str
 
@@ -414,8 +401,8 @@ class SigningKey(SQLModel, table=True):
     """A key pair of ours, by RFC 7638 thumbprint; the private half stands in the key store. (Migration 0006.)"""
 
     __tablename__: ClassVar[str] = "signing_key"
-    id: int = _id()
-    entry: int = _big()
+    id: int = row_id()
+    entry: int = big()
     kid: str = Field(unique=True)
     alg: str
     registration: str | None
@@ -428,8 +415,8 @@ class SigningKeyState(SQLModel, table=True):
     """From this entry on, a key is `retired`: it neither signs nor is published. (Migration 0006.)"""
 
     __tablename__: ClassVar[str] = "signing_key_state"
-    id: int = _id()
-    entry: int = _big()
+    id: int = row_id()
+    entry: int = big()
     kid: str = Field(unique=True)
     state: str
     at: str
@@ -461,6 +448,8 @@ GOVERNED: dict[str, type[SQLModel]] = {
         JobStep,
         SigningKey,
         SigningKeyState,
+        DicomObject,
+        ExaminedStudy,
     )
 }
 """Tables whose rows stand in the ledger, in the order that an entry lists them."""
