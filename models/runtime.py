@@ -8,12 +8,17 @@ and one row ONNX Runtime gives the same bits again.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+# Since 1.29 it reports to its maker on Linux too, by default: an identifier and a queue in ~/.cache, a thread, uploads.
+# It looks at this once, while it is loaded (microsoft/onnxruntime pull request 27379).
 import onnxruntime
 
 from models.errors import ContractMismatch, DigestMismatch, ModelFault

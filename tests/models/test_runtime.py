@@ -74,3 +74,27 @@ def test_scoring_does_not_load_what_training_needs() -> None:
         "import sys, models.scoring, models.table; sys.exit('onnx' in sys.modules or 'models.training' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_the_runtime_tells_its_maker_nothing(tmp_path: Path) -> None:
+    """Telemetry is on by default: a file that names this machine, a queue, and uploads."""
+    work = (
+        "import os, sys; sys.path.insert(0, sys.argv[1]); import models.runtime, onnxruntime; "
+        "onnxruntime.InferenceSession(open(sys.argv[2], 'rb').read(), providers=['CPUExecutionProvider']); "
+        "places = [os.readlink(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd') "
+        "if os.path.lexists(f'/proc/self/fd/{n}')]; "
+        "assert not any('onnxruntime' in place for place in places), places"
+    )
+    (tmp_path / "head.onnx").write_bytes(BODY)
+    home = tmp_path / "home"
+    home.mkdir()
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", work, str(root), str(tmp_path / "head.onnx")],
+        env={"HOME": str(home), "PATH": "/usr/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert list(home.rglob("*")) == []
