@@ -88,6 +88,14 @@ def test_every_unit_of_the_table_is_ucum() -> None:
     assert {unit for unit in table if units._parsed(unit) is None} == set()
 
 
+def test_what_is_parsed_is_exact_too() -> None:
+    """A centi-phot, as one writes it by mistake for a count an hour, once ended in an AssertionError."""
+    for unit in ("cph", "m[H2O]", "[in_i'Hg]", "10*3/uL"):
+        parsed = units._parsed(unit)
+        assert parsed is not None
+        assert parsed.units._REGISTRY is units._registry()
+
+
 @given(st.decimals(min_value=Decimal("0.001"), max_value=Decimal("1e6"), places=6))
 def test_there_and_back_is_exact(size: Decimal) -> None:
     found = measured(size, code="cm", system=UCUM, text=None, what=LOINC + SIZE)
