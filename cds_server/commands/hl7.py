@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from adapters.hl7v2.batch import Entry, Oddity
     from adapters.hl7v2.feed import Feed
     from adapters.hl7v2.message import Message
-    from cds_server.mllp_client import Answer, Peer, Totals
+    from adapters.sinks.hl7v2_mllp import Answer, Peer
+    from cds_server.mllp_client import Totals
 
 NAME = "hl7"
 HELP = (
@@ -296,7 +297,7 @@ def _address(text: str, option: str) -> tuple[str, int]:
 
 
 def _to(args: argparse.Namespace) -> Peer:
-    from cds_server.mllp_client import Peer, client_tls
+    from adapters.sinks.hl7v2_mllp import Peer, client_tls
     from models.errors import Misconfigured
 
     if not args.tls and (args.ca or args.cert or args.key):

@@ -1,0 +1,1 @@
+"""Ways out, one in each file."""
