@@ -6,7 +6,7 @@ from alembic import op
 from cds_server.store.migrations.insert_only import forbid_changes
 
 revision = "0011"
-down_revision = "0007"
+down_revision = "0010"
 
 _ROW_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
