@@ -29,6 +29,16 @@ class Cursor(SQLModel, table=True):
     at: int = _number()
 
 
+class FeedCount(SQLModel, table=True):
+    """How often something happened on a feed: what its listener counts, and what is odd about its messages. Numbers
+    only. (Migration 0010.)"""
+
+    __tablename__: ClassVar[str] = "feed_count"
+    source: str = Field(primary_key=True)
+    what: str = Field(primary_key=True)
+    count: int = _number()
+
+
 class TokenSeen(SQLModel, table=True):
     """A client's JWT that was used, kept until it would be refused as expired. Operational: swept. (Migration 0003.)"""
 
@@ -50,3 +60,40 @@ class StaffSession(SQLModel, table=True):
     subject: str
     """Who, as the identity provider names them."""
     until: int = _number()
+
+
+class Hl7Sample(SQLModel, table=True):
+    """How many messages of a source were seen and held against their version (`hl7_conformance`). (Migration 0009.)"""
+
+    __tablename__: ClassVar[str] = "hl7_sample"
+    source: str = Field(primary_key=True)
+    seen: int = _number()
+    checked: int = _number()
+    unreadable: int = _number()
+    passed_over: int = _number()
+    failed: int = _number()
+    ms: int = _number()
+    """Milliseconds of processor time, in all."""
+    hour: int = _number()
+    """The last hour in which something was checked: hours since 1970."""
+    hour_ms: int = _number()
+    spent: int = _number()
+    """1: the time of that hour did not suffice."""
+    first: str
+    last: str
+
+
+class Hl7Finding(SQLModel, table=True):
+    """What checked messages of a source do against their version: places and rules, no values. (Migration 0009.)"""
+
+    __tablename__: ClassVar[str] = "hl7_finding"
+    source: str = Field(primary_key=True)
+    event: str = Field(primary_key=True)
+    version: str = Field(primary_key=True)
+    place: str = Field(primary_key=True)
+    rule: str = Field(primary_key=True)
+    code: str
+    messages: int = _number()
+    times: int = _number()
+    first: str
+    last: str

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from sqlalchemy import BigInteger, Column, Index, UniqueConstraint
+from sqlalchemy import BigInteger, Column, Index, LargeBinary, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 from cds_server.store import operational as operational  # a schema is all of its tables
@@ -155,6 +155,8 @@ class Resource(SQLModel, table=True):
     """meta.lastUpdated as an instant, where it is stated: older never replaces newer. (Migration 0005.)"""
     subsetted: bool | None = None
     """The sender left elements out (tag SUBSETTED): it never replaces a whole one. Empty for a whole one."""
+    member_of: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True, index=True))
+    """Keyed digest of the repeating group that it is a member of, where groups are replaced whole. (Migration 0010.)"""
 
 
 MANY = "*"
