@@ -148,37 +148,24 @@ def _queue(
 
 
 class Landings:
-    """Digests landings of few parts, one act each, several of them in one transaction as long as that holds the lock
-    for no more than `TOGETHER`."""
-
-    TOGETHER = 0.008
+    """Digests landings of few parts, one act each; the writer takes as many of them into a transaction as it may."""
 
     def __init__(self, store: Store, joining: frozenset[str], actor: str, rules: SourceRules = NO_RULES) -> None:
         self._store, self._joining, self._actor, self._rules = store, joining, actor, rules
-        self._each = self.TOGETHER
-        """Seconds that an act took of late."""
 
     def digest(self, landings: Iterable[tuple[LandingRow, tuple[PartRead, ...]]]) -> Iterator[LandingRow]:
         """In their order; gives those that were digested, here or by somebody else. What fails is told and left."""
-        queued: list[tuple[LandingRow, Future[tuple[Tally, float] | None]]] = []
-        for landing, parts in landings:
-            batch = Batch(landing, 0, parts)
-            queued.append((landing, _queue(self._store, batch, self._joining, self._actor, self._rules)))
-            if (len(queued) + 1) * self._each > self.TOGETHER:
-                yield from self._done(queued)
-        yield from self._done(queued)
-
-    def _done(self, queued: list[tuple[LandingRow, Future[tuple[Tally, float] | None]]]) -> Iterator[LandingRow]:
+        queued = [
+            (landing, _queue(self._store, Batch(landing, 0, parts), self._joining, self._actor, self._rules))
+            for landing, parts in landings
+        ]
         for landing, future in queued:
             try:
-                done = future.result()
+                future.result()
             except CdsError as error:  # it stays waiting: the next start, or `cds digest`, tries again
                 log().error("a delivery was not digested", landing=landing.ref, what=error.what)
                 continue
-            if done is not None:
-                self._each = 0.7 * self._each + 0.3 * done[1]
             yield landing
-        queued.clear()
 
 
 def redo(

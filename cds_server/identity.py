@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cds_server.projected import value_text
 from cds_server.store.reads import component, marks
 from cds_server.store.writer import Tx
 from models.nouns import Fact
@@ -195,7 +196,3 @@ def _patient_facts(tx: Tx, records: tuple[int, ...]) -> list[Fact]:
         records,
     )
     return [fact for ref, sealed in rows for fact in tx.vault.open_facts(ref, sealed)]
-
-
-def value_text(fact: Fact) -> str | None:
-    return fact.text or (fact.coded[0].code if fact.coded else None)

@@ -13,6 +13,7 @@ from adapters import readers
 from adapters.readers import facts as projection
 from adapters.readers.fhir import SUBSET
 from adapters.readers.subjects import marks_of, stamp_of, subject_of
+from cds_server.projected import Prepared
 from cds_server.store.reads import LandingRow
 from models.canonical import Noun
 from models.errors import BadInput
@@ -32,11 +33,18 @@ class Read(Noun, frozen=True):
     """Its sender left elements out."""
     invalid: tuple[str, ...] | None = None
     """What fhir.resources says against it (paths and rules); None while it was not asked."""
+    prepared: Prepared | None = None
+    """What its act needs, where that was made ahead: then the statement comes without its body."""
 
     @property
     def content(self) -> bytes:
         """The resource in one spelling, for telling a new version from a repetition."""
-        return orjson.dumps(self.statement.body, default=str, option=orjson.OPT_SORT_KEYS)
+        if self.prepared is not None:
+            return self.prepared.content
+        said: Any = self.statement.body
+        if self.statement.keeps:  # to leave out what was said before is not to delete it
+            said = [said, self.statement.keeps]
+        return orjson.dumps(said, default=str, option=orjson.OPT_SORT_KEYS)
 
 
 class PartRead(Noun, frozen=True):
@@ -114,5 +122,6 @@ def read_sealed(
 def as_read(statement: Statement) -> Read:
     body = statement.body
     if body is None:
-        return Read(statement, None, Marks())
+        stamp = stamp_of({"meta": {"lastUpdated": statement.at}})[0] if statement.at else None
+        return Read(statement, None, Marks(), stamp)
     return Read(statement, subject_of(body, base=statement.base), marks_of(body), *stamp_of(body))

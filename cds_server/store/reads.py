@@ -108,15 +108,14 @@ class Reads:
         row = self.one("SELECT source, namespace, received_at FROM landing WHERE ref = ?", (landing,))
         return (row[0], row[1], row[2]) if row else None
 
-    def waiting(self, media_types: Sequence[str], after: int, limit: int) -> list[int]:
+    def waiting(self, media_types: Sequence[str], after: int, limit: int) -> list[LandingRow]:
         """Landings of these media types and of few parts, beyond `after`, that no reader has seen, in arrival order."""
         rows = self.query(
-            "SELECT l.id FROM landing l LEFT JOIN digestion d ON d.landing_id = l.id "
-            f"WHERE l.id > ? AND l.media_type IN ({marks(media_types)}) AND l.parts <= 4 AND d.id IS NULL "
-            "ORDER BY l.id LIMIT ?",
+            f"SELECT {_LANDING} FROM landing WHERE id > ? AND media_type IN ({marks(media_types)}) AND parts <= 4 "
+            "AND NOT EXISTS (SELECT 1 FROM digestion d WHERE d.landing_id = landing.id) ORDER BY id LIMIT ?",
             (after, *media_types, limit),
         )
-        return [row[0] for row in rows]
+        return [LandingRow(*row) for row in rows]
 
     # -- persons -------------------------------------------------------------------------------------------------------
 
@@ -206,6 +205,11 @@ class Reads:
     def newest_call(self) -> int:
         """Row id of the last call; 0 before the first."""
         return int(self.query("SELECT COALESCE(MAX(id), 0) FROM call")[0][0])
+
+    def calls_since(self, newest: int) -> tuple[int, int]:
+        """How many calls came after this row id, and the last one's."""
+        count, last = self.query("SELECT COUNT(*), MAX(id) FROM call WHERE id > ?", (newest,))[0]
+        return count, last or newest
 
     def open_flags(self) -> dict[str, int]:
         """Kind -> how many of that kind nobody has resolved."""

@@ -19,7 +19,7 @@ import sqlite3
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from cds_server.store.entropy import random_bytes
-from models.canonical import reader_of, spell
+from models.canonical import reader_of
 from models.errors import DiskFull, KeysUnavailable, ReadOnlyStore, RecordUnavailable
 from models.nouns import Fact
 
@@ -203,7 +203,7 @@ class Vault:
 
     def __init__(self, keys: KeyStore | ClosedKeys) -> None:
         self.keys = keys
-        self._index = keys.secret("index")
+        self._keyed = hashlib.blake2b(key=keys.secret("index"), digest_size=32)
         self.unsaved: dict[bytes, bytes] = {}
         """Keys of acts whose transaction is still open: a later act of the same group may open what they sealed."""
         self._records: OrderedDict[str, AESGCM] = OrderedDict()
@@ -242,10 +242,6 @@ class Vault:
         fresh[record_key_ref(ref)] = key
         self._remember(ref, AESGCM(key))
 
-    def seal_facts(self, record: str, facts: Sequence[Fact]) -> bytes:
-        """The facts of one resource version."""
-        return self.seal_of_record(record, spell(facts))
-
     def open_facts(self, record: str, cipher: bytes) -> list[Fact]:
         return _facts(self.open_of_record(record, cipher))
 
@@ -280,16 +276,15 @@ class Vault:
 
     def index(self, *parts: str | bytes) -> bytes:
         """Keyed digest for equality look-ups, 32 bytes; framed by length, so `("ab", "c")` is not `("a", "bc")`."""
-        keyed = hashlib.blake2b(key=self._index, digest_size=32)
+        keyed = self._keyed.copy()
         for part in parts:
             raw = part.encode() if isinstance(part, str) else part
-            keyed.update(len(raw).to_bytes(4))
-            keyed.update(raw)
+            keyed.update(len(raw).to_bytes(4) + raw)
         return keyed.digest()
 
     def index_stream(self) -> hashlib.blake2b:
         """The same for bytes that come in pieces: `update`, `digest`."""
-        return hashlib.blake2b(key=self._index, digest_size=32)
+        return self._keyed.copy()
 
 
 def commitment(key: bytes, payload: bytes) -> bytes:

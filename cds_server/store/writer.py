@@ -35,8 +35,12 @@ T = TypeVar("T")
 _GROUP = 64
 _COPY_AFTER = 48
 """Acts of calls after which the write-ahead log is copied into the database: some 3 MB."""
-_COPY_AFTER_BULK = 12
-"""The same for acts of `cds digest`, which write more: outside its transaction, where no call has to wait for it."""
+_COPY_AFTER_ROWS = 1500
+"""The same for acts in a thread, which write more."""
+_HOLD = 0.006
+"""Seconds of acts after which a group in a thread is closed, full or not: others wait for the lock."""
+_TURN = 0.0003
+"""Seconds between two such groups: a lock that is taken back at once is never had by whoever waits for it."""
 _BOOT = uuid.uuid4().hex
 
 
@@ -167,6 +171,7 @@ class _Group:
         self._vault = vault
         self._keys: dict[bytes, bytes] = {}
         self.outcomes: list[tuple[_Act[Any], Any, BaseException | None]] = []
+        self.rows = 0
 
     def open(self, *, wait: bool = True) -> None:
         """Begin. Without `wait`: BlockingIOError where it cannot be had at once; then it may be opened again."""
@@ -174,6 +179,12 @@ class _Group:
         self._connection = self._transaction.__enter__()
         self._cursor = self._database.cursor(self._connection)
         self._seq, self._chain = head(self._connection)
+        self._began = time.monotonic()
+
+    @property
+    def held(self) -> float:
+        """Seconds since it has the lock."""
+        return time.monotonic() - self._began
 
     def run(self, act: _Act[Any]) -> None:
         """One act under its savepoint. What it raises is its own; what breaks the transaction itself is raised here."""
@@ -190,6 +201,7 @@ class _Group:
             self._vault.unsaved.update(tx.fresh_keys)
             self._keys.update(tx.fresh_keys)
             self._seq, self._chain = tx.head
+            self.rows += sum(len(entry.row_leaves) for entry in tx.entries) // 32
         self._cursor.execute("RELEASE SAVEPOINT act")
 
     def sync(self) -> None:
@@ -232,7 +244,8 @@ class Writer:
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="cds-disk")
         self._copier = ThreadPoolExecutor(1, thread_name_prefix="cds-copy")
         self._copying: asyncio.Future[None] | None = None
-        self._uncopied = 0
+        self._copied: Future[None] | None = None
+        self._uncopied = self._uncopied_rows = 0
         self.groups = 0
         self.acts = 0
 
@@ -304,42 +317,49 @@ class Writer:
     # -- in a thread ---------------------------------------------------------------------------------------------------
 
     def _loop(self) -> None:
-        while True:
-            first = self._queue.get()
-            if first is None:
-                return
-            acts, last = [first], False
-            while len(acts) < _GROUP:
+        waiting: deque[_Act[Any]] = deque()
+        last = False
+        while waiting or not last:
+            if not waiting:
+                last = self._take(self._queue.get(), waiting)
+            while not last and len(waiting) < _GROUP:
                 try:
-                    act = self._queue.get_nowait()
+                    last = self._take(self._queue.get_nowait(), waiting)
                 except queue.Empty:
                     break
-                if act is None:
-                    last = True
-                    break
-                acts.append(act)
-            self._commit(acts)
-            if last:
-                return
+            if waiting:
+                self._commit(waiting)
+            if waiting:
+                time.sleep(_TURN)
 
-    def _commit(self, queued: list[_Act[Any]]) -> None:
-        acts = [act for act in queued if act.begin()]
+    @staticmethod
+    def _take(act: _Act[Any] | None, waiting: deque[_Act[Any]]) -> bool:
+        """Whether it was the last."""
+        if act is not None:
+            waiting.append(act)
+        return act is None
+
+    def _commit(self, waiting: deque[_Act[Any]]) -> None:
+        """One transaction over as many of these as it may hold the lock for; takes them out."""
+        acts: list[_Act[Any]] = []
         group = _Group(self._database, self._vault)
         try:
             group.open()
-            for act in acts:
-                group.run(act)
+            while waiting and len(acts) < _GROUP and group.held < _HOLD:
+                acts.append(waiting.popleft())
+                if acts[-1].begin():
+                    group.run(acts[-1])
             group.sync()
             group.close()
         except Exception as cause:  # noqa: BLE001 (whatever it is, each waiting caller gets it)
             group.give_up(cause)
-            self._refuse(acts, cause)
+            self._refuse(acts or [waiting.popleft()], cause)
         else:
             self._answer(group)
-            self._uncopied += len(acts)
-            if self._uncopied >= _COPY_AFTER_BULK:
-                self._uncopied = 0
-                self._checkpoint()
+            self._uncopied_rows += group.rows
+            if self._uncopied_rows >= _COPY_AFTER_ROWS and (self._copied is None or self._copied.done()):
+                self._uncopied_rows = 0
+                self._copied = self._copier.submit(self._checkpoint)
 
     def _answer(self, group: _Group) -> None:
         self.groups += 1

@@ -23,7 +23,7 @@ from tests.cds_server.test_decisions import SERVICE, hook, own_refs, sizes
 
 
 def undigested(store: Store) -> list[int]:
-    return store.reads.waiting((cds_hooks.REQUEST,), 0, 100)
+    return [landing.id for landing in store.reads.waiting((cds_hooks.REQUEST,), 0, 100)]
 
 
 def test_a_call_is_landed_and_scored_before_it_is_digested(settings: Settings) -> None:
