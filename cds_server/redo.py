@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from cds_server.digest import Open, Reducer
@@ -12,6 +13,7 @@ from models.errors import BadInput
 from models.nouns import Verb
 
 
+@dataclass(slots=True)
 class Redo(Reducer):
     """A reducer for parts that were reduced already.
 
@@ -19,13 +21,21 @@ class Redo(Reducer):
     history stays as it was. A place that made nothing (it was in quarantine) speaks now, unless somebody spoke later.
     """
 
+    closed: set[int] = field(default_factory=set)
+    """Parts that could not be read before, and now are."""
+
     def rerun(self, parts: Sequence[PartRead]) -> None:
-        """Apply the assertions of these parts again, in order."""
+        """Apply the assertions of these parts again, in order; of a part that could not be read before, whatever it
+        says, unless somebody spoke later."""
         self.look_up(parts)
         for part in parts:
+            waiting = self._waiting(part.ordinal) if part.reads else []
+            first = bool(waiting) and not self._made(part.ordinal)
             for read in part.reads:
                 if read.statement.verb is Verb.ASSERT:
-                    self._rerun(part.ordinal, read)
+                    self._rerun(part.ordinal, read, waiting)
+                elif first and not self._spoken_later(read):
+                    self.apply(part.ordinal, read)
 
     def flag(
         self, kind: str, reason: str, part: int, pointer: str | None, detail: str, record_id: int | None = None
@@ -39,7 +49,38 @@ class Redo(Reducer):
         if not open_already:
             super().flag(kind, reason, part, pointer, detail, record_id)
 
-    def _rerun(self, part: int, read: Read) -> None:
+    def _waiting(self, part: int) -> list[int]:
+        """The open flags of a part that could not be read."""
+        return [
+            row[0]
+            for row in self.tx.read(
+                "SELECT f.id FROM flag f LEFT JOIN flag_closing c ON c.flag_id = f.id "
+                "WHERE f.kind IN ('quarantine', 'dead-letter') AND f.landing_id = ? AND f.part = ? AND c.id IS NULL",
+                (self.where.landing_id, part),
+            )
+        ]
+
+    def _made(self, part: int) -> bool:
+        return bool(
+            self.tx.read(
+                "SELECT 1 FROM resource WHERE landing_id = ? AND part = ? LIMIT 1", (self.where.landing_id, part)
+            )
+        )
+
+    def _spoken_later(self, read: Read) -> bool:
+        """Whether a delivery that came after this one said something of the same thing. Two records are joined or
+        parted whatever was said of one of them."""
+        if read.statement.verb in (Verb.LINK, Verb.UNLINK):
+            return False
+        local = self.local(read.statement.resource_type, read.statement.local_id)
+        return bool(
+            self.tx.read(
+                "SELECT 1 FROM resource WHERE local_digest = ? AND landing_id > ? LIMIT 1",
+                (local, self.where.landing_id),
+            )
+        )
+
+    def _rerun(self, part: int, read: Read, waiting: list[int]) -> None:
         statement = read.statement
         made = self.tx.read(
             "SELECT r.id, r.record_id, c.id FROM resource r LEFT JOIN resource_closing c ON c.resource_id = r.id "
@@ -52,19 +93,16 @@ class Redo(Reducer):
                 "SELECT 1 FROM resource WHERE local_digest = ? AND landing_id >= ? LIMIT 1",
                 (local, self.where.landing_id),
             )
-            flagged = self.tx.read(
-                "SELECT f.id FROM flag f LEFT JOIN flag_closing c ON c.flag_id = f.id "
-                "WHERE f.kind IN ('quarantine', 'dead-letter') AND f.landing_id = ? AND f.part = ? AND c.id IS NULL",
-                (self.where.landing_id, part),
-            )
-            if not later and flagged:
+            if not later and (waiting or part in self.closed):
                 before = self.tally.asserted
                 self.apply(part, read)
                 if self.tally.asserted > before:
-                    for (flag_id,) in flagged:
+                    self.closed.add(part)
+                    for flag_id in waiting:
                         self.tx.add(
                             "flag_closing", flag_id=flag_id, resolution="read by a newer reader", at=self.tx.now
                         )
+                    waiting.clear()
             else:
                 self.tally.unchanged += 1
             return
@@ -85,7 +123,9 @@ class Redo(Reducer):
             return False
         ref = self.tx.read("SELECT ref FROM patient_record WHERE id = ?", (record_id,))[0][0]
         sealed = self.tx.read("SELECT facts FROM resource WHERE id = ?", (resource_id,))[0][0]
-        before = [_comparable(fact.plain()) for fact in self.tx.vault.open_facts(ref, sealed)] if sealed else []
+        stood = self.tx.vault.open_facts(ref, sealed) if sealed else ()
+        here = (self.where.landing, part)  # what was carried over from another message is that one's
+        before = [_comparable(fact.plain()) for fact in stood if (fact.source.landing, fact.source.part) == here]
         try:
             again = [_comparable(fact.plain()) for fact in self.where.project(part, read.statement, ref, self.tx.now)]
         except BadInput:

@@ -74,6 +74,8 @@ class Verb(StrEnum):
     VOID = "void"
     LINK = "link"
     UNLINK = "unlink"
+    REPLACE = "replace"
+    """What this part asserts as members of a group is all there is of it: `local_id` names the group."""
 
 
 class Statement(Noun, frozen=True):
@@ -90,6 +92,15 @@ class Statement(Noun, frozen=True):
     """The second patient record, for link and unlink."""
     base: str | None = None
     """The sender's own FHIR base URL, where the part states it: references below it are local ones."""
+    keeps: tuple[str, ...] = ()
+    """Elements of which an assertion says nothing: what the version before said of them stands. `identifier|SYSTEM`:
+    the identifiers of one system."""
+    group: str | None = None
+    """The repeating group that an asserted resource is a member of; see `Verb.REPLACE`."""
+    at: str | None = None
+    """When the sender said it, for statements without a body."""
+    notes: tuple[str, ...] = ()
+    """What was odd about the part, by codes of ours; on one of its statements."""
 
 
 class Subject(Noun, frozen=True):

@@ -51,6 +51,9 @@ class Feed:
     """What OBX-6 is written in where it names no system (2.7 and later ask for UCUM); empty: nothing is assumed."""
     accept_claims: bool = False
     """Whether diagnoses and procedures of DFT and BAR are taken, as evidence of claims; else they say nothing."""
+    groups: str = "snapshot"
+    """AL1, DG1 and PR1 of ADT: `snapshot`, those of a message replace the ones before (2.10.4.1); `add`, they come
+    besides them, for senders that repeat only what is new."""
 
     def authority(self, name: str, universal_id: str = "", kind: str = "") -> str:
         """The URI of an assigning authority (HD): as configured, by its OID or UUID, else `urn:id:<feed>:<name>`."""

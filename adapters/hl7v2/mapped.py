@@ -276,6 +276,12 @@ _DATATYPES = load("datatypes")
 _compiled_maps: dict[str, tuple[Rule, ...]] = {}
 
 
+def rows(name: str) -> list[Mapping[str, Any]]:
+    """The rows of a segment's map, as they stand in segments.toml."""
+    found: list[Mapping[str, Any]] = _SEGMENTS[name]["rules"]
+    return found
+
+
 def _segment_map(name: str) -> tuple[Rule, ...]:
     return _map(name, _SEGMENTS)
 

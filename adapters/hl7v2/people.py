@@ -8,6 +8,7 @@ from adapters.hl7v2.local_ids import local_id
 from adapters.hl7v2.mapped import apply
 from adapters.hl7v2.message import Message, Repetition, Segment
 from adapters.hl7v2.reading import SUBSETTED, Reading, Resource
+from adapters.hl7v2.silent import elements, says_nothing, silent
 from models.errors import Unreadable
 from models.nouns import Verb
 
@@ -97,11 +98,25 @@ def read_patient(section: Section, reading: Reading) -> None:
     kind = "seealso" if reading.event.links == "adopt" else "replaces"
     if links:
         patient["link"] = [{"other": {"reference": f"Patient/{prior}"}, "type": kind} for _, prior in links]
-    reading.state(patient, pid.pointer, tags=() if reading.event.whole else (SUBSETTED,))
+    tags = () if reading.event.whole else (SUBSETTED,)
+    reading.state(patient, pid.pointer, tags=tags, keeps=_unsaid(pid, extra, reading))
     for mrg, prior in links:
         reading.say(Verb.LINK, "Patient", section.patient, mrg.pointer, prior)  # while both say who they were
         if reading.event.links != "adopt":
             _state_prior(mrg, prior, section.patient, reading)
+
+
+_NUMBERS = (2, 4, 19, 20)
+"""Fields of PID that hold a number of the patient besides PID-3."""
+
+
+def _unsaid(pid: Segment, pd1: Segment | None, reading: Reading) -> tuple[str, ...]:
+    """The elements that neither PID nor PD1 speaks of. A list that is stated is stated whole, so PID-3 replaces what an
+    earlier PID-3 said; a number of another field stands until that field says otherwise. Own rule: it is known by the
+    system that the field has where it names no authority."""
+    found = silent((("PID[Patient]", pid), ("PD1[Patient]", pd1)))
+    numbers = (number for number in _NUMBERS if says_nothing(pid, number))
+    return (*found, *(f"identifier|{reading.feed.authority(f'PID-{number}')}" for number in numbers))
 
 
 def _prior(mrg: Segment, reading: Reading) -> str:
@@ -112,11 +127,13 @@ def _prior(mrg: Segment, reading: Reading) -> str:
 
 
 def _state_prior(mrg: Segment, prior: str, survivor: str, reading: Reading) -> None:
-    """The record that is no longer in use: what it said of the person is in its earlier versions."""
+    """The record that is no longer in use. What was known of the person by it stays: MRG has no word on that."""
     patient: Resource = {"resourceType": "Patient", "id": prior}
     apply("MRG[Patient]", mrg, patient, reading)
     patient["link"] = [{"other": {"reference": f"Patient/{survivor}"}, "type": "replaced-by"}]
-    reading.state(patient, mrg.pointer)
+    stated = () if says_nothing(mrg, 7) else ("name",)
+    keeps = tuple(element for element in elements("PID[Patient]") if element not in stated)
+    reading.state(patient, mrg.pointer, keeps=keeps)
 
 
 def read_pair(sections: list[Section], reading: Reading) -> None:

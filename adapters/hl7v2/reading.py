@@ -80,8 +80,17 @@ class Reading:
             found = self.times[text] = moment(text, where, self.zones)
         return found
 
-    def state(self, resource: Resource, pointer: str, *, tags: tuple[Resource, ...] = ()) -> Resource:
-        """Assert a resource that has its type and id; its reference. The last word of a message on an id counts."""
+    def state(
+        self,
+        resource: Resource,
+        pointer: str,
+        *,
+        tags: tuple[Resource, ...] = (),
+        keeps: tuple[str, ...] = (),
+        group: str | None = None,
+    ) -> Resource:
+        """Assert a resource that has its type and id; its reference. The last word of a message on an id counts.
+        `keeps`, `group`: as in `models.nouns.Statement`."""
         key = (resource["resourceType"], resource["id"])
         meta: Resource = resource.pop("meta", {})
         if self.sent:
@@ -94,12 +103,12 @@ class Reading:
         if key not in self.seen:
             self.seen.add(key)
             self.targets.append(reference)
-        self.statements.append(Statement(Verb.ASSERT, *key, pointer, resource))
+        self.statements.append(Statement(Verb.ASSERT, *key, pointer, resource, keeps=keeps, group=group))
         return reference
 
     def say(self, verb: Verb, resource_type: str, one: str, pointer: str, other: str | None = None) -> None:
-        """A statement without a resource: void, link, unlink."""
-        self.statements.append(Statement(verb, resource_type, one, pointer, other_id=other))
+        """A statement without a resource: void, link, unlink, replace."""
+        self.statements.append(Statement(verb, resource_type, one, pointer, other_id=other, at=self.sent))
 
 
 def named_id(segment: Segment, number: int, component: int = 0, *, within: str = "") -> str | None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from adapters.hl7v2.local_ids import local_id
 from adapters.hl7v2.mapped import Cells, apply
-from adapters.hl7v2.message import Segment
+from adapters.hl7v2.message import NULL, Segment
 from adapters.hl7v2.parties import place_of
 from adapters.hl7v2.people import Section, cx_id, prior_id
 from adapters.hl7v2.reading import CLAIM, SUBSETTED, Reading, Resource, named_id
 from adapters.hl7v2.vocabulary import TABLES
+from models.nouns import Verb
 
 UNKNOWN_CLASS = {"system": "http://terminology.hl7.org/CodeSystem/v3-NullFlavor", "code": "UNK"}
 _CLINICAL = ("DG1", "PR1", "AL1", "IAM")
@@ -161,12 +163,45 @@ def read_clinical(section: Section, visit: Visit, reading: Reading) -> None:
     if section.subject is None:
         return
     tags = (CLAIM,) if reading.event.claims else ()
+    groups = _groups(section, visit, reading)
     for segment in visit.segments:
         if segment.name not in _CLINICAL:
             continue
         made = _READ[segment.name](section, visit, segment, reading)
         if made is not None:
-            reading.state(made, segment.pointer, tags=tags)
+            reading.state(made, segment.pointer, tags=tags, group=groups.get(segment.name))
+    for name, group in groups.items():
+        first = next(segment for segment in visit.segments if segment.name == name)
+        reading.say(Verb.REPLACE, _MAKES[name], group, first.pointer)
+
+
+_MAKES = {"AL1": "AllergyIntolerance", "DG1": "Condition", "PR1": "Procedure"}
+_ACTION = {"DG1": 21, "PR1": 20}
+"""Where a segment of a group says what shall be done with it (table 0206)."""
+
+
+def _groups(section: Section, visit: Visit, reading: Reading) -> Mapping[str, str]:
+    """Segments -> their group, where a message states it whole (chapter 2, 2.10.4.1, snapshot mode): AL1 of a patient,
+    DG1 and PR1 of a visit, in the messages of ADT. Not where a segment has an action code, or a number of its own: that
+    is the other mode (2.10.4.2), in which what is not named stays. Not where a segment cannot be told from others, but
+    for one that is all nulls: it deletes the group."""
+    if not (reading.event.whole and reading.feed.groups == "snapshot"):
+        return {}
+    found = {}
+    for name, kind in _MAKES.items():
+        segments = [segment for segment in visit.segments if segment.name == name]
+        if not segments or any(segment.text(_ACTION[name]) for segment in segments if name in _ACTION):
+            continue
+        if all(_nothing_but_nulls(each) or _READ[name](section, visit, each, reading) for each in segments):
+            of_visit = (visit.encounter,) if name != "AL1" else ()
+            found[name] = local_id("group", kind, section.patient, *of_visit)
+    return found
+
+
+def _nothing_but_nulls(segment: Segment) -> bool:
+    """`AL1|1|""|""`: after its number, what it says is to be deleted."""
+    said = [each for each in segment.fields[2:] if each.strip()]
+    return bool(said) and all(each == NULL for each in said)
 
 
 def _condition(section: Section, visit: Visit, dg1: Segment, reading: Reading) -> Resource | None:
