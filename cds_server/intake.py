@@ -92,7 +92,8 @@ def land(
     content = pack.content
     dedup = tx.vault.index("landing", meta.namespace, dedup_key if dedup_key is not None else content)
     known = tx.read("SELECT ref, content, parts, id FROM landing WHERE dedup = ?", (dedup,))
-    if known and other is not None and bytes(known[0][1]) != content:
+    reset = known[0][0] if known and other is not None and bytes(known[0][1]) != content else None
+    if reset is not None and other is not None:
         dedup = tx.vault.index("landing", meta.namespace, other)
         known = tx.read("SELECT ref, content, parts, id FROM landing WHERE dedup = ?", (dedup,))
     first = known[0][0] if known and beside is not None and bytes(known[0][1]) != content else None
@@ -125,8 +126,22 @@ def land(
             detail="the sender's key of an earlier landing came again with other bytes; both are kept",
         )
         said["beside"] = first
+    if reset is not None:
+        _tell_reset(tx, landing_id, meta.source)
+        said["beside"] = reset
     tx.entry("land", actor, said)
-    return Receipt(Arrival.STORED, ref, pack.parts, first)
+    return Receipt(Arrival.STORED, ref, pack.parts, first or reset)
+
+
+def _tell_reset(tx: Tx, landing_id: int, source: str) -> None:
+    """A Flag, one at a time of each source: a sender that begins its numbers anew does it a thousand times."""
+    detail = f"{source} gave a message the number of an earlier one with other bytes; both are kept"
+    if not tx.read(
+        "SELECT 1 FROM flag f LEFT JOIN flag_closing c ON c.flag_id = f.id "
+        "WHERE f.reason = 'number-used-again' AND f.detail = ? AND c.id IS NULL LIMIT 1",
+        (detail,),
+    ):
+        tx.add("flag", kind="flag", reason="number-used-again", landing_id=landing_id, detail=detail, at=tx.now)
 
 
 def add_landing(
