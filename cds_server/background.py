@@ -3,6 +3,7 @@
 digest      what hook calls brought becomes resource versions; a call that comes sooner digests it itself
 recall      inferences that rest on what was corrected since are flagged, and cards that would now differ recalled
 subscribe   who subscribes to what a feed brought is judged again
+conform     a sample of what feeds brought is held against its version of HL7 v2
 validate    full R4 validation of it; where a resource fails, the inferences of the call that brought it are flagged
 pull        each [[source]] with a schedule is pulled when its time has come, by a process of its own
 """
@@ -10,13 +11,16 @@ pull        each [[source]] with a schedule is pulled when its time has come, by
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -29,7 +33,8 @@ from cds_server.digest import VALIDATOR, add_validation
 from cds_server.followers import Followers
 from cds_server.lifetime import end_with_parent
 from cds_server.logs import log
-from cds_server.reading import NO_RULES, PartRead, Rules, SourceRules, read_sealed
+from cds_server.prepare import Delivery, prepare_all, prepared_of
+from cds_server.reading import NO_RULES, Rules, SourceRules
 from cds_server.settings import Settings
 from cds_server.store.reads import LandingRow
 from cds_server.store.store import Store
@@ -42,16 +47,21 @@ IDLE = 0.25
 """Seconds between two looks for work."""
 SETTLED = 2.0
 """Seconds after which a call's inference is on record, or never will be."""
+A_CALL = 0.03
+"""Seconds of rest for each call that came meanwhile: even work that only takes what nobody wants slows its neighbours
+on the same core, and holds the write lock."""
 REST, REST_BEHIND = 9.0, 3.0
-"""Times as long as it worked, while calls come in: even work that only takes what nobody wants slows its neighbours on
-the same core, and holds the write lock. Less where the oldest delivery waits for longer than `PATIENCE`."""
+"""Times as long as it worked, at most; less where the oldest delivery waits for longer than `PATIENCE`."""
 PATIENCE = 60.0
+CALLED = 2.0
+"""Seconds after a call in which reading takes only the time that nobody else wants."""
+NICE = 10
 ENDING = 5.0
 """Seconds that the reader is given at the end."""
 BATCH = 64
 BY_ITSELF = (cds_hooks.REQUEST, MESSAGE)
 """Media types of what is digested without anybody asking: deliveries of one act each."""
-FEW = 32
+FEW = 64
 BEHIND = 2.0
 """Seconds that deliveries may wait for their digest before validation waits for them."""
 
@@ -67,9 +77,10 @@ def run(settings: Settings, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     units.prepare()  # half a second that the first act would hold the write lock for
+    fork = multiprocessing.get_context("fork")
+    idle = ProcessPoolExecutor(1, mp_context=fork, initializer=_idle, initargs=(settings,))
+    idle.submit(os.getpid)  # forked now, while there is neither a thread nor an open database
     store = Store.open(settings.data_dir, settings.database_url)
-    spawn = multiprocessing.get_context("spawn")
-    idle = ProcessPoolExecutor(1, mp_context=spawn, initializer=_idle, initargs=(settings,))
     followers = Followers(store, settings)
     code = 1
     try:
@@ -105,26 +116,31 @@ def _work(
         "digest": digester.some,
         "recall": followers.recall,
         "subscribe": followers.subscribe,
+        "conform": followers.conform,
         "validate": validator.some,
     }
-    newest = 0
+    newest, called = store.reads.newest_call(), 0.0
     while not over():
-        began, worked, before = time.monotonic(), 0, newest
+        began, worked = time.monotonic(), 0
+        digester.quietly = began - called < CALLED
         for name, some in work.items():
-            if name == "validate" and digester.lag > BEHIND:
+            if name in ("validate", "conform") and digester.lag > BEHIND:
                 continue
             try:
                 worked += jobs.lease(store, name, holder) and some()
-                newest = store.reads.newest_call()
             except CdsError as error:
                 log().error("background work failed", job=name, what=error.what)
+        calls = 0
         with contextlib.suppress(CdsError):
             followers.look()
-        took = time.monotonic() - began
+            calls, newest = store.reads.calls_since(newest)
+        ended = time.monotonic()
+        if calls:
+            called = ended
         if not worked:
             wait(IDLE)
-        elif newest != before:  # calls come in
-            wait((REST if digester.lag < PATIENCE else REST_BEHIND) * took)
+        elif calls:
+            wait(min(calls * A_CALL, (REST if digester.lag < PATIENCE else REST_BEHIND) * (ended - began)))
 
 
 def rules_of(settings: Settings) -> SourceRules:
@@ -140,43 +156,70 @@ _rules: dict[str, Rules] = {}
 """Of the process that reads: loaded once, because maps of codes are long."""
 
 
-def read_by_rules(landing: LandingRow, bodies: Sequence[bytes] | None) -> tuple[PartRead, ...]:
-    return read_sealed(landing, bodies, _rules.get(landing.source))
+def read_ahead(deliveries: Sequence[Delivery], quietly: bool) -> bytes:
+    """In the process that reads; `quietly`: with only the time that nobody else wants."""
+    return _quiet.submit(prepare_all, deliveries, _rules).result() if quietly else prepare_all(deliveries, _rules)
 
 
 def _idle(settings: Settings) -> None:
+    """The process that reads: below the server's priority, and its collector's rounds few."""
     _rules.update(rules_of(settings))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent(signal.SIGKILL)
-    os.nice(19)
+    os.nice(NICE)
+    units.prepare()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+
+
+def _only_spare_time() -> None:
+    """Of one thread: on Linux priorities are a thread's own, and who went down may not come up again."""
     with contextlib.suppress(OSError):
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # only what nobody else wants
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
+_quiet = ThreadPoolExecutor(1, "cds-quiet", _only_spare_time)
 
 
 class Digester:
-    """Digests what calls and feeds brought, oldest first; one act a landing: none of them holds the lock for long."""
+    """Digests what calls and feeds brought, oldest first; one act a landing: none of them holds the lock for long.
+
+    While it waits for the disk, the other process reads what comes next.
+    """
 
     def __init__(self, store: Store, idle: Executor, joining: frozenset[str], rules: SourceRules = NO_RULES) -> None:
         self._store = store
         self._idle = idle
         self._landings = Landings(store, joining, "system", rules)
+        self._ahead: deque[tuple[list[LandingRow], Future[bytes]]] = deque()
         self._cursor = 0
         self.lag = 0.0
         """Seconds that the oldest landing of the last look had waited."""
+        self.quietly = False
+        """Calls come in."""
 
     def some(self) -> int:
         """Digest up to a few landings; gives how many."""
-        ids = self._store.reads.waiting(BY_ITSELF, self._cursor, FEW)
-        landings = [landing for landing in map(self._store.reads.landing, ids) if landing is not None]
-        if not landings:
+        while len(self._ahead) < 2 and self._look():
+            pass
+        if not self._ahead:
             self.lag = 0.0
             return 0
+        landings, read = self._ahead.popleft()
         self.lag = (datetime.now(UTC) - datetime.fromisoformat(landings[0].received_at)).total_seconds()
-        read = self._idle.map(read_by_rules, landings, map(self._store.opened, landings))
-        for _ in self._landings.digest(zip(landings, read, strict=True)):
+        for _ in self._landings.digest(zip(landings, prepared_of(read.result()), strict=True)):
             pass
-        self._cursor = landings[-1].id
         return len(landings)
+
+    def _look(self) -> bool:
+        """Have some of what waits read."""
+        landings = self._store.reads.waiting(BY_ITSELF, self._cursor, FEW)
+        if not landings:
+            return False
+        self._cursor = landings[-1].id
+        opened = [Delivery(replace(each, pack=None, manifest=None), self._store.opened(each)) for each in landings]
+        self._ahead.append((landings, self._idle.submit(read_ahead, opened, self.quietly)))
+        return True
 
 
 class Validator:
@@ -233,6 +276,11 @@ class Validator:
 
 
 def verdict(body: bytes, pointers: list[str]) -> dict[str, list[str]]:
+    """`verdict_of`, with only the time that nobody else wants."""
+    return _quiet.submit(verdict_of, body, pointers).result()
+
+
+def verdict_of(body: bytes, pointers: list[str]) -> dict[str, list[str]]:
     """Pointer -> what fhir.resources says against the resource there; a part that cannot be read is invalid as such."""
     try:
         parsed = strict.loads(body)

@@ -20,10 +20,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Protocol
 
 import uvicorn
 
@@ -61,8 +62,8 @@ def _sources(settings: Settings) -> Callable[..., None] | None:
 
 
 @contextlib.contextmanager
-def only_one(settings: Settings) -> Iterator[None]:
-    """Hold this instance's serve lock. Raises Conflict, naming who holds it."""
+def only_one(settings: Settings) -> Iterator[IO[str]]:
+    """Hold this instance's serve lock, which is the open file. Raises Conflict, naming who holds it."""
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with open(settings.data_dir / "serve.lock", "a+", encoding="utf-8") as lock:
         try:
@@ -75,7 +76,7 @@ def only_one(settings: Settings) -> Iterator[None]:
         lock.truncate(0)
         lock.write(json.dumps({"pid": os.getpid(), "host": settings.host, "port": settings.port}))
         lock.flush()
-        yield
+        yield lock
 
 
 def _holder(text: str) -> str:
@@ -90,12 +91,16 @@ def serve(settings: Settings, *, workers: int = 1, background: bool = True) -> N
     """Serve until SIGTERM or SIGINT."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it again once it has stopped: not the end
     feeds = _sources(settings)
-    with only_one(settings):
+    with only_one(settings) as lock:
         listening = bind(settings.host, settings.port)
         build(settings).close()  # the first open migrates and pins; workers then only join
-        beside = [_Beside("feeds", feeds, settings)] if feeds is not None else []
+        units.prepare()  # before the processes beside: they have it from here
+        holds = (lock, listening)
+        beside = [_Beside("feeds", feeds, settings, holds=holds)] if feeds is not None else []
         if background:
-            beside.append(_Beside("background", run_background, settings, os.getpid()))
+            beside.append(_Beside("background", run_background, settings, os.getpid(), holds=holds))
+        for each in beside:
+            each.watch()
         try:
             if workers == 1:
                 worker(settings, listening)
@@ -197,14 +202,28 @@ def _several(settings: Settings, listening: socket.socket, workers: int) -> None
         process.join(timeout=STOP_WITHIN)
 
 
-class _Beside:
-    """A process beside the server, and a thread that starts it again when it died: that must not go unnoticed."""
+class _Closes(Protocol):
+    def close(self) -> None: ...
 
-    def __init__(self, what: str, run: Callable[..., None], *args: Any) -> None:
+
+class _Beside:
+    """A process beside the server, and a thread that starts it again when it died: that must not go unnoticed.
+
+    The first one is forked, which spares it two seconds of loading what is loaded here, while this process has no
+    thread but its main one; it closes `holds`, which else would outlive us in it: the port, the lock. A later one is
+    spawned, because by then there are threads.
+    """
+
+    def __init__(self, what: str, run: Callable[..., None], *args: Any, holds: Sequence[_Closes] = ()) -> None:
         self._what, self._run, self._args = what, run, args
         self._stopping = threading.Event()
-        self._process = self._started()
-        threading.Thread(target=self._watch, name=f"cds-{what}", daemon=True).start()
+        self._process: BaseProcess = multiprocessing.get_context("fork").Process(
+            target=_apart, args=(holds, run, *args)
+        )
+        self._process.start()
+
+    def watch(self) -> None:
+        threading.Thread(target=self._watch, name=f"cds-{self._what}", daemon=True).start()
 
     def stop(self) -> None:
         self._stopping.set()
@@ -214,17 +233,20 @@ class _Beside:
             self._process.kill()
             self._process.join()
 
-    def _started(self) -> SpawnProcess:
-        process = multiprocessing.get_context("spawn").Process(target=self._run, args=self._args)
-        process.start()
-        return process
-
     def _watch(self) -> None:
         while not self._stopping.wait(1.0):
             if not self._process.is_alive():
                 log().error("a process beside the server died", job=self._what, status=self._process.exitcode)
                 if not self._stopping.wait(5.0):
-                    self._process = self._started()
+                    self._process = multiprocessing.get_context("spawn").Process(target=self._run, args=self._args)
+                    self._process.start()
+
+
+def _apart(holds: Sequence[_Closes], run: Callable[..., None], *args: Any) -> None:
+    for each in holds:
+        each.close()
+    gc.freeze()  # the collector leaves alone what both processes share, so that it stays shared
+    run(*args)
 
 
 def wait_ready(url: str, process: subprocess.Popen[bytes], seconds: float = 20.0) -> float:

@@ -32,9 +32,10 @@ def metrics(server: Server) -> str:
 
 
 def children(server: Server) -> list[int]:
+    """Processes beside the server: the first ones are forks of it, those after them are spawned."""
     assert server.process is not None
     told = subprocess.run(["pgrep", "-P", str(server.process.pid)], capture_output=True, text=True, check=False)
-    return [int(pid) for pid in told.stdout.split() if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [int(pid) for pid in told.stdout.split() if b"tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def test_an_invalid_resource_flags_the_inference_that_rests_on_its_call(server: Server) -> None:
@@ -49,6 +50,20 @@ def test_an_invalid_resource_flags_the_inference_that_rests_on_its_call(server: 
     verdicts = {fact["source"]["pointer"]: fact["valid"] for fact in server.ask("patient", "sandbox/jenny-m")["facts"]}
     assert verdicts["/prefetch/observations/entry/0/resource"] is False
     assert verdicts["/prefetch/patient"] is True
+
+
+def test_what_runs_beside_the_server_holds_neither_its_port_nor_its_lock(server: Server) -> None:
+    """A fork has both at first; with them it would outlive its server as one that takes calls and answers none."""
+    (beside,) = children(server)
+    told = subprocess.run(["pgrep", "-P", str(beside)], capture_output=True, text=True, check=True)
+    for pid in (beside, *map(int, told.stdout.split())):
+        held = [os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir() if os.path.lexists(each)]
+        assert not [each for each in held if each.startswith("socket:") or each.endswith("serve.lock")]
+    assert server.process is not None
+    server.process.kill()  # it alone: what runs beside it notices by itself
+    server.process.wait()
+    server._gone()
+    server.start()
 
 
 def test_background_work_that_dies_is_started_again(server: Server) -> None:
