@@ -55,10 +55,10 @@ def _sources(settings: Settings) -> Callable[..., None] | None:
     if not settings.sources:
         return None
     from cds_server.bulk_sources import bulk_sources
-    from cds_server.listening import beside, listeners
+    from cds_server.dicom_listening import beside, listens
 
     bulk_sources(settings)
-    return beside if listeners(settings) else None
+    return beside if listens(settings) else None
 
 
 @contextlib.contextmanager

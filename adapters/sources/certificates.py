@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from models.errors import Misconfigured
 
@@ -60,6 +62,14 @@ class Secured:
         except (ssl.SSLError, OSError):
             raise Misconfigured("the certificate, its key or the authorities of clients cannot be used") from None
         return context
+
+
+def names_of(shown: Mapping[str, Any]) -> set[str]:
+    """Names that a client's certificate carries, as `ssl` gives it: alternative names, and the common name."""
+    names = {value for kind, value in shown.get("subjectAltName", ()) if kind in ("DNS", "URI", "IP Address")}
+    for part in shown.get("subject", ()):
+        names.update(value for kind, value in part if kind == "commonName")
+    return names
 
 
 def _changed(path: Path) -> int:

@@ -8,7 +8,7 @@ import sys
 from cds_server.commands.opening import common, settings_of
 
 NAME = "listen"
-HELP = "a listening source (HL7v2 over MLLP) until stopped; `cds serve` runs all of them by itself"
+HELP = "a listening source (HL7v2 over MLLP, DICOM C-STORE) until stopped; `cds serve` runs all of them by itself"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +17,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from cds_server.listening import listen
+    from cds_server.dicom_listening import listen
 
     def ready(name: str, port: int) -> None:
         print(f"{name} listens on port {port}", file=sys.stderr, flush=True)

@@ -41,6 +41,8 @@ TAG = 16
 def part_ref(landing: str, ordinal: int) -> bytes:
     """Key reference of one part."""
     return b"p" + bytes.fromhex(landing) + ordinal.to_bytes(4)
+_NAMED: set[Path] = set()
+"""Folders of blobs whose own names this process has seen to the disk."""
 
 
 class PackWriter:
@@ -126,18 +128,20 @@ class PackWriter:
         """
         if self._file is None:
             return bytes(self._memory), None
+        folder = blobs / self.landing[:2]
         try:
             self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-            folder = blobs / self.landing[:2]
             folder.mkdir(exist_ok=True)
             os.rename(self._staging / self.landing, folder / self.landing)
-            for directory in (folder, blobs):
-                handle = os.open(directory, os.O_RDONLY)
-                os.fsync(handle)
-                os.close(handle)
+            os.fsync(self._file.fileno())  # after the rename, so that one write of the journal holds both
+            self._file.close()
+            _sync(folder)
+            if folder not in _NAMED:
+                _sync(blobs)
+                _NAMED.add(folder)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                (folder / self.landing).unlink(missing_ok=True)
             raise translated_os(error) from None
         return None, f"{self.landing[:2]}/{self.landing}"
 
@@ -146,6 +150,14 @@ class PackWriter:
             with contextlib.suppress(OSError):  # a full disk refuses what is still buffered, too
                 self._file.close()
             (self._staging / self.landing).unlink(missing_ok=True)
+
+
+def _sync(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def read_parts(
