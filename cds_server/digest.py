@@ -14,40 +14,19 @@ from adapters.readers import cds_hooks
 from adapters.readers import facts as projection
 from adapters.readers.hl7v2 import MESSAGE
 from adapters.readers.subjects import identifiers_of
-from cds_server.identity import Identifier, join, join_by_feed, part_by_feed, value_text, withdraw
+from cds_server import carried
+from cds_server.identity import Identifier, join, join_by_feed, part_by_feed, withdraw
+from cds_server.projected import Projected
 from cds_server.reading import PartRead, Read, Rules, reader_id
 from cds_server.store.entropy import new_ref
 from cds_server.store.reads import LandingRow, marks
-from cds_server.store.tables import MANY
 from cds_server.store.writer import Tx
+from cds_server.tally import Tally as Tally
 from models.canonical import spell
-from models.errors import BadInput
-from models.nouns import JSON, Fact, Provenance, Statement, Verb
+from models.errors import BadInput, Unreadable
+from models.nouns import Fact, Provenance, Statement, Verb
 
 VALIDATOR = "fhir.resources R4B"
-
-
-@dataclass(slots=True)
-class Tally:
-    """What a digest did, in counts."""
-
-    asserted: int = 0
-    unchanged: int = 0
-    outranked: int = 0
-    """Not taken: older than what is known, or a part of what is known whole."""
-    superseded: int = 0
-    voided: int = 0
-    facts: int = 0
-    quarantined: int = 0
-    unmatched: int = 0
-    flagged: int = 0
-
-    def add(self, other: Tally) -> None:
-        for name in self.__slots__:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-
-    def plain(self) -> dict[str, int]:
-        return {name: getattr(self, name) for name in self.__slots__}
 
 
 # ---- reducing: inside one act ----------------------------------------------------------------------------------------
@@ -112,6 +91,8 @@ class Reducer:
     records: dict[bytes, tuple[int, str]] = field(default_factory=dict)
     versions: dict[bytes, Open | None] = field(default_factory=dict)
     locals: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    grouped: dict[tuple[int, str], set[bytes]] = field(default_factory=dict)
+    """Part and group -> what the part asserted as its members."""
     unread: list[str] = field(default_factory=list)
     """Pointers of resources that a reader took but the projection refused."""
 
@@ -203,27 +184,49 @@ class Reducer:
         self.versions[local] = None
         self.tally.voided += 1
 
+    def later(self, known: Open | None, read: Read) -> bool:
+        """Whether what is known was said after this."""
+        return known is not None and bool(read.updated and known.updated and read.updated < known.updated)
+
+    def replace(self, part: int, read: Read) -> None:
+        """Close what is open of a group and not stated any more."""
+        group = read.statement.local_id
+        stated = self.grouped.get((part, group), set())
+        for local, member in carried.members(self.tx, self.local("group", group)):
+            known = Open(*member)
+            if local not in stated and not self.later(known, read):
+                self.versions[local] = known
+                self.void(read.statement.resource_type, local, "replaced")
+
     def apply(self, part: int, read: Read) -> None:
         statement = read.statement
         local = self.local(statement.resource_type, statement.local_id)
         known = self.versions.get(local)
         if statement.verb is Verb.VOID:
-            self.void(statement.resource_type, local, "voided")
+            if self.later(known, read):
+                self.tally.outranked += 1
+            else:
+                self.void(statement.resource_type, local, "voided")
             return
+        if statement.verb is Verb.REPLACE:
+            self.replace(part, read)
+            return
+        if statement.group is not None:
+            self.grouped.setdefault((part, statement.group), set()).add(local)
         if statement.verb is not Verb.ASSERT:
             self.relate(part, statement)
             return
-        if self.repeats(read):
+        content = self.tx.vault.index("content", read.content)
+        if known is not None and known.content == content:
             self.tally.unchanged += 1
             return
         if self.outranked(read):
             self.tally.outranked += 1
             return
-        content = self.tx.vault.index("content", read.content)
         record = self.resolve(part, read)
         known_from = self.since(known)
         try:
-            facts = self.where.project(part, statement, record[1], known_from) if record else ()
+            projected = self.project(part, read, record[1], known_from) if record else Projected()
         except BadInput as error:
             self.flag(self.where.unread, "unreadable", part, error.where or statement.pointer, error.what)
             self.tally.quarantined += 1
@@ -235,6 +238,9 @@ class Reducer:
                 self.versions[local] = None
             return
         if known is not None:
+            if statement.keeps and record is not None and known.record_id == record[0]:
+                here = (self.where.landing, part)
+                projected = carried.over(self.tx, record[1], known.id, statement.keeps, projected, here)
             if known.record_id is not None and record is not None and known.record_id != record[0]:
                 self.flag(
                     "flag",
@@ -246,12 +252,25 @@ class Reducer:
                 )
             self.close(known, "superseded")
             self.tally.superseded += 1
-        resource_id = self.open(part, read, local, content, record, facts, known_from)
+        resource_id = self.open(part, read, local, content, record, projected, known_from)
         self.versions[local] = Open(
             resource_id, content, record[0] if record else None, known_from, read.updated, read.subsetted
         )
-        if statement.resource_type == "Patient" and record is not None and statement.body is not None:
-            self.identify(part, resource_id, record[0], statement.body, facts, known.id if known else None)
+        if statement.resource_type == "Patient" and record is not None:
+            before = known.id if known is not None else None
+            kept = carried.identifiers(self.tx, before, statement.keeps) if before and statement.keeps else []
+            self.identify(part, resource_id, record[0], _held(read), projected, before, kept)
+
+    def project(self, part: int, read: Read, record: str, known_from: str) -> Projected:
+        """The facts of one resource, made here or ahead. Raises: Unreadable."""
+        ahead = read.prepared
+        if ahead is None:
+            statement = read.statement
+            facts = self.where.project(part, statement, record, known_from)
+            return Projected.of(facts, patient=statement.resource_type == "Patient")
+        if ahead.problem is not None:
+            raise Unreadable(ahead.problem, where=ahead.where)
+        return ahead.projected.known(record, known_from)
 
     def relate(self, part: int, statement: Statement) -> None:
         """Two records of this sender are one person, or no longer."""
@@ -308,30 +327,42 @@ class Reducer:
         return known
 
     def identify(
-        self, part: int, resource_id: int, record_id: int, patient: JSON, facts: Iterable[Fact], before: int | None
+        self,
+        part: int,
+        resource_id: int,
+        record_id: int,
+        held: Sequence[Identifier],
+        projected: Projected,
+        before: int | None,
+        kept: Sequence[tuple[str, bytes]] = (),
     ) -> None:
-        held = [Identifier(system, value) for system, value, *_ in identifiers_of(patient) if system and value]
-        demographics = {fact.code.code: text for fact in facts if (text := value_text(fact))}
-        if before is not None and (lost := self._withdrawn(before, held)):
+        demographics = dict(projected.demographics)
+        for system, digest in kept:
+            self._hold(record_id, resource_id, system, digest)
+        if before is not None and (lost := self._withdrawn(before, held, kept)):
             withdraw(self.tx, record_id, lost)
         joined = join(self.tx, record_id, held, demographics, self.joining)
         if joined.refused is not None:
             self.flag("unmatched", "identity", part, None, joined.refused, record_id)
             self.tally.unmatched += 1
         for identifier in held:
-            self.tx.add(
-                "record_identifier",
-                record_id=record_id,
-                resource_id=resource_id,
-                system=identifier.system,
-                value_digest=self.tx.vault.index("identifier", identifier.system, identifier.value),
-                joining=identifier.system in self.joining,
-            )
+            digest = self.tx.vault.index("identifier", identifier.system, identifier.value)
+            self._hold(record_id, resource_id, identifier.system, digest)
 
-    def _withdrawn(self, before: int, held: Iterable[Identifier]) -> list[str]:
+    def _hold(self, record_id: int, resource_id: int, system: str, digest: bytes) -> None:
+        self.tx.add(
+            "record_identifier",
+            record_id=record_id,
+            resource_id=resource_id,
+            system=system,
+            value_digest=digest,
+            joining=system in self.joining,
+        )
+
+    def _withdrawn(self, before: int, held: Iterable[Identifier], kept: Iterable[tuple[str, bytes]] = ()) -> list[str]:
         """Joining systems whose value of the version before this one no longer stands."""
         self.tx.flush()
-        now = {(i.system, self.tx.vault.index("identifier", i.system, i.value)) for i in held}
+        now = {(i.system, self.tx.vault.index("identifier", i.system, i.value)) for i in held} | set(kept)
         rows = self.tx.read("SELECT system, value_digest FROM record_identifier WHERE resource_id = ?", (before,))
         return sorted(
             {system for system, digest in rows if system in self.joining and (system, bytes(digest)) not in now}
@@ -351,10 +382,9 @@ class Reducer:
         local: bytes,
         content: bytes,
         record: tuple[int, str] | None,
-        facts: tuple[Fact, ...],
+        projected: Projected,
         known_from: str,
     ) -> int:
-        codes = {fact.code.token for fact in facts}
         resource_id = self.tx.add(
             "resource",
             record_id=record[0] if record else None,
@@ -369,13 +399,14 @@ class Reducer:
             content=content,
             test=read.marks.test,
             labels=" ".join(read.marks.labels),
-            code=MANY if len(codes) > 1 else next(iter(codes), None),
-            facts=self.tx.vault.seal_facts(record[1], facts) if record and facts else None,
+            code=projected.code,
+            facts=self.tx.vault.seal_of_record(record[1], projected.facts) if record and projected.facts else None,
             updated=read.updated,
             subsetted=read.subsetted or None,
+            member_of=self.local("group", read.statement.group) if read.statement.group else None,
         )
         self.tally.asserted += 1
-        self.tally.facts += len(facts)
+        self.tally.facts += projected.count
         return resource_id
 
     def close(self, known: Open, cause: str) -> None:
@@ -396,6 +427,13 @@ class Reducer:
             at=self.tx.now,
         )
         self.tally.flagged += 1
+
+
+def _held(read: Read) -> list[Identifier]:
+    """The identifiers of a Patient."""
+    if read.prepared is not None:
+        return [Identifier(*each) for each in read.prepared.identifiers]
+    return [Identifier(system, value) for system, value, _ in identifiers_of(read.statement.body or {})]
 
 
 def add_record(tx: Tx, namespace: str, local_id: str, digest: bytes) -> tuple[int, str]:
