@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from adapters.readers import cds_hooks, validation
 from adapters.terminology import units
 from cds_server.digest import Reducer, Tally, close_digest, where_of
+from cds_server.feed_counts import count_oddities
 from cds_server.logs import log
 from cds_server.reading import NO_RULES, PartRead, Read, SourceRules, read_part
 from cds_server.redo import Redo
@@ -142,6 +143,7 @@ def _queue(
         reducer = Reducer(tx, where, joining)
         reducer.run(batch.parts)
         close_digest(tx, reducer, span, sum(len(part.reads) for part in batch.parts), actor)
+        count_oddities(tx, landing.source, batch.parts)
         return reducer.tally, time.perf_counter() - began
 
     return store.writer.submit(act)

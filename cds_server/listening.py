@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import resource
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import uvloop
 
-from adapters.sources.hl7v2_mllp import Mllp
+from adapters.sources.hl7v2_mllp import Counts, Mllp
+from adapters.sources.room import Room
 from cds_server import logs
 from cds_server.backlog import digest_backlog
+from cds_server.feed_counts import add
 from cds_server.feeds import FeedSource, feed_sources, rules_of
 from cds_server.intake import StoreIntake
 from cds_server.lifetime import end_with_parent
@@ -33,6 +38,12 @@ APPLIED_WITHIN = 20.0
 """Seconds that a sender waits at most where it shall hear what became of its message."""
 AGAIN = 5.0
 """Seconds after which `cds serve` tries a feed again that could not listen."""
+HELD_BY_ALL = 512 << 20
+"""Bytes that all connections of all sources hold at most (F9), or four messages where they may be that long."""
+COUNT = 5.0
+"""Seconds between two times that counts are kept."""
+TOLD = frozenset({"numbers used again", "oversize", "strangers", "too many connections", "refused", "mistakes"})
+"""What is counted and logged, too."""
 OTHER_FILES = 256
 """Besides connections: databases, packs, logs."""
 Ready = Callable[[str, int], None]
@@ -99,7 +110,9 @@ async def _listen(
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(each, stopping.set)
-    tasks = [loop.create_task(_one(settings, store, source, ready, again)) for source in sources]
+    largest = max((each.listening.max_message for each in sources if each.listening is not None), default=0)
+    room: Room[Any] = Room(max(HELD_BY_ALL, 4 * largest))
+    tasks = [loop.create_task(_one(settings, store, source, ready, again, room)) for source in sources]
     waiting = loop.create_task(stopping.wait())
     done, _ = await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
     for task in (waiting, *tasks):
@@ -110,7 +123,9 @@ async def _listen(
             raise error
 
 
-async def _one(settings: Settings, store: Store, source: FeedSource, ready: Ready | None, again: float | None) -> None:
+async def _one(
+    settings: Settings, store: Store, source: FeedSource, ready: Ready | None, again: float | None, room: Room[Any]
+) -> None:
     def told(port: int) -> None:
         log().info("listening", source=source.name, port=port, pid=os.getpid())
         if ready is not None:
@@ -125,16 +140,45 @@ async def _one(settings: Settings, store: Store, source: FeedSource, ready: Read
         charset=source.feed.charset,
         applied=_Applying(settings, store).applied,
         ready=told,
+        room=room,
     )
-    with contextlib.suppress(asyncio.CancelledError):
-        while True:
+    counting = asyncio.create_task(_count(store, source.name, mllp.counts))
+    try:
+        with contextlib.suppress(asyncio.CancelledError):
+            while True:
+                try:
+                    await mllp.run(StoreIntake(store, f"feed:{source.name}"))
+                except Misconfigured as error:
+                    if again is None:
+                        raise
+                    log().error("a feed does not listen", source=source.name, what=error.what)
+                    await asyncio.sleep(again)
+    finally:
+        counting.cancel()
+        await asyncio.gather(counting, return_exceptions=True)
+
+
+async def _count(store: Store, source: str, counts: Counts) -> None:
+    """Keep what the listener counts where others can ask for it, every `COUNT` seconds and at the end; warnings are
+    told, too."""
+    kept: Counter[str] = Counter()
+    while True:
+        over = False
+        try:
+            await asyncio.sleep(COUNT)
+        except asyncio.CancelledError:
+            over = True
+        more = counts.of - kept
+        if more:
+            for what in TOLD & more.keys():
+                log().warning(f"feed, {what}", source=source, count=more[what])
             try:
-                await mllp.run(StoreIntake(store, f"feed:{source.name}"))
-            except Misconfigured as error:
-                if again is None:
-                    raise
-                log().error("a feed does not listen", source=source.name, what=error.what)
-                await asyncio.sleep(again)
+                await store.writer.write(functools.partial(add, source=source, more=more))
+                kept += more
+            except CdsError as error:
+                log().error("a count of a feed was not kept", source=source, what=error.what)
+        if over:
+            return
 
 
 class _Applying:

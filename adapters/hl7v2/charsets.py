@@ -24,6 +24,7 @@ UNDECLARED = "no character set is declared and the bytes are not UTF-8: read as 
 NOT_AS_DECLARED = "bytes that the declared character set does not have: read as cp1252"
 UNKNOWN = "a character set that table 0211 does not name, or that cannot be read: read as UTF-8 or cp1252"
 REALLY_1252 = "8859/1 is declared, but the bytes are those of cp1252"
+REALLY_UTF_8 = "ASCII is declared, but the bytes are UTF-8"
 ONLY_UNICODE = "UNICODE says no encoding: read as UTF-8"
 
 _CODECS = {
@@ -151,7 +152,7 @@ def _otherwise(
         raise Unreadable("bytes that the declared character set does not have", where=where)
     if charset.codec == "ascii" and at is not None:
         try:
-            return raw.decode("utf-8"), (*told, "ASCII is declared, but the bytes are UTF-8")
+            return raw.decode("utf-8"), (*told, REALLY_UTF_8)
         except UnicodeDecodeError:
             pass
     return raw.decode(charset.codec, "hl7v2_as_cp1252"), (*told, NOT_AS_DECLARED)

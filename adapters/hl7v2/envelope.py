@@ -6,6 +6,7 @@ import hashlib
 
 from adapters.hl7v2.local_ids import local_id
 from adapters.hl7v2.mapped import apply
+from adapters.hl7v2.oddities import codes_of
 from adapters.hl7v2.reading import Reading, Resource
 
 _UNKNOWN = {
@@ -28,7 +29,7 @@ def read_envelope(reading: Reading, body: bytes) -> None:
     header["source"].setdefault("endpoint", reading.feed.local("MSH-3"))
     if targets:
         header["focus"] = targets
-    reading.state(header, msh.pointer)
+    reading.state(header, msh.pointer, notes=tuple(dict.fromkeys((*codes_of(reading.message), *reading.odd))))
     if not targets:
         return
     provenance: Resource = {"resourceType": "Provenance", "id": made, "target": targets}

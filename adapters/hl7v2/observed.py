@@ -14,6 +14,7 @@ from typing import Any
 
 from adapters.hl7v2.mapped import Cells
 from adapters.hl7v2.message import Repetition, Segment
+from adapters.hl7v2.oddities import NUMBER_AS_TEXT
 from adapters.hl7v2.reading import Reading, Resource
 from adapters.hl7v2.times import time_of_day
 from adapters.hl7v2.values import mapped_concept, number_of, unit_of
@@ -36,6 +37,7 @@ _SUBTYPES = {
 _SUBTYPE = re.compile(r"[a-z0-9][a-z0-9.+\-]{0,60}")
 
 TEXTUAL = frozenset({"ST", "TX", "FT"})
+_NUMERIC = frozenset({"NM", "SN", "CQ"})
 
 
 def value_of(obx: Segment, reading: Reading) -> Resource:
@@ -47,6 +49,8 @@ def value_of(obx: Segment, reading: Reading) -> Resource:
     if len(repetitions) > 1 and kind not in TEXTUAL:  # value[x] is one: several are kept as text
         return _text(repetitions, obx)
     made = _BY_TYPE.get(kind, _nothing)(repetitions[0], obx, reading)
+    if not made and kind in _NUMERIC:
+        reading.odd[NUMBER_AS_TEXT] = None
     return made or _text(repetitions, obx)
 
 

@@ -43,6 +43,8 @@ class Reading:
     times: dict[str, Moment] = field(default_factory=dict)
     """Times of a message are few, and asked for by each of its results."""
     counted: dict[tuple[str, ...], int] = field(default_factory=dict)
+    odd: dict[str, None] = field(default_factory=dict)
+    """Codes of what was read nevertheless, each once (`adapters.hl7v2.oddities`)."""
 
     def key(self, *parts: str) -> str:
         """A local id of these parts; with a count behind, where the same parts named something before in this message:
@@ -88,9 +90,10 @@ class Reading:
         tags: tuple[Resource, ...] = (),
         keeps: tuple[str, ...] = (),
         group: str | None = None,
+        notes: tuple[str, ...] = (),
     ) -> Resource:
         """Assert a resource that has its type and id; its reference. The last word of a message on an id counts.
-        `keeps`, `group`: as in `models.nouns.Statement`."""
+        `keeps`, `group`, `notes`: as in `models.nouns.Statement`."""
         key = (resource["resourceType"], resource["id"])
         meta: Resource = resource.pop("meta", {})
         if self.sent:
@@ -103,7 +106,7 @@ class Reading:
         if key not in self.seen:
             self.seen.add(key)
             self.targets.append(reference)
-        self.statements.append(Statement(Verb.ASSERT, *key, pointer, resource, keeps=keeps, group=group))
+        self.statements.append(Statement(Verb.ASSERT, *key, pointer, resource, keeps=keeps, group=group, notes=notes))
         return reference
 
     def say(self, verb: Verb, resource_type: str, one: str, pointer: str, other: str | None = None) -> None:

@@ -25,9 +25,11 @@ from typing import cast
 from adapters.hl7v2.acks import Acknowledger, Cause, Code, Header, Problem, header_of, plan
 from adapters.hl7v2.batch import Entry, is_batch, split
 from adapters.hl7v2.frames import START, TRAILER, Dropped, Event, Frame, FrameDecoder, Oversize, Skipped
+from adapters.hl7v2.places import path
 from adapters.readers.hl7v2 import MESSAGE
 from adapters.source import Arrival, Intake
-from adapters.sources.certificates import Secured, Tls
+from adapters.sources.certificates import Secured, Tls, names_of
+from adapters.sources.room import Room
 from models.errors import CdsError, Misconfigured
 from models.nouns import LandingMeta, instant
 
@@ -44,6 +46,9 @@ HANDSHAKE = 10.0
 GRACE = 5.0
 """Seconds that a stop gives to frames in progress."""
 _RENEW = 5.0
+_NO_LIMIT = 1 << 62
+_CURRENT = frozenset({"", '""', "T"})
+"""Of table 0207: current processing, at once or at intervals."""
 
 Networks = tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
 Applied = Callable[[str], Awaitable[str | None]]
@@ -73,6 +78,11 @@ class Listening:
     """AE or AR: what a sender hears that may try again later."""
     processing: frozenset[str] = frozenset({"P"})
     """Processing ids (MSH-11, table 0103) that are taken."""
+    modes: frozenset[str] = frozenset()
+    """Processing modes (MSH-11.2, table 0207) that are taken besides current processing: A archive, I initial load, R
+    restore from archive. What they bring is old, and its MSH-7 is new."""
+    receivers: frozenset[tuple[str, str]] = frozenset()
+    """First components of MSH-5 and MSH-6 that are ours, "" for any MSH-6; none named: whatever stands there."""
 
 
 @dataclass(slots=True)
@@ -98,8 +108,10 @@ class Mllp:
         applied: Applied | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC).astimezone(),
         ready: Callable[[int], None] | None = None,
+        room: Room[_Connection] | None = None,
     ) -> None:
-        """`ready`: told the port once connections are taken. `applied`: needed for `ack_after = "applied"`."""
+        """`ready`: told the port once connections are taken. `applied`: needed for `ack_after = "applied"`. `room`:
+        the one that all sources share."""
         self.listening = listening
         self.source = source
         self.namespace = namespace
@@ -108,12 +120,14 @@ class Mllp:
         self.acknowledger = Acknowledger(now)
         self.applied = applied if listening.ack_after == "applied" else None
         self.connections: set[_Connection] = set()
+        self.room = room or Room(_NO_LIMIT)
         self._ready = ready
         self._empty: asyncio.Event | None = None
 
     def left(self, connection: _Connection) -> None:
         """A connection is gone."""
         self.connections.discard(connection)
+        self.room.leave(connection)
         self.counts.open = len(self.connections)
         if self._empty is not None and not self.connections:
             self._empty.set()
@@ -203,6 +217,8 @@ class Mllp:
             text = error.what if isinstance(error, CdsError) else "the message could not be stored"
             return self._answers(header, Code(self.listening.on_trouble), Problem(Cause.INTERNAL, text=text))
         self.counts.of["duplicates" if receipt.arrival is Arrival.DUPLICATE else "stored"] += 1
+        if receipt.beside is not None:  # C1
+            self.counts.of["numbers used again"] += 1
         trouble = await self.applied(receipt.landing) if self.applied is not None else None
         if trouble is not None:
             self.counts.of["not applied"] += 1
@@ -222,10 +238,22 @@ class Mllp:
         version = header.version.partition(header.delimiters.component.encode())[0]
         if version and not version.startswith(b"2"):
             return Problem(Cause.VERSION, text="a version that is not of HL7 v2")
-        mode = header.processing_id.partition(header.delimiters.component.encode())[0].decode("ascii", "replace")
-        if (mode or "P") not in self.listening.processing:
+        separator = header.delimiters.component.encode()
+        processing, _, rest = header.processing_id.partition(separator)
+        if (processing.decode("ascii", "replace") or "P") not in self.listening.processing:
             return Problem(Cause.PROCESSING_ID, text="this receiver does not take the processing id of MSH-11")
+        mode = rest.partition(separator)[0].decode("ascii", "replace").strip()
+        if mode not in _CURRENT and mode not in self.listening.modes:
+            return Problem(Cause.PROCESSING_ID, path("MSH-11.2"), "this receiver takes current processing alone")
+        if self.listening.receivers and not self._ours(header):
+            return Problem(Cause.INTERNAL, path("MSH-5"), "MSH-5 and MSH-6 name another receiver")
         return None
+
+    def _ours(self, header: Header) -> bool:
+        """C12: whether the message is for us."""
+        separator = header.delimiters.component.encode()
+        application, facility = (each.partition(separator)[0].decode("utf-8", "replace") for each in header.receiving)
+        return not self.listening.receivers.isdisjoint(((application, facility), (application, "")))
 
     def _answers(self, header: Header, code: Code, problem: Problem | None, *, accepted: bool = False) -> list[bytes]:
         """The acknowledgements that are due (A1): one in the original mode; of acceptance and of the application, as
@@ -266,6 +294,8 @@ class _Connection(asyncio.Protocol):
         self._waiting: deque[Event] = deque()
         self._held = 0
         """Bytes in `_waiting`."""
+        self._taking = 0
+        """Bytes of the frame that is being landed."""
         self._transport: asyncio.Transport | None = None
         self._working: asyncio.Task[None] | None = None
         self._paused = False
@@ -300,18 +330,27 @@ class _Connection(asyncio.Protocol):
         if tls is None or not tls.subjects:
             return True
         shown = transport.get_extra_info("peercert") or {}
-        names = {value for kind, value in shown.get("subjectAltName", ()) if kind in ("DNS", "URI", "IP Address")}
-        for part in shown.get("subject", ()):
-            names.update(value for kind, value in part if kind == "commonName")
-        return not names.isdisjoint(tls.subjects)
+        return not names_of(shown).isdisjoint(tls.subjects)
 
     def data_received(self, data: bytes) -> None:
         self._heard = time.monotonic()
         events = self._decoder.feed(data)
         if events:
             self._taken(events)
+        self._hold()
         if self._decoder.inside and (self._timer is None or self._lacks_cr):
             self._watch()
+
+    def _hold(self) -> None:
+        """F9: say what this connection keeps in memory; where all keep too much, those that keep most are given up."""
+        for each in self._mllp.room.hold(self, self._decoder.kept + self._held + self._taking):
+            each.give_up()
+
+    def give_up(self) -> None:
+        """Nothing that waits was acknowledged: the sender comes again."""
+        self._mllp.counts.of["no room"] += 1
+        self._forget()
+        self.abort()
 
     def eof_received(self) -> bool:
         self._taken(self._decoder.eof())
@@ -357,13 +396,17 @@ class _Connection(asyncio.Protocol):
         try:
             while self._waiting:
                 event = self._waiting.popleft()
-                self._held -= _bytes_of(event)
+                self._taking = _bytes_of(event)
+                self._held -= self._taking
                 if isinstance(event, Frame):
                     answers = await self._mllp.take_frame(event.payload, self._intake)
                 else:
                     answers = self._mllp.too_long(cast(Oversize, event))
                 if answers and not await self._write(answers):
                     self._forget()
+                self._taking = 0
+                if self._transport is not None and not self._transport.is_closing():
+                    self._hold()
                 eased = len(self._waiting) <= QUEUED // 2 and self._held <= HELD // 2
                 if self._paused and eased and self._transport is not None:
                     self._paused = False
