@@ -17,6 +17,8 @@ from adapters.sources.hl7v2_mllp import NAME as MLLP
 from adapters.sources.hl7v2_mllp import Listening, Networks
 from adapters.terminology.concept_maps import ConceptMaps
 from cds_server.configured import Table, loopback
+from cds_server.hl7_sampling import KEYS as SAMPLING
+from cds_server.hl7_sampling import OFF, Sampling, sampling_of
 from cds_server.reading import Rules, SourceRules
 from cds_server.settings import Settings, SourceSetting
 from models.canonical import canonical
@@ -29,7 +31,7 @@ _LISTENING = frozenset(
     | {"max_message", "max_connections", "lenient_trailer", "idle_seconds", "write_seconds", "silence_minutes"}
     | {"ack_after", "on_trouble", "processing"}
 )
-_KEYS = {MLLP: _READING | _LISTENING, FILES: _READING}
+_KEYS = {MLLP: _READING | _LISTENING | SAMPLING, FILES: _READING | SAMPLING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class FeedSource:
     digest: str
     """Of what decides how a message is read, besides the reader's own version."""
     listening: Listening | None
+    sampling: Sampling = OFF
 
 
 def feed_sources(settings: Settings) -> dict[str, FeedSource]:
@@ -69,7 +72,8 @@ def read(source: SourceSetting, settings: Settings) -> FeedSource:
         accept_claims=table.flag("accept_claims"),
     )
     listening = _listening(table) if source.kind == MLLP else None
-    return FeedSource(source.name, source.kind, source.namespace, feed, _digest(feed, maps), listening)
+    sampling = sampling_of(table, feed.charset)
+    return FeedSource(source.name, source.kind, source.namespace, feed, _digest(feed, maps), listening, sampling)
 
 
 def _digest(feed: Feed, maps: ConceptMaps) -> str:

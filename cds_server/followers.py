@@ -1,4 +1,4 @@
-"""What follows from what came in: recalls, scores that nobody asked for, pulls by the clock, silence.
+"""What follows from what came in: recalls, scores that nobody asked for, pulls by the clock, silence, conformance.
 
 Each is loaded when there is something for it to do for the first time: a server without sources, or without a record
 yet, starts without any of it.
@@ -13,6 +13,7 @@ from cds_server.store.store import Store
 
 if TYPE_CHECKING:
     from cds_server.continuous import Subscriber
+    from cds_server.hl7_conformance import Conformer
     from cds_server.recalls import Recaller
     from cds_server.registry import Registry
     from cds_server.schedules import Schedules
@@ -26,6 +27,7 @@ class Followers:
         self._recaller: Recaller | None = None
         self._subscriber: Subscriber | None = None
         self._clocked: tuple[Schedules, Silence] | None = None
+        self._conformer: Conformer | None = None
 
     def recall(self) -> int:
         """Inferences that rest on what was corrected are flagged (`recalls`); gives how many closings were read."""
@@ -64,7 +66,22 @@ class Followers:
         schedules.look(self._store)
         silence.look()
 
+    def conform(self) -> int:
+        """A sample of what feeds brought is held against its version (`hl7_conformance`); gives how many were counted.
+        Waits for none of it."""
+        if not self._settings.sources:
+            return 0
+        if self._conformer is None:
+            from cds_server.feeds import feed_sources
+            from cds_server.hl7_conformance import Conformer
+
+            feeds = feed_sources(self._settings)
+            self._conformer = Conformer(self._store, {name: each.sampling for name, each in feeds.items()})
+        return self._conformer.some()
+
     def stop(self) -> None:
+        if self._conformer is not None:
+            self._conformer.stop()
         if self._clocked is not None:
             self._clocked[0].stop()
 

@@ -31,6 +31,7 @@ from models.nouns import ClinicianAction, Outcome
 
 if TYPE_CHECKING:
     from cds_server.feeds import FeedSource
+    from cds_server.hl7_sampling import Report
     from cds_server.silence import Heard
 
 SHARED = "PROMETHEUS_MULTIPROC_DIR"
@@ -113,6 +114,15 @@ class Metrics:
         self.waiting = self._gauge(
             "cds_feed_waiting_messages", "Messages of a feed that wait for their digest.", "source"
         )
+        self.checked = self._gauge(
+            "cds_hl7_checked_messages", "Messages of a feed's sample that were held against their version.", "source"
+        )
+        self.unchecked = self._gauge(
+            "cds_hl7_unchecked_messages", "Messages of a feed's sample that were not: no time, or a fault.", "source"
+        )
+        self.findings = self._gauge(
+            "cds_hl7_findings", "Places of checked messages that do not keep to their version.", "source"
+        )
         self.pulls = self._gauge("cds_pull_jobs", "Jobs of the last run of a source, by state.", "source", "state")
 
     def _gauge(self, name: str, what: str, *labels: str) -> Gauge:
@@ -172,6 +182,14 @@ def _heard(store: Store, feeds: Sequence[FeedSource]) -> Sequence[Heard]:
     return heard(store, feeds)
 
 
+def _reports(store: Store, feeds: Sequence[FeedSource]) -> Sequence[Report]:
+    if not feeds:
+        return ()
+    from cds_server.hl7_sampling import reports
+
+    return reports(store)
+
+
 def router(
     store: Store, registry: Registry, metrics: Metrics, operators: Operators, feeds: Sequence[FeedSource] = ()
 ) -> APIRouter:
@@ -198,6 +216,10 @@ def router(
             metrics.waiting.labels(each.source).set(each.waiting)
             if each.seconds is not None:
                 metrics.silence.labels(each.source).set(each.seconds)
+        for report in _reports(store, feeds):
+            metrics.checked.labels(report.source).set(report.checked)
+            metrics.unchecked.labels(report.source).set(report.passed_over + report.failed)
+            metrics.findings.labels(report.source).set(report.times)
         for source, cursor, states in pull_states(store):
             if cursor is not None:
                 metrics.pulled.labels(source).set(datetime.fromisoformat(cursor).timestamp())

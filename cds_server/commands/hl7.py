@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cds_server.commands import hl7_conformance
+
 if TYPE_CHECKING:
     from adapters.hl7v2.batch import Entry, Oddity
     from adapters.hl7v2.feed import Feed
@@ -60,6 +62,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     capture.add_argument("--cert", type=Path, metavar="FILE", help="TLS: our certificate")
     capture.add_argument("--key", type=Path, metavar="FILE", help="TLS: its key")
 
+    hl7_conformance.arguments(
+        verbs.add_parser(hl7_conformance.VERB, help=hl7_conformance.HELP, description=hl7_conformance.HELP)
+    )
+
     codes = verbs.add_parser("codes", help="codes of a feed that nobody has mapped, the most frequent first")
     codes.add_argument("--source", metavar="NAME", help="only of this [[source]]")
     codes.add_argument("--propose", action="store_true", help="what they might be, as rows for a map file")
@@ -103,6 +109,7 @@ def run(args: argparse.Namespace) -> int:
         "replay": _replay,
         "capture": _capture,
         "codes": _codes,
+        hl7_conformance.VERB: hl7_conformance.run,
     }
     return verbs[args.verb](args)
 
