@@ -55,7 +55,7 @@ def _may_divide(character: str) -> bool:
 class Unescaper:
     """Undoes the escapes of one message; made once for each pair of delimiters and character set."""
 
-    __slots__ = ("_charset", "_escape", "_known", "_plain", "_switch")
+    __slots__ = ("_charset", "_escape", "_known", "_plain")
 
     def __init__(self, delimiters: Delimiters, charset: Charset) -> None:
         e = re.escape(delimiters.escape)
@@ -79,22 +79,22 @@ class Unescaper:
             rf"(?P<bytes>(?:{e}X(?:[0-9A-Fa-f]{{2}})+{e})+)"
             rf"|{e}(?P<plain>[FSTREPHN]|\.(?:br|ce|fi|nf)){e}"
             rf"|{e}\.(?P<layout>sp|sk|in|ti) ?\+?(?P<count>-?[0-9]{{0,4}}){e}"
+            rf"|(?P<switch>{e}(?:C[0-9A-Fa-f]{{4}}|M[0-9A-Fa-f]{{4}}(?:[0-9A-Fa-f]{{2}})?){e}[^{e}]*"
+            rf"(?:{e}C[0-9A-Fa-f]{{4}}{e})?)"
         )
-        self._switch = re.compile(
-            rf"{e}(?:C[0-9A-Fa-f]{{4}}|M[0-9A-Fa-f]{{4}}(?:[0-9A-Fa-f]{{2}})?){e}[^{e}]*(?:{e}C[0-9A-Fa-f]{{4}}{e})?"
-        )
+        """All in one pass, from left to right: in `\\E\\C2842\\E\\` nothing is switched, `\\C2842\\` was the text."""
 
     def __call__(self, text: str) -> str:
         """The text that was meant. What is no sequence of the standard stays, with its escape characters."""
         if self._escape not in text:
             return text
-        if self._escape + "C" in text or self._escape + "M" in text:
-            text = self._switch.sub(self._switched, text)
         return self._known.sub(self._meant, text)
 
     def _meant(self, found: re.Match[str]) -> str:
         if (plain := found["plain"]) is not None:
             return self._plain[plain]
+        if found["switch"] is not None:
+            return self._switched(found[0])
         if (layout := found["layout"]) is not None:
             if layout in ("in", "ti"):
                 return ""
@@ -106,14 +106,14 @@ class Unescaper:
         except UnicodeDecodeError:
             return raw.decode("cp1252", "hl7v2_as_cp1252")
 
-    def _switched(self, found: re.Match[str]) -> str:
+    def _switched(self, sent: str) -> str:
         """`\\Mxxyyzz\\` (or `\\Cxxyy\\`) names the rest of an ISO 2022 escape sequence; text in that set follows it."""
-        pieces = found[0].split(self._escape)  # "", "M2442", text[, "C2842", ""]
+        pieces = sent.split(self._escape)  # "", "M2442", text[, "C2842", ""]
         raw = b"\x1b" + bytes.fromhex(pieces[1][1:])
         try:
             return switching(raw + pieces[2].encode("ascii"), "ascii").lstrip("\x1b")
         except UnicodeError:
-            return found[0]
+            return sent
 
 
 @lru_cache(maxsize=64)
