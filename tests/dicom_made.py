@@ -1,4 +1,4 @@
-"""Made DICOM objects: what no package of test files has (series of many slices, mammography, multi-frame, many of them).
+"""Made DICOM objects: what no package of test files has (series of many slices, mammography, multi-frame, thousands).
 
 Every identifier follows from `name`, so the same call gives the same bytes. The people in it do not exist.
 """

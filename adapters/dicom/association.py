@@ -1,0 +1,298 @@
+"""One association with an archive, as the requestor; and why there is none, in words that lead somewhere (D6).
+
+Blocking, for a thread; `abort` may be called from any other. TCP_NODELAY: a request and its identifier are two writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from pynetdicom import AE, evt
+from pynetdicom.association import Association
+from pynetdicom.presentation import PresentationContext
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from pynetdicom.transport import AddressInformation, AssociationSocket
+
+from adapters.dicom import quiet
+from adapters.dicom.peers import DicomPeer, PeerTls
+from models.errors import Misconfigured, PeerFailed
+
+quiet.silence()
+
+EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
+UNREAD = 32 << 20
+"""Bytes that may come between two responses that we look at. An identifier has hundreds; no archive needs more."""
+
+
+class Cause(StrEnum):
+    """Why there is no association."""
+
+    NAME = "its host has no address"
+    REFUSED = "the connection is refused: nothing listens there"
+    UNREACHABLE = "its host cannot be reached"
+    TIMEOUT = "no connection in time"
+    TLS = "no TLS connection: its certificate or ours is not accepted, or it speaks none"
+    REJECTED = "it rejects the association"
+    NO_CONTEXT = "it takes the association but not the service"
+    ABORTED = "it ends the connection instead of answering"
+    SILENT = "it takes the connection and says nothing"
+
+
+class NoAssociation(PeerFailed):
+    """`reason`: of a rejection (PS3.8, 9.3.4), in the standard's words."""
+
+    def __init__(self, cause: Cause, peer: str, reason: str | None = None) -> None:
+        super().__init__(f"{cause}, {reason}" if reason else str(cause), where=peer)
+        self.cause = cause
+        self.reason = reason
+
+
+class _Socket(AssociationSocket):
+    def _shutdown_socket(self) -> None:
+        """Closed even where it never was connected: pynetdicom 3.0 leaves that one to the garbage collector."""
+        sock = self.socket
+        super()._shutdown_socket()
+        if sock is not None:
+            sock.close()
+
+
+class _Ae(AE):
+    def _create_socket(
+        self, assoc: Association, address: AddressInformation, tls_args: tuple[ssl.SSLContext, str] | None
+    ) -> AssociationSocket:
+        made = _Socket(assoc, address=address)
+        made.tls_args = tls_args
+        return made
+
+
+class Link:
+    """`with Link(...) as link`: open, used, released; aborted where it was not finished."""
+
+    def __init__(
+        self,
+        peer: DicomPeer,
+        contexts: Sequence[PresentationContext],
+        *,
+        answer: float | None,
+        handlers: Sequence[tuple[Any, Callable[..., Any]]] = (),
+        negotiated: Sequence[Any] = (),
+        limited: bool = True,
+    ) -> None:
+        """`answer`: seconds to wait for a response (None: somebody else watches); `negotiated`: items of the extended
+        negotiation; `limited`: `UNREAD` holds (not where objects come over it)."""
+        self._peer, self._contexts, self._answer = peer, list(contexts), answer
+        self._handlers, self._negotiated = list(handlers), list(negotiated)
+        self._limited = limited
+        self._opened = False
+        self._unread = 0
+        self._ending = threading.Lock()
+        self.aborted = False
+        """By us."""
+        self.cancelled = False
+        """A C-CANCEL was sent."""
+        self._association: Association | None = None
+
+    def __enter__(self) -> Link:
+        self.open()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.close(orderly=failure[0] is None)
+
+    @property
+    def association(self) -> Association:
+        if self._association is None:
+            raise PeerFailed("there is no association", where=self._peer.name)
+        return self._association
+
+    @property
+    def established(self) -> bool:
+        return self._association is not None and self._association.is_established
+
+    def open(self) -> None:
+        """Raises: NoAssociation, Misconfigured (our certificate cannot be used)."""
+        peer = self._peer
+        host = _address(peer)
+        ae = _Ae(ae_title=peer.our_ae_title)
+        ae.connection_timeout = peer.timeouts.connect
+        ae.acse_timeout = peer.timeouts.accept
+        ae.dimse_timeout = self._answer
+        ae.network_timeout = None  # what is waited for, and how long, is said above and in the watch of a retrieval
+        began = time.monotonic()
+        try:
+            association = ae.associate(
+                host,
+                peer.port,
+                contexts=self._contexts,
+                ae_title=peer.ae_title,
+                max_pdu=peer.max_pdu,
+                ext_neg=self._negotiated or None,
+                tls_args=_tls(peer),
+                evt_handlers=[
+                    (evt.EVT_CONN_OPEN, self._on_open),
+                    (evt.EVT_DATA_RECV, self._on_data),
+                    *self._handlers,
+                ],
+            )
+        except (OSError, ValueError):
+            raise NoAssociation(Cause.UNREACHABLE, peer.name) from None
+        self._association = association
+        if not association.is_established:
+            raise self._why(association, host, time.monotonic() - began)
+
+    def _why(self, association: Association, host: str, waited: float) -> NoAssociation:
+        name = self._peer.name
+        if not self._opened:
+            return NoAssociation(_probe(self._peer, host), name)
+        answer = association.acceptor.primitive
+        if association.is_rejected and answer is not None:
+            said = f"{answer.result_str.lower()}, by the {answer.source_str.lower()}: {answer.reason_str.lower()}"
+            return NoAssociation(Cause.REJECTED, name, said)
+        if answer is not None:
+            return NoAssociation(Cause.NO_CONTEXT, name)
+        return NoAssociation(Cause.SILENT if waited >= self._peer.timeouts.accept else Cause.ABORTED, name)
+
+    def _on_open(self, event: evt.Event) -> None:
+        self._opened = True
+        transport = event.assoc.dul.socket
+        sock = transport.socket if transport is not None else None
+        if sock is None:
+            return
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+    def _on_data(self, event: evt.Event) -> None:
+        self._unread += len(event.data)
+        if self._limited and self._unread > UNREAD:
+            self.aborted = True
+            event.assoc.abort(block=False)
+
+    @property
+    def timed_out(self) -> bool:
+        """pynetdicom aborts by itself where a response is not in time: then the peer did not."""
+        return bool(self._association is not None and self._association._sent_abort)
+
+    def looked(self) -> None:
+        """A response was taken: what came until now is no longer waiting."""
+        self._unread = 0
+
+    def abort(self) -> None:
+        """At once, from any thread; whoever waits for a response is woken."""
+        with self._ending:
+            self.aborted = True
+            if self._association is not None and self._association.is_established:
+                self._association.abort()
+
+    def close(self, *, orderly: bool = True) -> None:
+        association = self._association
+        if association is None or not association.is_established:
+            return
+        if not orderly:
+            self.abort()
+            return
+        with self._ending:
+            association.release()
+            if association.is_established:
+                association.abort()
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """What came of a C-ECHO. `cause` None: it answered; `status` 0: and all is well."""
+
+    peer: str
+    seconds: float
+    status: int | None = None
+    cause: Cause | None = None
+    reason: str | None = None
+
+    @property
+    def fine(self) -> bool:
+        return self.cause is None and self.status == 0
+
+    @property
+    def told(self) -> str:
+        if self.cause is not None:
+            return f"{self.cause}, {self.reason}" if self.reason else str(self.cause)
+        if self.status is None:
+            return "it takes the association and does not answer the C-ECHO"
+        return "it answers" if self.status == 0 else f"it answers with status {self.status:04X}"
+
+
+def echo(peer: DicomPeer) -> Echo:
+    """C-ECHO with the AE titles that everything else uses (D6). Raises: Misconfigured."""
+    began = time.monotonic()
+    try:
+        with Link(peer, [context(Verification)], answer=peer.timeouts.answer) as link:
+            status = link.association.send_c_echo()
+            value = getattr(status, "Status", None)
+            return Echo(peer.name, time.monotonic() - began, int(value) if value is not None else None)
+    except NoAssociation as error:
+        return Echo(peer.name, time.monotonic() - began, None, error.cause, error.reason)
+
+
+def context(abstract: str, syntaxes: Sequence[str] = (EXPLICIT, IMPLICIT)) -> PresentationContext:
+    made = PresentationContext()
+    made.abstract_syntax = abstract
+    made.transfer_syntax = list(syntaxes)
+    return made
+
+
+def _address(peer: DicomPeer) -> str:
+    try:
+        found = socket.getaddrinfo(peer.host, peer.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise NoAssociation(Cause.NAME, peer.name) from None
+    preferred = sorted(found, key=lambda each: each[0] != socket.AF_INET)
+    return str(preferred[0][4][0])
+
+
+def _tls(peer: DicomPeer) -> tuple[ssl.SSLContext, str] | None:
+    return (client_context(peer.tls), peer.tls.server_name or peer.host) if peer.tls else None
+
+
+def client_context(tls: PeerTls) -> ssl.SSLContext:
+    """TLS 1.2 or later, the archive's certificate checked (BCP 195). Raises Misconfigured."""
+    try:
+        made = ssl.create_default_context(cafile=str(tls.ca_file) if tls.ca_file else None)
+        made.minimum_version = ssl.TLSVersion.TLSv1_2
+        if tls.cert_file is not None:
+            made.load_cert_chain(tls.cert_file, tls.key_file)
+    except (ssl.SSLError, OSError):
+        raise Misconfigured("the certificate, its key or the authorities of an archive cannot be used") from None
+    return made
+
+
+@contextlib.contextmanager
+def _connected(peer: DicomPeer, host: str) -> Iterator[socket.socket]:
+    with socket.create_connection((host, peer.port), peer.timeouts.connect) as sock:
+        yield sock
+
+
+def _probe(peer: DicomPeer, host: str) -> Cause:
+    """pynetdicom says that there was no connection, and not why: ask once more, by hand."""
+    try:
+        with _connected(peer, host) as sock:
+            if (tls := _tls(peer)) is not None:
+                with tls[0].wrap_socket(sock, server_hostname=tls[1]):
+                    pass
+        return Cause.ABORTED
+    except ConnectionRefusedError:
+        return Cause.REFUSED
+    except ssl.SSLError:
+        return Cause.TLS
+    except TimeoutError:
+        return Cause.TIMEOUT
+    except ConnectionError:
+        return Cause.TLS if peer.tls else Cause.ABORTED
+    except OSError:
+        return Cause.UNREACHABLE

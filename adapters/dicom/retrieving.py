@@ -1,0 +1,311 @@
+"""C-MOVE and C-GET: ask an archive to send, and watch it (D5, D8, D10, D11).
+
+What it answers are hints: a success that delivered nothing and a failure that delivered everything have been seen.
+What came is known by what is stored (`adapters.dicom.reconcile`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pynetdicom import build_role, evt
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.presentation import PresentationContext
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+    PatientRootQueryRetrieveInformationModelGet,
+    PatientRootQueryRetrieveInformationModelMove,
+    StudyRootQueryRetrieveInformationModelGet,
+    StudyRootQueryRetrieveInformationModelMove,
+)
+
+from adapters.dicom.association import EXPLICIT, IMPLICIT, Link, context
+from adapters.dicom.finding import Ended
+from adapters.dicom.peers import DicomPeer, Retrieve, Root, Timeouts
+from adapters.dicom.query import UNIQUE, Query, sound_uid
+from adapters.dicom.receiving import Offer, Status, Storing
+from adapters.source import Intake
+
+CONTEXTS = 128
+"""Of one association (PS3.8, 9.3.2.2: odd numbers of one byte). A C-GET needs one for itself."""
+PIECE = 1 << 20
+_PENDING = (0xFF00, 0xFF01)
+_MOVES = {
+    Root.PATIENT: PatientRootQueryRetrieveInformationModelMove,
+    Root.STUDY: StudyRootQueryRetrieveInformationModelMove,
+}
+_GETS = {
+    Root.PATIENT: PatientRootQueryRetrieveInformationModelGet,
+    Root.STUDY: StudyRootQueryRetrieveInformationModelGet,
+}
+_COUNTS = ("Remaining", "Completed", "Failed", "Warning")
+_COMPRESSED = (
+    "1.2.840.10008.1.2.4.70",  # JPEG lossless, first order
+    "1.2.840.10008.1.2.4.90",  # JPEG 2000, lossless
+    "1.2.840.10008.1.2.4.80",  # JPEG-LS, lossless
+    "1.2.840.10008.1.2.5",  # RLE
+    "1.2.840.10008.1.2.4.50",  # JPEG baseline
+    "1.2.840.10008.1.2.4.91",  # JPEG 2000
+    "1.2.840.10008.1.2.4.81",  # JPEG-LS, near lossless
+    "1.2.840.10008.1.2.4.51",  # JPEG extended
+    "1.2.840.10008.1.2.4.57",  # JPEG lossless
+    "1.2.840.10008.1.2.1.99",  # deflated
+    "1.2.840.10008.1.2.2",  # big endian, retired
+)
+"""Transfer syntaxes that objects lie in, the frequent ones first. Each has a context of its own: an acceptor takes one
+syntax of a context, and would transcode, or fail to send, what lies in another (D2)."""
+USUAL = (
+    "1.2.840.10008.5.1.4.1.1.2",  # CT
+    "1.2.840.10008.5.1.4.1.1.4",  # MR
+    "1.2.840.10008.5.1.4.1.1.1.2",  # digital mammography, for presentation
+    "1.2.840.10008.5.1.4.1.1.128",  # PET
+    "1.2.840.10008.5.1.4.1.1.1.1",  # digital X-ray, for presentation
+    "1.2.840.10008.5.1.4.1.1.1",  # CR
+    "1.2.840.10008.5.1.4.1.1.6.1",  # ultrasound
+    "1.2.840.10008.5.1.4.1.1.7",  # secondary capture
+    "1.2.840.10008.5.1.4.1.1.88.33",  # comprehensive SR
+    "1.2.840.10008.5.1.4.1.1.66.4",  # segmentation
+)
+"""SOP classes that a C-GET asks for where the archive did not say which ones a study has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What an archive said of a retrieval. Hints."""
+
+    ended: Ended
+    status: int | None = None
+    responses: int = 0
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """remaining, completed, failed, warning: those that it named last."""
+    failed_uids: tuple[str, ...] = ()
+    """FailedSOPInstanceUIDList, where it gave one."""
+    arrived: int = 0
+    """Objects that came over this association (C-GET)."""
+
+    @property
+    def told(self) -> str:
+        """In words without values."""
+        status = f", status {self.status:04X}" if self.status is not None else ""
+        counts = ", ".join(f"{count} {name}" for name, count in self.counts.items())
+        return f"{self.ended}{status}" + (f" ({counts})" if counts else "")
+
+
+class Watch:
+    """Whether a retrieval still lives. Fed from any thread; `verdict` says why to end it."""
+
+    def __init__(self, timeouts: Timeouts, now: Callable[[], float] = time.monotonic) -> None:
+        self._timeouts, self._now = timeouts, now
+        self._began = self._heard = self._moved = now()
+        self._counts: tuple[int | None, ...] = ()
+        self._arrived = 0
+        self.responses = 0
+
+    def heard(self, counts: tuple[int | None, ...]) -> None:
+        """A response. One without counts says that it goes on, no more."""
+        self.responses += 1
+        self._heard = self._now()
+        if counts != self._counts:
+            self._counts, self._moved = counts, self._heard
+
+    def arrived(self, total: int) -> None:
+        """How many objects are stored."""
+        if total != self._arrived:
+            self._arrived = total
+            self._heard = self._moved = self._now()
+
+    def verdict(self) -> str | None:
+        now, limits = self._now(), self._timeouts
+        if now - self._heard > limits.stall:
+            return "nothing was heard of it, and nothing came"
+        if now - self._moved > limits.idle_pendings:
+            return "it goes on saying that it goes on, and nothing comes"
+        if now - self._began > limits.longest:
+            return "it took too long"
+        return None
+
+
+async def _nothing() -> int:
+    return 0
+
+
+async def retrieve(
+    peer: DicomPeer,
+    query: Query,
+    *,
+    arrivals: Callable[[], Awaitable[int]] = _nothing,
+    storing: Storing | None = None,
+    intake: Intake | None = None,
+    classes: Sequence[str] = (),
+    tick: float = 1.0,
+) -> Said:
+    """One C-MOVE, or a C-GET where the peer's profile says so, until its final response; cancelled, then aborted, where
+    it stalls or where we are cancelled.
+
+    arrivals: how many of what was asked for is stored by now: with the responses, what keeps the watch quiet.
+    storing, intake: where the objects of a C-GET go, each durable before it is answered for.
+    classes: SOP Class UIDs of what is asked for, so that a C-GET negotiates for these.
+
+    Raises: Malformed, Misconfigured (the request; nothing was sent), NoAssociation.
+    """
+    query.checked(peer.root, uid_lists=peer.quirks.uid_lists)
+    watch = Watch(peer.timeouts)
+    if peer.retrieve is Retrieve.GET:
+        if storing is None or intake is None:
+            raise ValueError("a C-GET needs somewhere to put what comes")
+        inbound = _Inbound(storing, intake, asyncio.get_running_loop())
+        link = _getting(peer, classes, inbound)
+    else:
+        inbound = None
+        link = Link(peer, [context(str(_MOVES[peer.root]))], answer=None)
+    work = asyncio.create_task(asyncio.to_thread(_exchange, peer, query, link, watch, inbound))
+    try:
+        while not work.done():
+            await asyncio.wait({work}, timeout=tick)
+            watch.arrived(inbound.arrived if inbound is not None else await arrivals())
+            if not work.done() and watch.verdict() is not None:
+                await _end(peer, link, work)
+        return await work
+    except BaseException:
+        if not work.done():
+            await asyncio.shield(_end(peer, link, work))
+        raise
+
+
+async def _end(peer: DicomPeer, link: Link, work: asyncio.Task[Said]) -> None:
+    """C-CANCEL; and where that is not heeded, abort."""
+    if link.established and not link.cancelled:
+        link.cancelled = True
+        model = str((_GETS if peer.retrieve is Retrieve.GET else _MOVES)[peer.root])
+        with contextlib.suppress(RuntimeError, ValueError):  # it ended meanwhile
+            await asyncio.to_thread(link.association.send_c_cancel, 1, query_model=model)
+        await asyncio.wait({work}, timeout=peer.timeouts.cancel)
+    if not work.done():
+        await asyncio.to_thread(link.abort)
+        await asyncio.wait({work}, timeout=peer.timeouts.accept)
+
+
+def _exchange(peer: DicomPeer, query: Query, link: Link, watch: Watch, inbound: _Inbound | None) -> Said:
+    identifier = Dataset()
+    identifier.QueryRetrieveLevel = str(query.level)
+    for keyword, value in query.keys.items():  # unique keys only (PS3.4, C.4.2.1.4)
+        if keyword in UNIQUE.values() and value:
+            setattr(identifier, keyword, value if isinstance(value, str) else list(value))
+    with link:
+        if inbound is None:
+            model = str(_MOVES[peer.root])
+            responses = link.association.send_c_move(identifier, peer.destination, model, msg_id=1)
+        else:
+            responses = link.association.send_c_get(identifier, str(_GETS[peer.root]), msg_id=1)
+        said = _followed(responses, link, watch)
+    if inbound is not None:
+        said = Said(said.ended, said.status, said.responses, said.counts, said.failed_uids, inbound.arrived)
+    return said
+
+
+def _followed(responses: Any, link: Link, watch: Watch) -> Said:
+    counts: dict[str, int] = {}
+    for status, identifier in responses:
+        link.looked()
+        value = getattr(status, "Status", None)
+        if value is None:
+            ours = link.aborted or link.timed_out
+            return Said(Ended.STALLED if ours else Ended.BROKEN, None, watch.responses, counts)
+        named = tuple(getattr(status, f"NumberOf{each}Suboperations", None) for each in _COUNTS)
+        counts.update({each.lower(): int(n) for each, n in zip(_COUNTS, named, strict=True) if n is not None})
+        watch.heard(named)
+        if value in _PENDING:
+            continue
+        if link.cancelled or value == 0xFE00:
+            ended = Ended.CANCELLED
+        else:
+            ended = Ended.DONE if value == 0 or value == 0xB000 else Ended.REFUSED
+        return Said(ended, int(value), watch.responses, counts, _failed(identifier))
+    return Said(Ended.BROKEN, None, watch.responses, counts)
+
+
+def _failed(identifier: Dataset | None) -> tuple[str, ...]:
+    """(0008,0058), which is not always there, and not always a list."""
+    try:
+        found = getattr(identifier, "FailedSOPInstanceUIDList", None) or ()
+        uids = [found] if isinstance(found, str) else [str(each) for each in found]
+    except Exception:  # noqa: BLE001 (whatever pydicom makes of what stands there)
+        return ()
+    return tuple(each for each in uids[:100_000] if sound_uid(each))
+
+
+# ---- C-GET -----------------------------------------------------------------------------------------------------------
+
+
+class _Inbound:
+    """Takes what comes over our own association, into the same sealed intake as C-STORE."""
+
+    def __init__(self, storing: Storing, intake: Intake, loop: asyncio.AbstractEventLoop) -> None:
+        self._storing, self._intake, self._loop = storing, intake, loop
+        self.arrived = 0
+
+    def handle(self, event: evt.Event) -> int:
+        """In the thread of the exchange: the status to answer with; 0000 only once the object is on disk."""
+        try:
+            return asyncio.run_coroutine_threadsafe(self._take(event), self._loop).result()
+        except Exception:  # noqa: BLE001 (an answer is owed, whatever happened here)
+            return int(Status.FAILED)
+
+    async def _take(self, event: evt.Event) -> int:
+        request, presented = event.request, event.context
+        if not isinstance(request, C_STORE):
+            return int(Status.FAILED)
+        peer = event.assoc.acceptor
+        offer = Offer(
+            sop_class=str(request.AffectedSOPClassUID or "").encode("ascii", "replace"),
+            sop_instance=str(request.AffectedSOPInstanceUID or "").encode("ascii", "replace"),
+            context_class=str(presented.abstract_syntax),
+            syntax=str(presented.transfer_syntax),
+            calling=str(peer.ae_title).strip(),
+            called=str(event.assoc.requestor.ae_title).strip(),
+            address=str(peer.address),
+        )
+        incoming = self._storing.begin(offer, self._intake)
+        try:
+            data = request.DataSet
+            if data is None:
+                await incoming.abandon()
+                return int(Status.UNREADABLE)
+            data.seek(0)
+            while piece := data.read(PIECE):
+                await incoming.write(piece)
+            status = await incoming.end()
+        except BaseException:
+            await incoming.abandon()
+            raise
+        if status == Status.SUCCESS:
+            self.arrived += 1
+        return int(status)
+
+
+def _getting(peer: DicomPeer, classes: Sequence[str], inbound: _Inbound) -> Link:
+    wanted = list(dict.fromkeys(each for each in classes if sound_uid(each))) or list(USUAL)
+    wanted = wanted[: CONTEXTS - 1]
+    contexts = [context(str(_GETS[peer.root])), *storage_contexts(wanted)]
+    roles = [build_role(each, scp_role=True) for each in wanted]
+    return Link(
+        peer,
+        contexts,
+        answer=None,
+        handlers=[(evt.EVT_C_STORE, inbound.handle)],
+        negotiated=roles,
+        limited=False,
+    )
+
+
+def storage_contexts(classes: Sequence[str]) -> list[PresentationContext]:
+    """For each class one of the plain syntaxes, then one for each compressed one, as far as 127 go."""
+    contexts = [context(each, (EXPLICIT, IMPLICIT)) for each in classes]
+    for syntax in _COMPRESSED:
+        contexts += [context(each, (syntax,)) for each in classes]
+    return contexts[: CONTEXTS - 1]
