@@ -6,36 +6,26 @@ the feeds of `cds_server.listening`, in the process that watches over all.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import ipaddress
 import multiprocessing
-import os
-import shutil
 import signal
-import sys
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from multiprocessing.context import SpawnProcess
 
-import uvloop
-
 from adapters.dicom.receiving import KEEP, REFUSE
-from adapters.sources.dicom_storage import NAME, DicomStorage, Peer, StorageListening
+from adapters.sources.dicom_storage import NAME, Peer, StorageListening
 from cds_server import listening, logs
 from cds_server.configured import Table, loopback
 from cds_server.feeds import _address as address_of
 from cds_server.feeds import _tls as tls_of
-from cds_server.intake import StoreIntake
 from cds_server.lifetime import end_with_parent
 from cds_server.logs import log
 from cds_server.settings import Settings, SourceSetting
-from cds_server.store.store import Store
+from cds_server.storage_process import StorageSource, storing
 from models.errors import CdsError, Misconfigured
 
-AGAIN = 5.0
-"""Seconds after which a storage process that ended is started again."""
 STOP_WITHIN = 15
 """Seconds that a storage process is given to finish the objects in progress."""
 FREE_MB = 1024
@@ -44,13 +34,6 @@ _KEYS = frozenset(
     | {"tls_cert_file", "tls_key_file", "tls_client_ca_file", "tls_subjects"}
     | {"request_seconds", "idle_seconds", "stall_seconds"}
 )
-
-
-@dataclass(frozen=True, slots=True)
-class StorageSource:
-    name: str
-    namespace: str
-    listening: StorageListening
 
 
 def storage_sources(settings: Settings) -> dict[str, StorageSource]:
@@ -72,16 +55,13 @@ def listen(
 ) -> None:
     """All sources that listen, or those that are named, until SIGTERM or SIGINT. Raises Misconfigured.
 
-    A single storage source runs in this process; of several, each is a process of its own, started again if it dies.
+    Each storage source is a process of its own, started again if it dies.
     """
     storage, feeds = _chosen(settings, names)
-    if len(storage) == 1 and not feeds:
-        run_storage(settings, storage[0], ready)
-        return
     if not storage:
         listening.listen(settings, names, ready, again=again)
         return
-    processes = [_Apart(settings, each.name) for each in storage]
+    processes = [_Apart(settings, each, loud=ready is not None) for each in storage]
     try:
         if feeds:
             listening.listen(settings, feeds, ready, again=again)
@@ -99,13 +79,8 @@ def beside(settings: Settings) -> None:
     """What `cds serve` runs in a process of its own."""
     end_with_parent(signal.SIGTERM)
     logs.configure(settings.log_level)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
-        storage, feeds = _chosen(settings, ())
-        if len(storage) == 1 and not feeds:
-            _run_again(settings, storage[0])
-        else:
-            listen(settings, again=AGAIN)
+        listen(settings, again=listening.AGAIN)
     except CdsError as error:
         log().error("feeds stopped", what=error.what, where=error.where)
         raise SystemExit(error.exit_code) from None
@@ -122,79 +97,17 @@ def _chosen(settings: Settings, names: Sequence[str]) -> tuple[list[StorageSourc
     return [storage[name] for name in chosen if name in storage], [name for name in chosen if name in feeds]
 
 
-# ---- one of them -----------------------------------------------------------------------------------------------------
-
-
-def run_storage(settings: Settings, source: StorageSource, ready: listening.Ready | None = None) -> None:
-    """In this process, until SIGTERM or SIGINT. Raises Misconfigured where it cannot listen."""
-    sys.setswitchinterval(listening.HANDOVER)
-    store = Store.open(settings.data_dir, settings.database_url)
-
-    def told(port: int) -> None:
-        log().info("listening", source=source.name, port=port, pid=os.getpid())
-        if ready is not None:
-            ready(source.name, port)
-
-    storage = DicomStorage(
-        source.listening,
-        source.name,
-        source.namespace,
-        free=lambda: shutil.disk_usage(settings.data_dir).free,
-        ready=told,
-    )
-    try:
-        uvloop.run(_until_stopped(storage, StoreIntake(store, f"feed:{source.name}")))
-    finally:
-        log().info("listened", source=source.name, count=store.writer.acts, what=_told(storage.counts))
-        store.close()
-
-
-async def _until_stopped(storage: DicomStorage, intake: StoreIntake) -> None:
-    loop, stopping = asyncio.get_running_loop(), asyncio.Event()
-    for each in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(each, stopping.set)
-    running, waiting = loop.create_task(storage.run(intake)), loop.create_task(stopping.wait())
-    await asyncio.wait([running, waiting], return_when=asyncio.FIRST_COMPLETED)
-    for task in (running, waiting):
-        task.cancel()
-    for result in await asyncio.gather(running, waiting, return_exceptions=True):
-        if isinstance(result, Exception):
-            raise result
-
-
-def _told(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()) if count)
-
-
 # ---- processes -------------------------------------------------------------------------------------------------------
-
-
-def _storage_process(settings: Settings, name: str) -> None:
-    end_with_parent(signal.SIGTERM)
-    logs.configure(settings.log_level)
-    _run_again(settings, storage_sources(settings)[name])
-
-
-def _run_again(settings: Settings, source: StorageSource) -> None:
-    """An address that is taken, or a certificate that cannot be used, may be mended while the others go on."""
-    while True:
-        try:
-            run_storage(settings, source)
-        except Misconfigured as error:
-            log().error("a source does not listen", source=source.name, what=error.what)
-            signal.sigtimedwait((), AGAIN)
-        else:
-            return
 
 
 class _Apart:
     """The process of one source, and the thread that starts it again when it died."""
 
-    def __init__(self, settings: Settings, name: str) -> None:
-        self._settings, self._name = settings, name
+    def __init__(self, settings: Settings, source: StorageSource, *, loud: bool) -> None:
+        self._settings, self._source, self._loud = settings, source, loud
         self.stopping = threading.Event()
         self.process = self._started()
-        self._thread = threading.Thread(target=self._watch, name=f"cds-{name}", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name=f"cds-{source.name}", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -207,15 +120,17 @@ class _Apart:
             self.process.join()
 
     def _started(self) -> SpawnProcess:
-        context = multiprocessing.get_context("spawn")
-        process = context.Process(target=_storage_process, args=(self._settings, self._name))
+        at = self._settings
+        process = multiprocessing.get_context("spawn").Process(
+            target=storing, args=(at.data_dir, at.database_url, at.log_level, self._source), kwargs={"loud": self._loud}
+        )
         process.start()
         return process
 
     def _watch(self) -> None:
         while not self.stopping.wait(0.5):
             if not self.process.is_alive():
-                log().error("a storage process died", source=self._name, status=self.process.exitcode)
+                log().error("a storage process died", source=self._source.name, status=self.process.exitcode)
                 if not self.stopping.wait(1.0):
                     self.process = self._started()
 

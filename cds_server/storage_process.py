@@ -1,0 +1,95 @@
+"""The process of one DICOM storage source. It loads what receiving takes and no more: there may be many of them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvloop
+
+from adapters.sources.dicom_storage import DicomStorage, StorageListening
+from cds_server import logs
+from cds_server.intake import StoreIntake
+from cds_server.lifetime import end_with_parent
+from cds_server.logs import log
+from cds_server.store.store import Store
+from models.errors import CdsError, Misconfigured
+
+HANDOVER = 0.0005
+"""As in `serve`: the thread that synced the disk must not wait for the interpreter."""
+AGAIN = 5.0
+"""Seconds after which a source tries again that could not listen."""
+
+
+@dataclass(frozen=True, slots=True)
+class StorageSource:
+    name: str
+    namespace: str
+    listening: StorageListening
+
+
+def storing(data_dir: Path, database_url: str, log_level: str, source: StorageSource, *, loud: bool = False) -> None:
+    """Until SIGTERM or SIGINT, or until the parent ends. `loud`: says on stderr where it listens.
+
+    An address that is taken, or a certificate that cannot be used, may be mended while others go on: it tries again.
+    """
+    end_with_parent(signal.SIGTERM)
+    logs.configure(log_level)
+    sys.setswitchinterval(HANDOVER)
+    try:
+        while not _listened(data_dir, database_url, source, loud=loud):
+            time.sleep(AGAIN)
+    except CdsError as error:
+        log().error("a source stopped", source=source.name, what=error.what, where=error.where)
+        raise SystemExit(error.exit_code) from None
+
+
+def _listened(data_dir: Path, database_url: str, source: StorageSource, *, loud: bool) -> bool:
+    """False where it could not listen."""
+    store = Store.open(data_dir, database_url)
+
+    def ready(port: int) -> None:
+        log().info("listening", source=source.name, port=port, pid=os.getpid())
+        if loud:
+            sys.stderr.write(f"{source.name} listens on port {port}\n")
+
+    storage = DicomStorage(
+        source.listening,
+        source.name,
+        source.namespace,
+        free=lambda: shutil.disk_usage(data_dir).free,
+        ready=ready,
+    )
+    try:
+        uvloop.run(_until_stopped(storage, StoreIntake(store, f"feed:{source.name}")))
+    except Misconfigured as error:
+        log().error("a source does not listen", source=source.name, what=error.what, where=error.where)
+        return False
+    finally:
+        log().info("listened", source=source.name, count=store.writer.acts, what=_told(storage.counts))
+        store.close()
+    return True
+
+
+async def _until_stopped(storage: DicomStorage, intake: StoreIntake) -> None:
+    loop, stopping = asyncio.get_running_loop(), asyncio.Event()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(each, stopping.set)
+    running, waiting = loop.create_task(storage.run(intake)), loop.create_task(stopping.wait())
+    await asyncio.wait([running, waiting], return_when=asyncio.FIRST_COMPLETED)
+    for task in (running, waiting):
+        task.cancel()
+    for result in await asyncio.gather(running, waiting, return_exceptions=True):
+        if isinstance(result, Exception):
+            raise result
+
+
+def _told(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()) if count)
