@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     text = "\n".join(
         f"{result['arrival']:9}  {result['file']}  "
         + (result["error"] if "error" in result else f"{result['parts']} parts")
+        + "".join(f"\n           note: {note}" for note in result.get("notes", ()))
         for result in results
     )
     emit(args, results, text)
@@ -58,18 +60,26 @@ async def _land(args: argparse.Namespace, store: Any, actor: str, namespace: str
                 receipt = await land_file(
                     path, intake, source=args.source, namespace=namespace, received_at=now(), progress=report
                 )
-                results.append(
-                    {
-                        "file": path.name,
-                        "arrival": receipt.arrival.value,
-                        "landing": receipt.landing,
-                        "parts": receipt.parts,
-                    }
-                )
+                result: dict[str, Any] = {
+                    "file": path.name,
+                    "arrival": receipt.arrival.value,
+                    "landing": receipt.landing,
+                    "parts": receipt.parts,
+                }
+                if notes := _notes(store, receipt.landing):
+                    result["notes"] = notes
+                results.append(result)
             except BadInput as error:
                 results.append({"file": path.name, "arrival": "refused", "error": str(error)})
                 print(f"cds land: {path.name}: {error}", file=sys.stderr)
     return results
+
+
+def _notes(store: Any, ref: str) -> list[str]:
+    """What was odd about the file (a batch whose counts do not agree, ...), as its landing keeps it."""
+    landing = store.reads.landing_by_ref(ref)
+    manifest = store.manifest(landing) if landing is not None else None
+    return list(json.loads(manifest).get("notes", ())) if manifest else []
 
 
 def _files(paths: list[str]) -> list[Path]:

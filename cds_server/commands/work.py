@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from cds_server.commands.opening import actor_of, common, emit, existing, settings_of, store_of, table
@@ -14,11 +15,26 @@ KINDS = ("quarantine", "unmatched", "dead-letter", "flag")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("verb", choices=("list", "show", "retry", "resolve"))
+    parser.add_argument("verb", choices=("list", "show", "retry", "fix", "resolve"))
     parser.add_argument("id", nargs="?", type=int, metavar="ID")
     parser.add_argument("--kind", choices=KINDS)
     parser.add_argument("--resolution", help="what was done, in words without patient data")
-    parser.add_argument("--show-payload", action="store_true", help="with show: print the part itself (patient data)")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument(
+        "--unmasked",
+        action="store_true",
+        help="with show: an HL7 v2 message with patient data; who asked is recorded",
+    )
+    form.add_argument(
+        "--raw",
+        "--show-payload",
+        action="store_true",
+        help="with show: the part as it came (patient data); who asked is recorded",
+    )
+    parser.add_argument(
+        "--with", dest="with_file", type=Path, metavar="FILE",
+        help="with fix: the corrected message; it is landed beside the one that could not be read",
+    )  # fmt: skip
     common(parser)
 
 
@@ -34,7 +50,9 @@ def run(args: argparse.Namespace) -> int:
         if args.id is None:
             raise Misconfigured(f"cds work {args.verb} needs the ID of a flag")
         if args.verb == "show":
-            return _show(args, store)
+            return _show(args, store, settings, actor)
+        if args.verb == "fix":
+            return _fix(args, store, settings, actor)
         return _resolve(args, store, actor)
 
 
@@ -75,7 +93,7 @@ def _one(store: Any, flag_id: int) -> dict[str, Any]:
     return found[0]
 
 
-def _show(args: argparse.Namespace, store: Any) -> int:
+def _show(args: argparse.Namespace, store: Any, settings: Any, actor: str) -> int:
     flag = _one(store, args.id)
     text = "\n".join(f"{name:13} {value}" for name, value in flag.items() if value is not None)
     landing = store.reads.landing(flag["landing_id"]) if flag["landing_id"] is not None else None
@@ -92,15 +110,57 @@ def _show(args: argparse.Namespace, store: Any) -> int:
         if place := place_of(store.manifest(landing), flag["part"]):
             flag |= {"file": place}
             text += f"\nfile          {place}"
-        if args.show_payload and flag["part"] is not None:
+    message = None
+    if landing is not None and flag["part"] is not None:
+        if args.raw or args.unmasked:
+            _recorded(store, actor, landing, flag, "raw" if args.raw else "unmasked")
+        if args.raw:
             flag["payload"] = store.part(landing, flag["part"]).decode(errors="backslashreplace")
             text += f"\n\n{flag['payload']}"
+        else:
+            message = _message(store, settings, landing, flag["part"])
     if flag["inference_id"] is not None:
         seen = _seen(store, flag["inference_id"])
         flag |= {"inference": seen}
         text += "".join(f"\n{name:13} {value}" for name, value in seen.items() if value)
+    if message is not None:
+        from cds_server import hl7_terminal as terminal
+
+        number = flag["part"] + 1
+        if args.json:
+            flag["message"] = terminal.plain(message, number, unmask=args.unmasked)
+        else:
+            print(f"{text}\n")
+            terminal.shown(message, number, unmask=args.unmasked)
+            return 0
     emit(args, flag, text)
     return 0
+
+
+def _message(store: Any, settings: Any, landing: Any, part: int) -> Any:
+    """The part as an HL7 v2 message; None where it is none, or not even its segments can be told apart."""
+    from adapters.hl7v2.charsets import Undecodable
+    from adapters.hl7v2.message import parse
+    from adapters.readers.hl7v2 import MESSAGE
+    from cds_server.feeds import feed_sources
+    from models.errors import BadInput
+
+    if landing.media_type != MESSAGE:
+        return None
+    source = feed_sources(settings).get(landing.source)
+    try:
+        return parse(store.part(landing, part), source.feed.charset if source else None, undecodable=Undecodable.WARN)
+    except BadInput:
+        return None
+
+
+def _recorded(store: Any, actor: str, landing: Any, flag: dict[str, Any], form: str) -> None:
+    """Who looked at patient data is in the ledger before anything is shown."""
+
+    def act(tx: Any) -> None:
+        tx.entry("view", actor, {"flag": str(flag["id"]), "landing": landing.ref, "part": flag["part"], "form": form})
+
+    store.writer.submit(act).result()
 
 
 def _seen(store: Any, inference_id: int) -> dict[str, Any]:
@@ -131,6 +191,30 @@ def _retry(args: argparse.Namespace, store: Any, settings: Any, actor: str) -> i
     tally = retry(store, settings.joining_systems, actor, landings, rules=rules_of(settings))
     left = sum(len(_flags(store, kind)) for kind in kinds)
     emit(args, {**tally.plain(), "left": left}, f"{tally.asserted} resources read now, {left} still wait")
+    return 0
+
+
+def _fix(args: argparse.Namespace, store: Any, settings: Any, actor: str) -> int:
+    """Land what a person corrected in the place of a part that could not be read."""
+    from cds_server.feeds import rules_of
+    from cds_server.fixing import fix
+
+    flag = _one(store, args.id)
+    if args.with_file is None:
+        raise Misconfigured("cds work fix needs --with FILE: the corrected message")
+    landing = store.reads.landing(flag["landing_id"]) if flag["landing_id"] is not None else None
+    if landing is None or flag["part"] is None or flag["kind"] not in ("quarantine", "dead-letter"):
+        raise Misconfigured("only what could not be read can be corrected: a flag of quarantine or dead-letter")
+    try:
+        body = args.with_file.read_bytes()
+    except OSError as error:
+        raise Misconfigured(f"--with names no file that can be read: {error.strerror}") from None
+    fixed = fix(store, settings.joining_systems, actor, landing, flag["part"], body, rules_of(settings))
+    emit(
+        args,
+        {"landing": fixed.landing, "corrects": landing.ref, "resolved": fixed.resolved, **fixed.tally.plain()},
+        f"landed as {fixed.landing}; {fixed.tally.asserted} resources read, {fixed.resolved} flags resolved",
+    )
     return 0
 
 

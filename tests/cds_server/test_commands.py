@@ -129,7 +129,7 @@ def test_work_is_listed_shown_retried_and_resolved(cds: Cds, tmp_path: Path) -> 
     quarantined = str(work[0]["id"])
     shown = cds.json("work", "show", quarantined)
     assert (shown["namespace"], shown["pointer"], "payload" in shown) == ("a", "/id", False)
-    assert json.loads(cds.json("work", "show", quarantined, "--show-payload")["payload"]) == {
+    assert json.loads(cds.json("work", "show", quarantined, "--raw")["payload"]) == {
         "resourceType": "Observation"
     }
     assert cds.json("work", "retry")["left"] == 1
