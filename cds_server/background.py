@@ -3,6 +3,7 @@
 digest      what hook calls brought becomes resource versions; a call that comes sooner digests it itself
 recall      inferences that rest on what was corrected since are flagged, and cards that would now differ recalled
 subscribe   who subscribes to what a feed brought is judged again
+send        results that a [[destination]] wants are queued; a process of its own sends them
 conform     a sample of what feeds brought is held against its version of HL7 v2
 validate    full R4 validation of it; where a resource fails, the inferences of the call that brought it are flagged
 pull        each [[source]] with a schedule is pulled when its time has come, by a process of its own
@@ -116,6 +117,7 @@ def _work(
         "digest": digester.some,
         "recall": followers.recall,
         "subscribe": followers.subscribe,
+        "send": followers.send,
         "conform": followers.conform,
         "validate": validator.some,
     }

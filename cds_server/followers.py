@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cds_server.hl7_conformance import Conformer
     from cds_server.recalls import Recaller
     from cds_server.registry import Registry
+    from cds_server.results_due import Due
     from cds_server.schedules import Schedules
     from cds_server.silence import Silence
 
@@ -28,6 +29,7 @@ class Followers:
         self._subscriber: Subscriber | None = None
         self._clocked: tuple[Schedules, Silence] | None = None
         self._conformer: Conformer | None = None
+        self._due: Due | None = None
 
     def recall(self) -> int:
         """Inferences that rest on what was corrected are flagged (`recalls`); gives how many closings were read."""
@@ -50,6 +52,20 @@ class Followers:
             registry = self._registry()
             self._subscriber = Subscriber(self._store, registry, Decisions(self._store, self._settings, registry))
         return self._subscriber.some()
+
+    def send(self) -> int:
+        """Results that a destination wants are queued (`results_due`); gives how many inferences were looked at."""
+        if not self._settings.destinations:
+            return 0
+        if self._due is None:
+            from cds_server.decisions import Decisions
+            from cds_server.outgoing import Composer
+            from cds_server.results_due import Due
+
+            registry = self._registry()
+            decisions = Decisions(self._store, self._settings, registry)
+            self._due = Due(self._store, Composer(self._store, self._settings, registry), registry, decisions)
+        return self._due.some()
 
     def look(self) -> None:
         """Pulls that are due are started (`schedules`), feeds that are silent are told (`silence`)."""

@@ -128,28 +128,34 @@ class Jobs:
 
     def queue(self, source: str, orders: Sequence[Order], actor: str) -> list[Job]:
         """The jobs of a new run, in the order in which they are to be done; one act."""
-        run, refs = new_ref(), [new_ref() for _ in orders]
+        run = new_ref()
 
         def act(tx: Tx) -> None:
-            for ref, order in zip(refs, orders, strict=True):
-                sealed = tx.vault.seal(object_ref(JOB, ref), canonical(dict(order.asked)), tx.fresh_keys)
-                job_id = tx.add(
-                    "job",
-                    ref=ref,
-                    run=run,
-                    kind=self._kind,
-                    source=source,
-                    mode=order.mode,
-                    scope=tx.vault.index("scope", order.scope),
-                    sealed=sealed.cipher,
-                    commitment=sealed.commitment,
-                    at=tx.now,
-                )
-                tx.add("job_step", job_id=job_id, state=self._states.first, ref=new_ref(), at=tx.now)
+            refs = [self.add(tx, source, run, order)[1] for order in orders]
             tx.entry("queue", actor, {"run": run, "jobs": refs, "kind": self._kind, "source": source})
 
         self._store.writer.submit(act).result()
         return self.of_run(run)
+
+    def add(self, tx: Tx, source: str, run: str, order: Order, ref: str | None = None) -> tuple[int, str]:
+        """A job, as part of an act that writes the entry; gives its row and its reference: a new one, unless it has to
+        be found again by what it is for."""
+        ref = ref or new_ref()
+        sealed = tx.vault.seal(object_ref(JOB, ref), canonical(dict(order.asked)), tx.fresh_keys)
+        job_id = tx.add(
+            "job",
+            ref=ref,
+            run=run,
+            kind=self._kind,
+            source=source,
+            mode=order.mode,
+            scope=tx.vault.index("scope", order.scope),
+            sealed=sealed.cipher,
+            commitment=sealed.commitment,
+            at=tx.now,
+        )
+        tx.add("job_step", job_id=job_id, state=self._states.first, ref=new_ref(), at=tx.now)
+        return job_id, ref
 
     def move(
         self,
@@ -163,26 +169,42 @@ class Jobs:
     ) -> Job:
         """The next step of a job, durable when this returns. Raises Conflict where somebody else moved it meanwhile, or
         where the table knows no such step; a step from a state to itself only remembers."""
-        if to != job.state and to not in self._states.moves[job.state]:
-            raise Conflict(f"a job that is {job.state} cannot become {to}", where=f"job {job.ref}")
 
         def act(tx: Tx) -> None:
-            last = tx.read("SELECT state FROM job_step WHERE job_id = ? ORDER BY id DESC LIMIT 1", (job.id,))
-            if last[0][0] != job.state:
-                raise Conflict(f"another process moved this job: it is {last[0][0]}", where=f"job {job.ref}")
-            ref, sealed = new_ref(), None
-            if remember:
-                sealed = tx.vault.seal(object_ref(STEP, ref), canonical(dict(remember)), tx.fresh_keys).cipher
-            tx.add("job_step", job_id=job.id, state=to, cause=cause, cursor=cursor, ref=ref, sealed=sealed, at=tx.now)
+            self.step(tx, job, to, cause=cause, cursor=cursor, remember=remember)
             tx.entry("job", actor, {"job": job.ref, "source": job.source, "state": to})
 
         self._store.writer.submit(act).result()
         return self.get(job.id)
 
+    def step(
+        self,
+        tx: Tx,
+        job: Job,
+        to: str,
+        *,
+        cause: str | None = None,
+        cursor: str | None = None,
+        remember: JSON | None = None,
+    ) -> None:
+        """`move`, as part of an act that writes the entry."""
+        if to != job.state and to not in self._states.moves[job.state]:
+            raise Conflict(f"a job that is {job.state} cannot become {to}", where=f"job {job.ref}")
+        last = tx.read("SELECT state FROM job_step WHERE job_id = ? ORDER BY id DESC LIMIT 1", (job.id,))
+        if last[0][0] != job.state:
+            raise Conflict(f"another process moved this job: it is {last[0][0]}", where=f"job {job.ref}")
+        ref, sealed = new_ref(), None
+        if remember:
+            sealed = tx.vault.seal(object_ref(STEP, ref), canonical(dict(remember)), tx.fresh_keys).cipher
+        tx.add("job_step", job_id=job.id, state=to, cause=cause, cursor=cursor, ref=ref, sealed=sealed, at=tx.now)
+
     # -- what is known -------------------------------------------------------------------------------------------------
 
     def get(self, job_id: int) -> Job:
         return self._jobs("j.id = ?", (job_id,))[0]
+
+    def by_ref(self, ref: str) -> Job | None:
+        return next(iter(self._jobs("j.ref = ?", (ref,))), None)
 
     def of_run(self, run: str) -> list[Job]:
         return self._jobs("j.run = ?", (run,))
@@ -258,10 +280,10 @@ def is_due(jobs: Jobs, states: States, source: str, every: timedelta) -> bool:
 
 
 def pull_states(store: Store) -> list[tuple[str, str | None, dict[str, int]]]:
-    """Of each source: its cursor, and how many jobs of its last run are in which state."""
+    """Of each source that is pulled: its cursor, and how many jobs of its last run are in which state."""
     rows = store.reads.query(
         "SELECT j.source, j.run, j.id, s.state, s.cursor FROM job j JOIN job_step s ON s.job_id = j.id "
-        "ORDER BY j.id, s.id"
+        "WHERE j.kind <> 'send' ORDER BY j.id, s.id"
     )
     cursors: dict[str, str | None] = {}
     runs: dict[str, tuple[str, dict[int, str]]] = {}

@@ -61,6 +61,17 @@ def _sources(settings: Settings) -> Callable[..., None] | None:
     return beside if listens(settings) else None
 
 
+def _destinations(settings: Settings) -> Callable[..., None] | None:
+    """The same for where results go: what sends them, where anything does."""
+    if not settings.destinations:
+        return None
+    from cds_server.destinations import check
+    from cds_server.sending import beside
+
+    check(settings)
+    return beside
+
+
 @contextlib.contextmanager
 def only_one(settings: Settings) -> Iterator[IO[str]]:
     """Hold this instance's serve lock, which is the open file. Raises Conflict, naming who holds it."""
@@ -90,13 +101,20 @@ def _holder(text: str) -> str:
 def serve(settings: Settings, *, workers: int = 1, background: bool = True) -> None:
     """Serve until SIGTERM or SIGINT."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it again once it has stopped: not the end
-    feeds = _sources(settings)
+    feeds, sending = _sources(settings), _destinations(settings)
     with only_one(settings) as lock:
         listening = bind(settings.host, settings.port)
-        build(settings).close()  # the first open migrates and pins; workers then only join
+        parts = build(settings)  # the first open migrates and pins; workers then only join
+        if sending is not None:
+            from cds_server.sending import prepare
+
+            prepare(settings, parts.store)
+        parts.close()
         units.prepare()  # before the processes beside: they have it from here
         holds = (lock, listening)
         beside = [_Beside("feeds", feeds, settings, holds=holds)] if feeds is not None else []
+        if sending is not None:
+            beside.append(_Beside("sending", sending, settings, holds=holds))
         if background:
             beside.append(_Beside("background", run_background, settings, os.getpid(), holds=holds))
         for each in beside:

@@ -24,6 +24,8 @@ __all__ = ["Ehr", "Settings", "SourceSetting", "StaffSetting", "from_environment
 
 @dataclass(frozen=True, slots=True)
 class SourceSetting:
+    """A way in (`[[source]]`) or out (`[[destination]]`), before anybody who knows its kind has read its options."""
+
     name: str
     kind: str
     namespace: str
@@ -73,6 +75,8 @@ class Settings:
     ops_token: str | None = field(default=None, repr=False)
     """Opens metrics and ledger from elsewhere than this machine."""
     staff: StaffSetting | None = None
+    destinations: tuple[SourceSetting, ...] = ()
+    """Where results go by themselves; `namespace` is the one whose patients the receiver knows."""
     ca_file: Path | None = None
     """Certificate authorities that we believe about peers, instead of the public ones (a hospital's own)."""
 
@@ -91,6 +95,7 @@ class Settings:
 _TOP = frozenset(
     {"data_dir", "database_url", "public_url", "host", "port", "trust", "ehr", "source", "identity", "hygiene"}
     | {
+        "destination",
         "deadline_ms",
         "max_body",
         "log_level",
@@ -127,7 +132,8 @@ def load(environ: Mapping[str, str], **overrides: Any) -> Settings:
         port=port,
         trust=asked.text("trust", "jwt"),
         ehrs=tuple(read_ehr(entry, index, origin) for index, entry in enumerate(_tables(table, "ehr", origin))),
-        sources=tuple(_source(entry, index, origin) for index, entry in enumerate(_tables(table, "source", origin))),
+        sources=_named(table, "source", origin),
+        destinations=_named(table, "destination", origin),
         joining_systems=frozenset(_joining(table, origin)),
         deadline_ms=asked.integer("deadline_ms", 500, 10, 60_000),
         max_body=asked.integer("max_body", 4 << 20, 1024, 1 << 30),
@@ -228,6 +234,7 @@ def _check(settings: Settings, asked: _Asked) -> None:
     for key, names in (
         ("[[ehr]] tables", [ehr.namespace for ehr in settings.ehrs]),
         ("[[source]] tables", [source.name for source in settings.sources]),
+        ("[[destination]] tables", [each.name for each in settings.destinations]),
     ):
         if len(set(names)) != len(names):
             what = "namespace" if "ehr" in key else "name"
@@ -254,8 +261,13 @@ def _tables(table: Mapping[str, Any], key: str, origin: str) -> list[Mapping[str
     return entries
 
 
-def _source(entry: Mapping[str, Any], index: int, origin: str) -> SourceSetting:
-    named = f"[[source]] number {index + 1}"
+def _named(table: Mapping[str, Any], key: str, origin: str) -> tuple[SourceSetting, ...]:
+    return tuple(
+        _source(entry, f"[[{key}]] number {n}", origin) for n, entry in enumerate(_tables(table, key, origin), 1)
+    )
+
+
+def _source(entry: Mapping[str, Any], named: str, origin: str) -> SourceSetting:
     text = {key: _text(entry, key, named, origin) for key in ("name", "kind")}
     for key, value in text.items():
         if not value:
