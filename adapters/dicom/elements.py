@@ -51,7 +51,9 @@ class File(NamedTuple):
     meta: Dataset
     data: Dataset
     pixels: int | None
-    """Byte offset of the pixel element in the file (inflated: in what was inflated); None: there is none."""
+    """Byte offset of the pixel element in the file (deflated: in what was inflated); None: there is none."""
+    explicit: bool = True
+    """Whether its VR stands there, as it was found."""
 
 
 class _More(Exception):
@@ -85,13 +87,25 @@ def parse(
     if syntax == DEFLATED:
         window, start = window.inflated(start), 0
 
-    def data_set(window: _Window) -> tuple[Dataset, int | None]:
+    def data_set(window: _Window) -> File:
         walk = _Walk(window, syntax, start, inside)
-        found = walk.top(start, keep)
-        return found, walk.pixels
+        data = walk.top(start, keep)
+        return File(syntax, meta, data, walk.pixels, walk.explicit)
 
-    data, pixels = _retried(window, data_set)
-    return File(syntax, meta, data, pixels)
+    return _retried(window, data_set)
+
+
+def inflated(source: BinaryIO, limit: int) -> bytes:
+    """The data set of a file in the deflated syntax, as far as `limit` bytes. Raises: Malformed, TooLarge."""
+    window = _Window(source, limit)
+    window.need(PREAMBLE + 4)
+    _, _, start = _retried(window, _meta)
+    found = window.inflated(start)
+    while not found.complete:
+        if len(found.buf) >= limit:
+            raise TooLarge(f"more than {limit} bytes when inflated")
+        found.need(min(2 * len(found.buf) + 1, limit))
+    return found.buf
 
 
 def _retried(window: _Window, act: Callable[[_Window], T]) -> T:

@@ -244,7 +244,7 @@ def header_from(file: File) -> Header:
         offset=data.text(0x00080201),
         title=_code(title) if title else None,
         label=data.text(0x00420010) or data.text(0x00700080) or data.text(0x30060002),
-        image=_image(data),
+        image=image_of(data),
         frames=frames_of(data),
         nuclear=_nuclear(data),
         references=references_of(data),
@@ -337,7 +337,7 @@ def _scanner(data: Dataset) -> ScannerOf:
     )
 
 
-def _image(data: Dataset) -> ImageOf | None:
+def image_of(data: Dataset) -> ImageOf | None:
     rows, columns = data.whole(0x00280010), data.whole(0x00280011)
     if rows is None or columns is None:
         return None
