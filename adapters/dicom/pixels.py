@@ -22,7 +22,7 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import convert_color_space
 from pydicom.uid import UID
-from rle.rle import decode_frame
+from rle.utils import decode_frame  # type: ignore[attr-defined]
 
 from adapters.dicom.codestreams import size_of
 from adapters.dicom.elements import BIG_ENDIAN, DEFLATED, File, inflated, parse

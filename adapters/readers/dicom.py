@@ -12,6 +12,7 @@ from adapters.dicom.archive import DEFAULT, Archive
 from adapters.dicom.documents import read_document
 from adapters.dicom.elements import parse
 from adapters.dicom.headers import header_from, header_of
+from adapters.dicom.part10 import MEDIA_TYPE
 from adapters.dicom.reports import read_report
 from adapters.dicom.segments import read_segmentation, read_structure_set
 from adapters.dicom.stated import Stating
@@ -20,7 +21,7 @@ from models.nouns import Part, Statement
 
 NAME = "dicom"
 VERSION = "1"
-OBJECT = "application/dicom"
+OBJECT = MEDIA_TYPE
 """A Part 10 file (RFC 3240), byte for byte."""
 MEDIA_TYPES = (OBJECT,)
 

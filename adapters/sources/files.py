@@ -1,5 +1,5 @@
-"""Files, told apart by their content: FHIR as NDJSON, as a Bundle or as one resource, or HL7 v2 messages, each plain
-or gzip.
+"""Files, told apart by their content: FHIR as NDJSON, as a Bundle or as one resource, HL7 v2 messages, or a DICOM
+object, each plain or gzip.
 
 What becomes a part, byte for byte:
 
@@ -9,7 +9,9 @@ What becomes a part, byte for byte:
   history) and is turned round, so that parts always stand in the order of what happened;
 - one resource (`application/fhir+json`): the resource;
 - HL7 v2 (`x-application/hl7-v2+er7`): each message, of a plain file, a batch (FHS, BHS) or a feed that was captured in
-  its MLLP frames. The envelope of a batch is no part; what is odd about it stands in the manifest (`notes`).
+  its MLLP frames. The envelope of a batch is no part; what is odd about it stands in the manifest (`notes`);
+- a DICOM object (`application/dicom`): the Part 10 file. A bare data set is refused: to wrap it would be to change it,
+  and its transfer syntax would be a guess.
 
 Memory stays flat: no more than one part (and for a history all of its entries, see MAX_PART) is held at a time.
 """
@@ -25,6 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from adapters.dicom.part10 import MEDIA_TYPE as DICOM
 from adapters.hl7v2.batch import Entry, Item, split
 from adapters.readers.fhir import ENTRY, LINE, RESOURCE
 from adapters.readers.hl7v2 import MESSAGE
@@ -35,6 +38,8 @@ from models.nouns import JSON, LandingMeta
 
 NAME = "files"
 CHUNK = 1 << 20
+MAX_OBJECT = 4 << 30
+"""Bytes of one DICOM object: its element lengths have 32 bits."""
 MAX_PART = 64 << 20
 """Bytes of one line, entry, resource or message (and of all entries of one history). More is refused."""
 MOST_NOTES = 100
@@ -77,11 +82,11 @@ async def land_file(
 ) -> Receipt:
     """Land one file as one delivery; when this returns it is durable. The same bytes again are a duplicate.
 
-    The manifest of the landing holds the file's name, its form (`ndjson`, `bundle`, `resource`, `hl7v2`) and whether it
-    was compressed, besides what the caller adds, and `notes` where there was something odd.
+    The manifest of the landing holds the file's name, its form (`ndjson`, `bundle`, `resource`, `hl7v2`, `dicom`) and
+    whether it was compressed, besides what the caller adds, and `notes` where there was something odd.
 
-    Raises: Malformed (nothing that we know, truncated, half a gzip), TooLarge (a part over 64 MiB), OSError (cannot be
-    read). Then nothing of it was landed.
+    Raises: Malformed (nothing that we know, truncated, half a gzip), TooLarge (a part over 64 MiB, an object over 4
+    GiB), OSError (cannot be read). Then nothing of it was landed.
     """
     with _File(path, progress) as file:
         form = await _form(file)
@@ -178,6 +183,13 @@ async def _form(file: _File) -> _Form:
     one bad line does not keep the others out).
     """
     head = await file.chunk()
+    if head[128:132] == b"DICM":
+        await file.start_over()
+        return OBJECT
+    if head[:2] in (b"\x02\0", b"\x08\0", b"\0\x08") and b"\0" in head[2:16]:
+        raise Malformed(
+            "a DICOM data set without preamble and meta information, not a file (PS3.10 7)", where=file.name
+        )
     start = head.lstrip(b" \t\r\n\0")[:6]
     if start.removeprefix(b"\xef\xbb\xbf").startswith((b"MSH", b"FHS", b"BHS", b"\x0b")):
         await file.start_over()
@@ -186,7 +198,7 @@ async def _form(file: _File) -> _Form:
     if start[:3] == b"\xef\xbb\xbf":
         raise Malformed("the file begins with a byte order mark, which JSON does not allow", where=file.name)
     if start[:1] != b"{":
-        what = "neither NDJSON, a Bundle, a FHIR resource nor HL7 v2 messages (nor one of these in gzip)"
+        what = "neither NDJSON, a Bundle, a FHIR resource, HL7 v2 messages nor DICOM (nor one of these in gzip)"
         raise Malformed(what, where=file.name)
     await file.start_over()
     lines = [line for line in head.split(b"\n", 8)[:8] if line.strip()]
@@ -245,6 +257,16 @@ async def _write_resource(file: _File, staged: Staged) -> None:
     await staged.end_part()
 
 
+async def _write_object(file: _File, staged: Staged) -> None:
+    written = 0
+    while chunk := await file.chunk():
+        written += len(chunk)
+        if written > MAX_OBJECT:
+            raise TooLarge(f"an object is longer than {MAX_OBJECT} bytes", where=file.name)
+        await staged.write(chunk)
+    await staged.end_part()
+
+
 _OVER_THE_LIMIT = "a message over the limit"
 """How `split` begins to say so. A file with such a message is refused whole, as any file with such a part."""
 
@@ -285,3 +307,4 @@ NDJSON = _Form("ndjson", LINE, _write_lines)
 BUNDLE = _Form("bundle", ENTRY, _write_bundle)
 SINGLE = _Form("resource", RESOURCE, _write_resource)
 MESSAGES = _Form("hl7v2", MESSAGE, _write_messages)
+OBJECT = _Form("dicom", DICOM, _write_object)
