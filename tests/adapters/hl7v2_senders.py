@@ -65,7 +65,12 @@ class _Staged:
         pass
 
     async def commit(
-        self, dedup_key: bytes | None = None, *, learnt: JSON | None = None, other: bytes | None = None
+        self,
+        dedup_key: bytes | None = None,
+        *,
+        learnt: JSON | None = None,
+        other: bytes | None = None,
+        beside: JSON | None = None,
     ) -> Receipt:
         kept = self._kept
         if kept.gate is not None:
@@ -79,7 +84,8 @@ class _Staged:
             if key not in kept.keys:
                 kept.keys[key] = self._bytes
                 kept.messages.append(self._bytes)
-                return Receipt(Arrival.STORED, f"landing{len(kept.messages)}", 1)
+                first = "landing" if key == other else None
+                return Receipt(Arrival.STORED, f"landing{len(kept.messages)}", 1, first)
             if kept.keys[key] == self._bytes:
                 return Receipt(Arrival.DUPLICATE, "landing", 1)
         raise AssertionError("a digest of other bytes")
@@ -199,7 +205,8 @@ async def feeding(kept: Kept | None = None, applied: Applied | None = None, **op
     held = Kept() if kept is None else kept
     mllp = Mllp(Listening("127.0.0.1", 0, **options), "lab", "hosp", applied=applied, ready=port.set_result)
     task = asyncio.create_task(mllp.run(held))
-    await asyncio.wait([task, port], return_when=asyncio.FIRST_COMPLETED)
+    either: list[asyncio.Future[Any]] = [task, port]
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     if task.done():
         task.result()
     feed = Feed(mllp, held, await port, task)

@@ -411,3 +411,26 @@ def test_a_stop_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
             assert feed.kept.messages == []
 
     play(story())
+
+
+def test_over_what_all_may_hold_the_largest_are_given_up() -> None:
+    """(F9): of all connections of all sources together; small senders never pay for large ones."""
+
+    async def story() -> None:
+        async with feeding() as feed:
+            feed.mllp.room.limit = 400_000
+            small = await feed.sender()
+            await small.send(START + b"MSH|^~")
+            large = [await feed.sender() for _ in range(3)]
+            for number, sender in enumerate(large):
+                await sender.send(START + b"x" * (100_000 + 50_000 * number))
+            assert await large[2].closed() == b""
+            assert feed.mllp.counts.of["no room"] == 1
+            assert await large[0].silent(0.1)
+            assert await small.tell(adt("A")) == ["AA A"]
+            assert 250_000 <= feed.mllp.room.taken <= 400_000
+            for sender in large:
+                await sender.close()
+            await until(lambda: feed.mllp.room.taken < 1000)
+
+    play(story())

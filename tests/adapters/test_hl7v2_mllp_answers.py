@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from typing import Any
 
 import pytest
 
@@ -40,6 +41,60 @@ def test_every_pair_of_msh_15_and_16(good: bool) -> None:
             await sender.send(frame(adt("LAST")))
             assert await sender.said() == [f"{'AA' if good else 'AE'} LAST"]
             assert len(feed.kept.messages) == (26 if good else 0)
+
+    play(story())
+
+
+@pytest.mark.parametrize(
+    ("options", "mode", "code"),
+    [
+        ({}, "P^T", "AA"),
+        ({}, 'P^""', "AA"),
+        ({}, "P^A", "AR"),
+        ({}, "P^I", "AR"),
+        ({}, "P^R", "AR"),
+        ({}, "P^?", "AR"),
+        ({"modes": frozenset("I")}, "P^I", "AA"),
+        ({"modes": frozenset("I")}, "P^A", "AR"),
+        ({"modes": frozenset("I"), "processing": frozenset("P")}, "T^I", "AR"),
+    ],
+)
+def test_what_is_not_current_processing_is_taken_only_where_it_is_expected(
+    options: dict[str, Any], mode: str, code: str
+) -> None:
+    """(C12): an archive or an initial load says old things in new messages (MSH-11.2, table 0207)."""
+
+    async def story() -> None:
+        async with feeding(**options) as feed:
+            sender = await feed.sender()
+            await sender.send(frame(adt("M", mode=mode)))
+            (answer,) = await sender.answers()
+            assert said(answer) == f"{code} M"
+            if code == "AR":
+                assert cause(answer) == "202"
+            assert len(feed.kept.messages) == (code == "AA")
+
+    play(story())
+
+
+def test_what_is_meant_for_another_receiver_is_refused() -> None:
+    """(C12): by MSH-5 and MSH-6, where the source names who we are."""
+
+    async def story() -> None:
+        async with feeding(receivers=frozenset({("CDS", "X"), ("TWIN", "")})) as feed:
+            sender = await feed.sender()
+            others = [
+                adt("B").replace(b"|CDS|X|", b"|CDS|WEST|"),
+                adt("C").replace(b"|CDS|X|", b"|PACS|X|"),
+                adt("D").replace(b"|CDS|X|", b"|||"),
+                adt("E").replace(b"|CDS|X|", b"|TWIN^1.2.3^ISO|WEST|"),
+            ]
+            assert await sender.tell(adt("A"), *others) == ["AA A", "AR B", "AR C", "AR D", "AA E"]
+            await sender.send(frame(others[0]))
+            (answer,) = await sender.answers()
+            assert cause(answer) == "207"
+            assert b"MSH^1^5" in answer
+            assert len(feed.kept.messages) == 2
 
     play(story())
 
@@ -202,6 +257,7 @@ def test_a_number_that_is_used_again_for_other_bytes_is_another_message() -> Non
             other = adt("A", body="PID|1||456^^^HOSP^MR||ROE^RICHARD\r")
             assert await sender.tell(adt("A"), other, adt("A"), other) == ["AA A"] * 4
             assert feed.kept.messages == [adt("A"), other]
+            assert feed.mllp.counts.of["numbers used again"] == 1
 
     play(story())
 
