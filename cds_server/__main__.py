@@ -21,6 +21,7 @@ ORDER = (
     "sandbox",
     "listen",
     "hl7",
+    "dicom",
     "land",
     "pull",
     "digest",

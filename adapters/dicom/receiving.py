@@ -169,7 +169,7 @@ class Incoming:
         return self._counted(self.refusal[0] if self.refusal is not None else Status.FAILED)
 
     async def _commit(self, staged: Staged) -> Status:
-        key = b"\x1f".join((b"dicom", self._storing.source.encode(), self._said.sop_instance))
+        key = key_of(self._storing.source, self._said.sop_instance)
         beside = {"conflict": "the same SOP Instance UID, other bytes"} if self._storing.on_conflict == KEEP else None
         receipt = await staged.commit(key, beside=beside)
         self._staged = None
@@ -191,6 +191,11 @@ class Incoming:
         staged, self._staged = self._staged, None
         if staged is not None:
             await staged.abandon()
+
+
+def key_of(source: str, sop_instance: bytes) -> bytes:
+    """The sender's key of an object: by it whoever asks an archive sees what is stored."""
+    return b"\x1f".join((b"dicom", source.encode(), sop_instance))
 
 
 def _of_store(error: CdsError | OSError) -> tuple[Status, str]:

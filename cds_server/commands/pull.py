@@ -8,16 +8,18 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from cds_server.commands.dicom import day
 from cds_server.commands.opening import actor_of, common, emit, existing, settings_of, store_of, table
 from models.errors import Misconfigured
 
 if TYPE_CHECKING:
     from cds_server.bulk_sources import BulkSource
     from cds_server.jobs import Job
+    from cds_server.settings import Settings
 
 NAME = "pull"
-HELP = "one run of a configured pull source: a FHIR bulk export, taken up where it was left"
-_EXIT = {"done": 0, "done with faults": 1, "failed": 3, "cancelled": 1}
+HELP = "one run of a configured pull source, taken up where it was left: a FHIR bulk export, or studies of an archive"
+_EXIT = {"done": 0, "done with faults": 1, "complete": 0, "partial": 1, "failed": 3, "cancelled": 1}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +30,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--verify", action="store_true", help="counts per type, the server's beside ours")
     what.add_argument("--status", action="store_true", help="the jobs of the last runs")
     what.add_argument("--cancel", action="store_true", help="end what is unfinished, here and on the server")
+    studies = parser.add_argument_group("of an archive (kind dicom)")
+    studies.add_argument("--study", metavar="UID", help="Study Instance UID")
+    studies.add_argument("--accession", metavar="N")
+    studies.add_argument("--patient", metavar="ID")
+    studies.add_argument("--since", metavar="DAY", type=day, help="studies of that day or later (2026-01-31)")
     common(parser)
 
 
@@ -35,9 +42,13 @@ def run(args: argparse.Namespace) -> int:
     from cds_server.bulk_sources import bulk_sources
 
     settings = settings_of(args)
+    if any(each.kind == "dicom" and each.name == args.name for each in settings.sources):
+        return _studies(args, settings)
+    if args.study or args.accession or args.patient or args.since:
+        raise Misconfigured("--study, --accession, --patient and --since are for a [[source]] of kind 'dicom'")
     sources = bulk_sources(settings)
     if args.name not in sources:
-        known = ", ".join(sources) or "none"
+        known = ", ".join([*sources, *(each.name for each in settings.sources if each.kind == "dicom")]) or "none"
         raise Misconfigured(
             f"there is no [[source]] of a kind that is pulled by that name in {settings.origin}: {known}"
         )
@@ -65,6 +76,52 @@ def run(args: argparse.Namespace) -> int:
     assert pulled is not None  # noqa: S101 (only a schedule is told that nothing is due)
     emit(args, {"state": pulled.state, "jobs": [_plain(job) for job in pulled.jobs]}, _told(pulled.jobs))
     return _EXIT[pulled.state]
+
+
+def _studies(args: argparse.Namespace, settings: Settings) -> int:
+    from adapters.sources.dicom_move import Ask
+    from cds_server.dicom_pulls import DicomPulls, plain
+    from cds_server.dicom_sources import dicom_sources
+
+    if args.full or args.verify:
+        raise Misconfigured("--full and --verify are for bulk exports: a pull of studies compares by itself")
+    source = dicom_sources(settings)[args.name]
+    asked = Ask(args.study, args.accession, args.patient, args.since)
+    looks_back = args.status or args.cancel
+    if looks_back:
+        existing(settings)
+    elif not asked.plain():
+        asked_for = "name what is meant by --study, --accession or --patient"
+        raise Misconfigured(f"an archive is not pulled as a whole: {asked_for}")
+    with store_of(settings) as store, _watching() as tell:
+        pulls = DicomPulls(settings, store, source, actor_of(args, settings), tell)
+        if args.dry_run:
+            found = pulls.would_ask(asked).whole(source.name)
+            images = sum(each.whole("NumberOfStudyRelatedInstances") or 0 for each in found)
+            text = f"{len(found)} studies, {images} instances as the archive counts them"
+            emit(args, {"source": source.name, "studies": len(found), "instances": images}, text)
+            return 0
+        if args.status:
+            jobs = pulls.jobs.latest(source.name, 10)
+        else:
+            jobs = pulls.cancel() if args.cancel else pulls.run(asked)
+    emit(args, [plain(job) for job in jobs], _told_studies([plain(job) for job in jobs]) if jobs else "nothing")
+    return 0 if looks_back else max((_EXIT[job.state] for job in jobs), default=0)
+
+
+def _told_studies(jobs: list[dict[str, Any]]) -> str:
+    rows = [
+        [
+            each["job"][:8],
+            each["state"],
+            each["at"][:19],
+            str(each["studies"]),
+            f"{each['stored']} of {each['expected']}",
+            each["cause"] or "",
+        ]
+        for each in jobs
+    ]
+    return table(["job", "state", "at", "studies", "instances", "why"], rows)
 
 
 def _dry_run(args: argparse.Namespace, pulls: Any, source: BulkSource) -> int:
