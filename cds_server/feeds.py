@@ -25,11 +25,11 @@ from models.canonical import canonical
 from models.errors import Unreadable
 
 FILES = "hl7v2-files"
-_READING = frozenset({"charset", "zone", "systems", "maps", "patient_types", "unit_system", "accept_claims"})
+_READING = frozenset({"charset", "zone", "systems", "maps", "patient_types", "unit_system", "accept_claims", "groups"})
 _LISTENING = frozenset(
     {"listen", "allow", "tls_cert_file", "tls_key_file", "tls_client_ca_file", "tls_subjects"}
     | {"max_message", "max_connections", "lenient_trailer", "idle_seconds", "write_seconds", "silence_minutes"}
-    | {"ack_after", "on_trouble", "processing"}
+    | {"ack_after", "on_trouble", "processing", "modes", "receivers"}
 )
 _KEYS = {MLLP: _READING | _LISTENING | SAMPLING, FILES: _READING | SAMPLING}
 
@@ -70,6 +70,7 @@ def read(source: SourceSetting, settings: Settings) -> FeedSource:
         patient_types=table.texts("patient_types") or Feed().patient_types,
         unit_system=table.text("unit_system") or Feed().unit_system,
         accept_claims=table.flag("accept_claims"),
+        groups=_one_of(table, "groups", ("snapshot", "add")),
     )
     listening = _listening(table) if source.kind == MLLP else None
     sampling = sampling_of(table, feed.charset)
@@ -120,14 +121,12 @@ def _listening(table: Table) -> Listening:
         )
     if tls is None and host in ("0.0.0.0", "::", ""):  # noqa: S104 (refused here)
         raise table.wrong("listen", "is without TLS on every interface: name one, or a certificate")
-    ack_after, on_trouble = table.text("ack_after") or "persist", table.text("on_trouble") or "AE"
-    if ack_after not in ("persist", "applied"):
-        raise table.wrong("ack_after", "is neither 'persist' nor 'applied'")
-    if on_trouble not in ("AE", "AR"):
-        raise table.wrong("on_trouble", "is neither 'AE' nor 'AR'")
     processing = frozenset(table.texts("processing") or ("P",))
     if not processing <= {"P", "T", "D"}:
         raise table.wrong("processing", "is not a list of P, T and D (table 0103)")
+    modes = frozenset(table.texts("modes"))
+    if not modes <= {"A", "I", "R"}:
+        raise table.wrong("modes", "is not a list of A, I and R (table 0207)")
     return Listening(
         host=host,
         port=port,
@@ -139,10 +138,31 @@ def _listening(table: Table) -> Listening:
         idle_seconds=table.seconds("idle_seconds", 30, 1, 3600),
         write_seconds=table.seconds("write_seconds", 30, 1, 3600),
         silence_minutes=table.whole("silence_minutes", 0, 0, 100_000),
-        ack_after=ack_after,
-        on_trouble=on_trouble,
+        ack_after=_one_of(table, "ack_after", ("persist", "applied")),
+        on_trouble=_one_of(table, "on_trouble", ("AE", "AR")),
         processing=processing,
+        modes=modes,
+        receivers=_receivers(table),
     )
+
+
+def _one_of(table: Table, key: str, values: tuple[str, str]) -> str:
+    """One of two words; the first one where none stands there."""
+    found = table.text(key) or values[0]
+    if found not in values:
+        raise table.wrong(key, f"is neither '{values[0]}' nor '{values[1]}'")
+    return found
+
+
+def _receivers(table: Table) -> frozenset[tuple[str, str]]:
+    """`APPLICATION`, or `APPLICATION|FACILITY`: values of MSH-5 and MSH-6."""
+    found = set()
+    for each in table.texts("receivers"):
+        application, _, facility = (part.strip() for part in each.partition("|"))
+        if not application or "|" in facility:
+            raise table.wrong("receivers", "is not a list of APPLICATION or APPLICATION|FACILITY (MSH-5, MSH-6)")
+        found.add((application, facility))
+    return frozenset(found)
 
 
 def _address(table: Table) -> tuple[str, int]:

@@ -21,6 +21,7 @@ from starlette.responses import Response
 
 from adapters.bulk.states import EXPORT
 from cds_server import wire
+from cds_server.feed_counts import counts
 from cds_server.hooks.reasons import category
 from cds_server.jobs import pull_states
 from cds_server.operators import Operators
@@ -32,6 +33,7 @@ from models.nouns import ClinicianAction, Outcome
 if TYPE_CHECKING:
     from cds_server.feeds import FeedSource
     from cds_server.hl7_sampling import Report
+    from cds_server.outbox import Counted
     from cds_server.silence import Heard
 
 SHARED = "PROMETHEUS_MULTIPROC_DIR"
@@ -123,6 +125,18 @@ class Metrics:
         self.findings = self._gauge(
             "cds_hl7_findings", "Places of checked messages that do not keep to their version.", "source"
         )
+        self.events = self._gauge(
+            "cds_feed_events",
+            "What happened on a feed since it is there: connections, messages, answers, junk, what was odd.",
+            "source",
+            "event",
+        )
+        self.outgoing = self._gauge(
+            "cds_send_results", "Results on their way to a destination, by state.", "destination", "state"
+        )
+        self.oldest = self._gauge(
+            "cds_send_oldest_seconds", "Age of the oldest result that waits for a destination.", "destination"
+        )
         self.pulls = self._gauge("cds_pull_jobs", "Jobs of the last run of a source, by state.", "source", "state")
 
     def _gauge(self, name: str, what: str, *labels: str) -> Gauge:
@@ -174,6 +188,14 @@ def readiness(store: Store, registry: Registry) -> dict[str, str]:
     return checks
 
 
+def _sending(store: Store, destinations: Sequence[str]) -> Sequence[Counted]:
+    if not destinations:
+        return ()
+    from cds_server.outbox import waiting
+
+    return waiting(store, destinations)
+
+
 def _heard(store: Store, feeds: Sequence[FeedSource]) -> Sequence[Heard]:
     if not feeds:
         return ()
@@ -191,7 +213,12 @@ def _reports(store: Store, feeds: Sequence[FeedSource]) -> Sequence[Report]:
 
 
 def router(
-    store: Store, registry: Registry, metrics: Metrics, operators: Operators, feeds: Sequence[FeedSource] = ()
+    store: Store,
+    registry: Registry,
+    metrics: Metrics,
+    operators: Operators,
+    feeds: Sequence[FeedSource] = (),
+    destinations: Sequence[str] = (),
 ) -> APIRouter:
     began = time.monotonic()
 
@@ -220,6 +247,12 @@ def router(
             metrics.checked.labels(report.source).set(report.checked)
             metrics.unchecked.labels(report.source).set(report.passed_over + report.failed)
             metrics.findings.labels(report.source).set(report.times)
+        for counted in counts(store) if feeds else ():
+            metrics.events.labels(counted.source, counted.what).set(counted.times)
+        for sent in _sending(store, destinations):
+            metrics.outgoing.labels(sent.destination, "waiting").set(sent.waiting)
+            metrics.outgoing.labels(sent.destination, "refused").set(sent.parked)
+            metrics.oldest.labels(sent.destination).set(sent.seconds)
         for source, cursor, states in pull_states(store):
             if cursor is not None:
                 metrics.pulled.labels(source).set(datetime.fromisoformat(cursor).timestamp())

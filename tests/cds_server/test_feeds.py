@@ -182,3 +182,30 @@ def test_as_many_open_files_as_connections(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(resource, "getrlimit", lambda _which, now=now: now)
         listening._enough_files(5000)
     assert asked == [(5256, 20_000), (4000, 4000), (5256, resource.RLIM_INFINITY)]
+
+
+def test_what_is_taken_besides_and_for_whom(tmp_path: Path) -> None:
+    """(C12)"""
+    at = sources(tmp_path, LOCAL)["lab"].listening
+    assert at is not None
+    assert (at.modes, at.receivers) == (frozenset(), frozenset())
+    said = f"{LOCAL}modes = ['I', 'R']\nreceivers = ['CDS|HOSP', 'TWIN']\ngroups = 'add'\n"
+    found = sources(tmp_path, said)["lab"]
+    assert found.listening is not None
+    assert found.listening.modes == {"I", "R"}
+    assert found.listening.receivers == {("CDS", "HOSP"), ("TWIN", "")}
+    assert found.feed.groups == "add"
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("modes = ['T', 'X']", r"modes .* not a list of A, I and R"),
+        ("receivers = ['|HOSP']", "receivers .* not a list of APPLICATION or"),
+        ("receivers = ['A|B|C']", "receivers .* not a list of APPLICATION or"),
+        ("groups = 'merge'", "groups .* neither 'snapshot' nor 'add'"),
+    ],
+)
+def test_what_these_keys_may_not_say(tmp_path: Path, line: str, sentence: str) -> None:
+    with pytest.raises(Misconfigured, match=sentence):
+        sources(tmp_path, f"{LOCAL}{line}\n")
