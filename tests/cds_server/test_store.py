@@ -27,6 +27,14 @@ from tests.peers import ROOT
 FIXED = ("instance", "ledger_entry", *GOVERNED)
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, data_dir: Path) -> str:
+    """Of a database with nothing in it: the schema under test is the one that the product makes."""
+    if request.param == "sqlite":
+        return f"sqlite:///{data_dir / 'cds.db'}"
+    return str(request.getfixturevalue("postgres_url"))
+
+
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_no_row_changes(store: Store) -> None:
     learn(store, patient("1"), weight("w", "1", 60))

@@ -18,6 +18,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from cds_server.store.engine import Database
+from cds_server.store.migrate import migrate
 from tests.peers import require
 
 OWNER = "cds"
@@ -32,16 +34,25 @@ class PostgresServer:
     home: Path
     port: int = 0
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    _migrated: str | None = None
 
     def url(self, database: str, user: str = OWNER) -> str:
         """SQLAlchemy URL of a database, in the form of the contract."""
         return f"postgresql+psycopg://{user}@127.0.0.1:{self.port}/{database}"
 
-    def create_database(self) -> str:
-        """Name of a new, empty database that `OWNER` owns."""
+    def create_database(self, template: str = "template1") -> str:
+        """Name of a new database that `OWNER` owns: empty, or as the template is."""
         name = f"cds_{uuid.uuid4().hex}"
-        self._admin(f"CREATE DATABASE {name} OWNER {OWNER}")
+        self._admin(f"CREATE DATABASE {name} OWNER {OWNER} TEMPLATE {template}")
         return name
+
+    def create_migrated(self) -> str:
+        """The same, with the schema of this version: migrated once, then copied, in a tenth of the time."""
+        if self._migrated is None:
+            name = self.create_database()
+            migrated(self.url(name), self.home)
+            self._migrated = name
+        return self.create_database(self._migrated)
 
     def drop_database(self, name: str) -> None:
         self._admin(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
@@ -116,6 +127,13 @@ class PostgresServer:
             connection.execute(statement.encode())
 
 
+def migrated(url: str, lock_dir: Path) -> None:
+    """Bring an empty database to the schema of this version; there is no instance in it yet."""
+    database = Database(url, lock_dir)
+    migrate(database)
+    database.close()
+
+
 def _unprivileged() -> dict[str, Any]:
     """Arguments of a process as the account that the server runs as: initdb and postgres refuse root."""
     account = _account()
@@ -161,3 +179,19 @@ def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
     database = postgres_server.create_database()
     yield postgres_server.url(database)
     postgres_server.drop_database(database)
+
+
+@pytest.fixture
+def migrated_postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """The same of a database with the schema of this version, and no instance in it."""
+    database = postgres_server.create_migrated()
+    yield postgres_server.url(database)
+    postgres_server.drop_database(database)
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with the schema of this version, and no instance in it: to be copied."""
+    home = tmp_path_factory.mktemp("migrated")
+    migrated(f"sqlite:///{home / 'cds.db'}", home)
+    return home / "cds.db"
