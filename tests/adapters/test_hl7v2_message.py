@@ -181,6 +181,8 @@ def test_white_space_and_a_byte_order_mark_before_msh_are_passed_over() -> None:
     [
         ("\\F\\\\S\\\\T\\\\R\\\\E\\\\P\\", "|^&~\\#"),
         ("\\E\\T\\", "\\T\\"),
+        ("\\E\\C2842\\E\\", "\\C2842\\"),
+        ("\\E\\M2442\\E\\;3ED", "\\M2442\\;3ED"),
         ("\\X41\\\\X0D0A\\", "A\r\n"),
         ("\\XC3\\\\XA9\\", "é"),
         ("\\XC7\\", "Ç"),
