@@ -186,6 +186,7 @@ def create_app(parts: Parts) -> FastAPI:
             parts.metrics,
             Operators(parts.settings, staff),
             _feeds(parts.settings),
+            [each.name for each in parts.settings.destinations],
         ),
         *([staff_router(staff)] if staff else []),
         keys.router(keys.Keys(parts.store)),

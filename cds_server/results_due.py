@@ -11,7 +11,7 @@ two numbers would be two results.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from adapters.hl7v2.composed import Status
@@ -20,14 +20,17 @@ from cds_server.decisions import Decisions
 from cds_server.destinations import Destination
 from cds_server.jobs import Job, Order
 from cds_server.logs import log
-from cds_server.outbox import begin, due_cursor, jobs_of, keep, newest, stands
+from cds_server.outbox import again, begin, due_cursor, job_of, jobs_of, keep, newest, stands
 from cds_server.outgoing import Composed, Composer, Held
 from cds_server.recalls import CORRECTED, RECALL
 from cds_server.registry import Registry
 from cds_server.reproduce import Recorded, load, load_id
+from cds_server.services import all_services
+from cds_server.settings import Settings
 from cds_server.store.store import Store
 from cds_server.store.writer import Tx
 from models.errors import CdsError, Conflict
+from models.shelf import SHIPPED, Shelf
 
 ACTOR = "system"
 BATCH = 64
@@ -42,6 +45,23 @@ class _Event:
     id: int
     inference: int
     correction: bool
+
+
+def send_again(store: Store, settings: Settings, flags: Mapping[int, str | None], actor: str) -> tuple[int, list[str]]:
+    """Of flags (row -> pointer) those on refused results: how many are on their way again, and why others are not."""
+    wanted = {flag: ref for flag, pointer in flags.items() if (ref := job_of(pointer)) is not None}
+    if not wanted:
+        return 0, []
+    specs = all_services(conformance=settings.conformance)
+    composer = Composer(store, settings, Registry(store, Shelf((SHIPPED, *settings.model_roots)), specs))
+    sent, problems = 0, []
+    for flag, ref in wanted.items():
+        try:
+            again(store, composer, ref, flag, actor)
+            sent += 1
+        except CdsError as error:
+            problems.append(f"flag {flag}: {error}")
+    return sent, problems
 
 
 class Due:

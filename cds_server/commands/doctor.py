@@ -36,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
             last = parts.store.reads.last_entry_at()
             checks.append(_clock(last))
             checks += _pulls(parts, settings)
+            checks += _sending(parts, settings)
             waiting = parts.store.reads.open_flags()
             checks.append(
                 (
@@ -93,6 +94,30 @@ def _pulls(parts: Any, settings: Any) -> list[tuple[str, str, str]]:
         told = ", ".join(f"{count} {state}" for state, count in states.items()) or "never pulled"
         bad = any(state not in ("done", "queued", "polling", "downloading", "applying") for state in states)
         found.append((check, "LOOK" if bad else "ok", f"{told}; pulled up to {cursor[:19] if cursor else 'nothing'}"))
+    return found
+
+
+def _sending(parts: Any, settings: Any) -> list[tuple[str, str, str]]:
+    """Of each destination: what waits for it, and whether its configuration can be used."""
+    if not settings.destinations:
+        return []
+    from cds_server.destinations import check
+    from cds_server.outbox import waiting
+    from models.errors import Misconfigured
+
+    found = []
+    try:
+        check(settings)
+    except Misconfigured as error:
+        found.append(("destinations", "FAILS", str(error)))
+    for each in waiting(parts.store, [each.name for each in settings.destinations]):
+        told = f"{each.waiting} waiting, {each.parked} refused"
+        if each.oldest:
+            told += f"; the oldest since {each.oldest[:19]}"
+        told += f"; last yes {each.heard[:19]}" if each.heard else "; no yes yet"
+        if each.trouble:
+            told += f"; {each.trouble}"
+        found.append((f"destination {each.destination}", "LOOK" if each.trouble or each.parked else "ok", told))
     return found
 
 

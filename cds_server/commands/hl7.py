@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cds_server.commands import hl7_conformance
+from cds_server.commands import hl7_conformance, hl7_queue
 
 if TYPE_CHECKING:
     from adapters.hl7v2.batch import Entry, Oddity
@@ -66,6 +66,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         verbs.add_parser(hl7_conformance.VERB, help=hl7_conformance.HELP, description=hl7_conformance.HELP)
     )
 
+    hl7_queue.arguments(verbs.add_parser(hl7_queue.VERB, help=hl7_queue.HELP, description=hl7_queue.HELP))
+
     codes = verbs.add_parser("codes", help="codes of a feed that nobody has mapped, the most frequent first")
     codes.add_argument("--source", metavar="NAME", help="only of this [[source]]")
     codes.add_argument("--propose", action="store_true", help="what they might be, as rows for a map file")
@@ -110,6 +112,7 @@ def run(args: argparse.Namespace) -> int:
         "capture": _capture,
         "codes": _codes,
         hl7_conformance.VERB: hl7_conformance.run,
+        hl7_queue.VERB: hl7_queue.run,
     }
     return verbs[args.verb](args)
 

@@ -82,7 +82,7 @@ def _place(flag: dict[str, Any]) -> str:
     return (
         f"landing {flag['landing_id'] >> 20}"
         + (f" part {flag['part']}" if flag["part"] is not None else "")
-        + (flag["pointer"] or "")
+        + (f" {flag['pointer']}" if flag["pointer"] else "")
     )
 
 
@@ -181,16 +181,20 @@ def _seen(store: Any, inference_id: int) -> dict[str, Any]:
 
 
 def _retry(args: argparse.Namespace, store: Any, settings: Any, actor: str) -> int:
-    """Read again what was in quarantine, with the present readers."""
+    """Read again what was in quarantine, with the present readers; send again what a receiver refused."""
     from cds_server.backlog import retry
     from cds_server.feeds import rules_of
+    from cds_server.results_due import send_again
 
     kinds = (args.kind,) if args.kind else ("quarantine", "dead-letter")
     flags = [_one(store, args.id)] if args.id is not None else [f for kind in kinds for f in _flags(store, kind)]
     landings = sorted({f["landing_id"] for f in flags if f["landing_id"] is not None and f["part"] is not None})
     tally = retry(store, settings.joining_systems, actor, landings, rules=rules_of(settings))
+    sent, problems = send_again(store, settings, {flag["id"]: flag["pointer"] for flag in flags}, actor)
     left = sum(len(_flags(store, kind)) for kind in kinds)
-    emit(args, {**tally.plain(), "left": left}, f"{tally.asserted} resources read now, {left} still wait")
+    told = f"{sent} results sent again, " if sent else ""
+    text = "\n".join([*problems, f"{tally.asserted} resources read now, {told}{left} still wait"])
+    emit(args, {**tally.plain(), "sent": sent, "problems": problems, "left": left}, text)
     return 0
 
 
@@ -222,11 +226,14 @@ def _resolve(args: argparse.Namespace, store: Any, actor: str) -> int:
     flag = _one(store, args.id)
     if not args.resolution:
         raise Misconfigured("cds work resolve needs --resolution: what was done")
+    from cds_server.outbox import drop, job_of
 
     def act(tx: Any) -> int:
         if tx.read("SELECT 1 FROM flag_closing WHERE flag_id = ?", (flag["id"],)):
             raise NotFound("this flag is resolved already")
         tx.add("flag_closing", flag_id=flag["id"], resolution=args.resolution, at=tx.now)
+        if job := job_of(flag["pointer"]):
+            drop(store, tx, job)
         return int(tx.entry("resolve", actor, {"flag": str(flag["id"]), "kind": flag["kind"]}).seq)
 
     seq = store.writer.submit(act).result()
