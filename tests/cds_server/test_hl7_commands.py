@@ -481,3 +481,17 @@ def _parsed(path: Path) -> Iterator[tuple[int, Any]]:
 
     with hl7_terminal.opened(str(path)) as items:
         yield from _messages(str(path), items, None)
+
+
+def test_what_is_odd_is_told_by_codes_and_never_with_a_value(cds: Cds, tmp_path: Path) -> None:
+    file = tmp_path / "odd.hl7"
+    file.write_text(
+        "MSH|^~\\&|LAB|HOSP|CDS|X|20260301090000+0100||ORU^R01|M1|P|2.9\rPID|1||1^^^HOSP^MR||DOE\r"
+        "OBR|1||F1|S^x^L|||20260301\rOBX|1|NM|K^k^L||<7777|mmol/L|||||F\rOBX|2|ST|C^c^L||a\\ZZ9\\b||||||F\r",
+        newline="",
+    )
+    (found,) = cds.json("validate", file)
+    assert found["odd"] == ["escape-unknown", "number-as-text", "version-unknown"]
+    shown = cds("validate", file)
+    assert "odd: escape-unknown, number-as-text, version-unknown" in shown
+    assert "7777" not in shown
