@@ -71,7 +71,7 @@ class IdentitySearch:
             except zlib.error:
                 raise Malformed("the data set is not deflated, as its transfer syntax says") from None
         self._head += data[: LIMIT + 1 - len(self._head)]
-        if len(self._head) < self._next and not last:
+        if len(self._head) < min(self._next, LIMIT + 1) and not last:
             return None
         self._next = 2 * len(self._head)  # so that a byte at a time costs no more than everything at once
         self.found = self._walk(bytes(self._head))
