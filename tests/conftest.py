@@ -21,10 +21,32 @@ pytest_plugins = [
     "tests.peers.hostile_bulk",
     "tests.peers.bulk_stories",
     "tests.peers.pacs",
+    "tests.peers.hostile_pacs",
 ]
 
 hypothesis.settings.register_profile("house", deadline=None, derandomize=bool(os.environ.get("CI")))
 hypothesis.settings.load_profile("house")
+
+
+LONGEST_FIRST = (
+    "tests/test_benchmarks.py",
+    "tests/peers/test_bulk_pull_peer.py",
+    "tests/peers/test_broken_places.py",
+    "tests/peers/test_schedules_peer.py",
+    "tests/peers/test_workers.py",
+    "tests/peers/test_kill.py",
+    "tests/peers/test_flow.py",
+    "tests/peers/test_bulk_kill.py",
+    "tests/peers/test_mllp_peer.py",
+    "tests/peers/test_conformance_peer.py",
+    "tests/adapters/test_hl7v2_fuzz.py",
+    "tests/cds_server/test_openapi.py",
+    "tests/cds_server/test_replay.py",
+    "tests/test_readme.py",
+    "tests/peers/",
+)
+"""A file goes to one worker. By default those with the fewest tests come last, which are the ones that start servers: a
+minute of one at the end is a minute that the other workers have nothing to do."""
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +78,15 @@ def pytest_configure(config: pytest.Config) -> None:
         "requirement(set, *ids): the numbered statements of a standard that this test shows to be kept "
         "(tests/conformance makes docs/conformance.md of them)",
     )
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False  # in the order of LONGEST_FIRST, not by the number of tests
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def rank(item: pytest.Item) -> int:
+        return next((n for n, start in enumerate(LONGEST_FIRST) if item.nodeid.startswith(start)), len(LONGEST_FIRST))
+
+    items.sort(key=rank)
 
 
 def pytest_report_header() -> str:
