@@ -1,0 +1,92 @@
+"""The imaging process: indexes what arrived, puts studies together once they have settled.
+
+A process of its own, of low priority: codecs are other people's native code, and an image takes longer than a hook call
+may wait.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+from adapters.dicom.part10 import MEDIA_TYPE as OBJECT
+from adapters.imaging.examine import Looking
+from adapters.readers.examination import MEDIA_TYPE as EXAMINATION
+from cds_server import jobs, logs
+from cds_server.backlog import digest_backlog
+from cds_server.imaging.studies import Settling, put_together
+from cds_server.logs import log
+from cds_server.reading import SourceRules
+from cds_server.settings import Settings
+from cds_server.store.store import Store
+from models.errors import CdsError
+
+QUIET = 60.0
+"""Seconds without anything new after which a study is taken for settled (D13)."""
+IDLE = 0.5
+LEASE = "imaging"
+ACTOR = "system"
+
+
+class Imaging:
+    """Indexes and puts together, some at a time. One process of an instance holds the lease."""
+
+    def __init__(self, store: Store, joining: frozenset[str], rules: SourceRules, *, quiet: float = QUIET) -> None:
+        self._store, self._joining, self._rules = store, joining, rules
+        self._settling = Settling(store, quiet)
+        self._looking = Looking()
+
+    def some(self) -> int:
+        """One round; gives how much was done."""
+        return self.index() + self.settle()
+
+    def index(self) -> int:
+        """Objects that no reader has seen, in arrival order; gives how many landings."""
+        return self._digest(OBJECT)
+
+    def settle(self, *, now: bool = False) -> int:
+        """Studies for which nothing new came for a while; `now`: all that have something new."""
+        self._settling.look()
+        due = self._settling.due(everything=now)
+        for study in due:
+            try:
+                put_together(self._store, study, self._rules, self._looking, ACTOR)
+            except CdsError as error:
+                log().error("a study was not put together", what=error.what)
+        if due:
+            self._digest(EXAMINATION)
+        return len(due)
+
+    def _digest(self, media_type: str) -> int:
+        """Gives how many landings were waiting."""
+        only = frozenset({media_type})
+        waiting = len(self._store.reads.undigested(only))
+        if waiting:
+            digest_backlog(self._store, self._joining, ACTOR, validate=False, rules=self._rules, only=only)
+        return waiting
+
+
+def run(settings: Settings, parent: int) -> None:
+    """Work until the parent process is gone."""
+    from cds_server.background import rules_of
+
+    logs.configure(settings.log_level)
+    stopping = threading.Event()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    os.nice(10)
+    store = Store.open(settings.data_dir, settings.database_url)
+    holder = jobs.holder()
+    try:
+        imaging = Imaging(store, settings.joining_systems, rules_of(settings))
+        while os.getppid() == parent and not stopping.is_set():
+            try:
+                done = jobs.lease(store, LEASE, holder) and imaging.some()
+            except CdsError as error:
+                log().error("imaging work failed", what=error.what)
+                done = 0
+            if not done:
+                stopping.wait(IDLE)
+    finally:
+        store.close()
