@@ -49,7 +49,7 @@ def _nothing(share: float) -> str:
 
 
 def _text(report: Report, most: int) -> str:
-    lines = [f"{report.source}: {_many(report.checked, 'message')} of {report.seen:,} checked, {_span(report)}"]
+    lines = [f"{report.source}: {report.checked:,} of {_many(report.seen, 'message')} checked, {_span(report)}"]
     if report.unreadable:
         lines.append(f"  {_many(report.unreadable, 'message')} of them could not be read at all")
     if report.passed_over:

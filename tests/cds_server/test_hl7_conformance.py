@@ -301,7 +301,7 @@ def test_the_report_in_a_terminal_and_as_json(
     store.close()
     assert main(["hl7", "conformance"]) == 0
     text = capsys.readouterr().out
-    assert "test: 11 messages of 11 checked, " in text
+    assert "test: 11 of 11 messages checked, " in text
     assert "1 message of them could not be read at all" in text
     assert "ORU^R01  2.5.1    PID-8  does not repeat         5   45.5%      5  20" in text
     assert "idle: no message has been looked at yet" in text
