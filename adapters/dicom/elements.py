@@ -2,9 +2,9 @@
 
 pydicom builds an object for each element and reads what it is told to; an index of 20,000 instances wants a few dozen
 elements of each, and a hostile file wants memory. So this walks the bytes, keeps the elements that were asked for as
-they stand, and refuses what is over a limit. pydicom gives the dictionary; `tests/adapters/dicom` holds the two against
-each other on every file that there is. What is wrong and harmless is read: group lengths that do not fit, an explicit
-syntax written implicitly or the other way round, unknown VRs, elements out of order.
+they stand, and refuses what is over a limit. pydicom gives the dictionary; `test_dicom_elements.py` holds the two
+against each other on every file that there is. What is wrong and harmless is read: group lengths that do not fit, an
+explicit syntax written implicitly or the other way round, unknown VRs, elements out of order.
 """
 
 from __future__ import annotations
