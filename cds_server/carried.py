@@ -6,14 +6,14 @@ A fact that is carried over keeps its own source: the message that stated it, an
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from adapters.readers.facts import PATIENT
 from cds_server.projected import Projected, value_text
 from cds_server.store.tables import MANY
 from cds_server.store.writer import Tx
 from models.canonical import spell
-from models.nouns import Fact
+from models.nouns import Fact, Statement
 
 ALL = "identifier"
 _ONE = "identifier|"
@@ -48,6 +48,36 @@ def _together(stated: Projected, kept: list[Fact]) -> Projected:
         code=MANY if len(codes) > 1 else next(iter(codes)),
         demographics=(*stated.demographics, *demographics),
     )
+
+
+class _Known(Protocol):
+    """An open version of a resource."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def record_id(self) -> int | None: ...
+
+
+def stands_against(tx: Tx, known: _Known | None, statement: Statement, older: bool) -> bool:
+    """Whether what is known stands against a new version. `older`: what their dates say; but a result that is final is
+    not replaced by a preliminary one, nor kept out by one, whichever was sent later."""
+    if known is None or statement.settled is None or statement.settled is not older:
+        return older
+    tx.flush()
+    rows = tx.read(
+        "SELECT p.ref, r.facts FROM resource r JOIN patient_record p ON p.id = r.record_id WHERE r.id = ?", (known.id,)
+    )
+    if not rows or not rows[0][1]:
+        return older
+    status = {fact.status for fact in tx.vault.open_facts(*rows[0])}
+    if statement.settled:
+        return status.isdisjoint(_OPEN)  # the older, and final: kept out only by what is final, too
+    return not status.isdisjoint(_SETTLED)  # the newer, and preliminary
+
+
+_OPEN = frozenset({"registered", "partial", "preliminary"})
+_SETTLED = frozenset({"final", "amended", "corrected"})
 
 
 class Member(NamedTuple):

@@ -97,6 +97,9 @@ class Statement(Noun, frozen=True):
     the identifiers of one system."""
     group: str | None = None
     """The repeating group that an asserted resource is a member of; see `Verb.REPLACE`."""
+    settled: bool | None = None
+    """Of a result: whether it is final (or corrected, amended), or still to come; None for all else. A settled one
+    stands against one that is not, whenever either was sent."""
     at: str | None = None
     """When the sender said it, for statements without a body."""
     notes: tuple[str, ...] = ()

@@ -23,6 +23,12 @@ WRONG_PATIENT = {"system": "http://terminology.hl7.org/CodeSystem/v2-0085", "cod
 """On an Observation that was posted to the wrong patient (OBX-11 W): to be withdrawn at once."""
 
 Resource = dict[str, Any]
+_RESULTS = frozenset({"Observation", "DiagnosticReport"})
+_SETTLED = {
+    **dict.fromkeys(("registered", "partial", "preliminary"), False),
+    **dict.fromkeys(("final", "amended", "corrected"), True),
+}
+"""Status of a result -> whether a preliminary one of a later MSH-7 may not replace it any more (tables 0085, 0123)."""
 
 
 @dataclass(slots=True)
@@ -106,7 +112,10 @@ class Reading:
         if key not in self.seen:
             self.seen.add(key)
             self.targets.append(reference)
-        self.statements.append(Statement(Verb.ASSERT, *key, pointer, resource, keeps=keeps, group=group, notes=notes))
+        settled = _SETTLED.get(resource.get("status", "")) if key[0] in _RESULTS else None
+        self.statements.append(
+            Statement(Verb.ASSERT, *key, pointer, resource, keeps=keeps, group=group, settled=settled, notes=notes)
+        )
         return reference
 
     def say(self, verb: Verb, resource_type: str, one: str, pointer: str, other: str | None = None) -> None:

@@ -134,6 +134,22 @@ def test_a_late_preliminary_does_not_replace_a_final(parts: Parts) -> None:
     assert points(parts) == [0.0]
 
 
+def test_a_preliminary_that_is_sent_after_a_final_does_not_replace_it(parts: Parts) -> None:
+    """Final is final (tables 0085, 0123): only a correction follows, whatever MSH-7 says."""
+    feed(parts, adt("A01"), oru(WELL, ago=30))
+    feed(parts, oru(ILL, status="P", ago=20))
+    assert points(parts) == [0.0]
+    feed(parts, oru(ILL, status="C", ago=15))
+    feed(parts, oru(WELL, status="P", ago=10))
+    assert points(parts) == [0.0, 16.0]
+
+
+def test_a_final_replaces_a_preliminary_that_was_stamped_later(parts: Parts) -> None:
+    feed(parts, adt("A01"), oru(ILL, status="P", ago=20))
+    feed(parts, oru(WELL, ago=30))
+    assert points(parts) == [0.0]
+
+
 def test_results_of_the_wrong_patient_are_withdrawn_at_once(parts: Parts) -> None:
     """OBX-11 W: nothing of it is known any more, and who scored on it is told."""
     feed(parts, adt("A01"), oru(ILL))

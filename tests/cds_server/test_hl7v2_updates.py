@@ -239,3 +239,40 @@ def test_a_merge_that_was_a_dead_letter_is_done_by_the_retry(store: Store) -> No
     assert person(store, "a", "HOSP-2") == {"a/HOSP-1", "a/HOSP-2"}
     retry(store, frozenset({SSN}), ACTOR, store.reads.landing_ids(), rules=RULES)
     assert flags(store) == []
+
+
+# ---- events out of order ---------------------------------------------------------------------------------------------
+
+
+def test_a_cancel_that_comes_before_what_it_cancels_is_remembered(store: Store) -> None:
+    """A11 of a visit that nobody knows is taken; the A01 that was sent before it does not open the visit again."""
+    visit = "PV1|1|I|W^1^1" + "|" * 16 + "V1^^^HOSP"
+    tell(store, adt("A11", visit, pid=pid(), sent="20260301100000+0100"))
+    tally = tell(store, adt("A01", visit, pid=pid(), sent="20260301090000+0100"))
+    assert tally.outranked == 2  # the patient and the visit
+    (open_since,) = store.reads.query(
+        "SELECT l.part, l.pointer, c.id FROM resource l LEFT JOIN resource_closing c ON c.resource_id = l.id "
+        "WHERE l.type = 'Encounter'"
+    )
+    assert open_since[2] is None
+
+
+def test_a_chain_of_merges_ends_in_one_person_with_what_came_for_the_dead_numbers(store: Store) -> None:
+    """A -> B -> C, and then data for A."""
+    tell(
+        store,
+        *(adt("A01", pid=pid(who=who), sent=f"2026030109000{who}+0100") for who in "123"),
+        adt("A40", "MRG|1^^^HOSP^MR", pid=pid(who="2"), sent="20260302090000+0100"),
+        adt("A40", "MRG|2^^^HOSP^MR", pid=pid(who="3"), sent="20260303090000+0100"),
+    )
+    everybody = {"a/HOSP-1", "a/HOSP-2", "a/HOSP-3"}
+    assert person(store, "a", "HOSP-3") == everybody
+    tell(store, adt("A08", "AL1|1||A1^x^L", pid=pid(who="1"), sent="20260304090000+0100"))
+    assert person(store, "a", "HOSP-1") == everybody
+    assert coded(store, "allergy", "HOSP-1") == ["A1"]
+
+
+def test_a_merge_into_somebody_unknown_makes_the_survivor(store: Store) -> None:
+    tell(store, adt("A40", "MRG|8^^^HOSP^MR", pid=pid("19600102", who="7")))
+    assert person(store, "a", "HOSP-7") == {"a/HOSP-7", "a/HOSP-8"}
+    assert known(store, "HOSP-7") == {"birthDate": "1960-01-02"}
