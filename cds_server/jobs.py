@@ -53,7 +53,17 @@ def _gone(name: str) -> bool:
         return True
     except PermissionError:
         return False
-    return False
+    return _dead(int(pid))
+
+
+def _dead(pid: int) -> bool:
+    """Whether a process is a zombie: it was killed, and whoever should hear of that does not ask (in a container the
+    first process often never does). proc(5): the state stands after the name in parentheses."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            return stat.read().rpartition(b")")[2].split()[0] == b"Z"
+    except (OSError, IndexError):
+        return False
 
 
 def lease(store: Store, name: str, holder: str) -> bool:
