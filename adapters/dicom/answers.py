@@ -19,7 +19,9 @@ VALUES = 64
 _NUMBERS = frozenset({"US", "SS", "UL", "SL"})
 
 
-def match_of(identifier: pydicom_dataset.Dataset, keywords: Collection[str], *, charset: str = "") -> Match:
+def match_of(
+    identifier: pydicom_dataset.Dataset, keywords: Collection[str], *, charset: str = "", most: int = VALUES
+) -> Match:
     """What an answer says about the keywords. Never raises for what stands in it: a flaw is named, its text is as near
     as can be. `charset`: a defined term of (0008,0005) for answers that name none."""
     held, flaws = Dataset(), []
@@ -29,9 +31,9 @@ def match_of(identifier: pydicom_dataset.Dataset, keywords: Collection[str], *, 
     tags = {keyword: tag for keyword in keywords if (tag := tag_for_keyword(keyword)) is not None}
     for keyword, tag in tags.items():
         raw = _raw(identifier, tag)
-        if len(raw) > LONGEST:
-            flaws.append(f"{keyword}: longer than {LONGEST} bytes")
-            raw = raw[:LONGEST]
+        if len(raw) > (longest := max(LONGEST, most * 65)):
+            flaws.append(f"{keyword}: longer than {longest} bytes")
+            raw = raw[:longest]
         if raw:
             held.elements[tag] = Element(dictionary_VR(tag), raw)
     values: dict[str, tuple[str, ...]] = {}
@@ -43,7 +45,7 @@ def match_of(identifier: pydicom_dataset.Dataset, keywords: Collection[str], *, 
             whole = held.whole(tag)
             found: tuple[str, ...] = (str(whole),) if whole is not None else ()
         else:
-            found = held.texts(tag, VALUES)
+            found = held.texts(tag, most)
         if vr == "UI" and (unsound := [each for each in found if not sound_uid(each)]):
             flaws.append(f"{keyword}: no UID, {len(unsound)} of {len(found)}")
             found = tuple(each for each in found if sound_uid(each))

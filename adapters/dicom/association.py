@@ -175,6 +175,7 @@ class Link:
         if self._limited and self._unread > UNREAD:
             self.aborted = True
             event.assoc.abort(block=False)
+            _wake(event.assoc)
 
     @property
     def timed_out(self) -> bool:
@@ -191,6 +192,7 @@ class Link:
             self.aborted = True
             if self._association is not None and self._association.is_established:
                 self._association.abort()
+                _wake(self._association)
 
     def close(self, *, orderly: bool = True) -> None:
         association = self._association
@@ -203,6 +205,11 @@ class Link:
             association.release()
             if association.is_established:
                 association.abort()
+
+
+def _wake(association: Association) -> None:
+    """Whoever waits for a response without a limit: pynetdicom 3.0 wakes it for the peer's abort, not for ours."""
+    association.dimse.msg_queue.put((None, None))
 
 
 @dataclass(frozen=True, slots=True)

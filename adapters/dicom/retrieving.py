@@ -24,6 +24,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StudyRootQueryRetrieveInformationModelMove,
 )
 
+from adapters.dicom.answers import match_of
 from adapters.dicom.association import EXPLICIT, IMPLICIT, Link, context
 from adapters.dicom.finding import Ended
 from adapters.dicom.peers import DicomPeer, Retrieve, Root, Timeouts
@@ -35,6 +36,8 @@ CONTEXTS = 128
 """Of one association (PS3.8, 9.3.2.2: odd numbers of one byte). A C-GET needs one for itself."""
 PIECE = 1 << 20
 _PENDING = (0xFF00, 0xFF01)
+_FAILED = 100_000
+"""UIDs of a FailedSOPInstanceUIDList that are looked at."""
 _MOVES = {
     Root.PATIENT: PatientRootQueryRetrieveInformationModelMove,
     Root.STUDY: StudyRootQueryRetrieveInformationModelMove,
@@ -231,12 +234,9 @@ def _followed(responses: Any, link: Link, watch: Watch) -> Said:
 
 def _failed(identifier: Dataset | None) -> tuple[str, ...]:
     """(0008,0058), which is not always there, and not always a list."""
-    try:
-        found = getattr(identifier, "FailedSOPInstanceUIDList", None) or ()
-        uids = [found] if isinstance(found, str) else [str(each) for each in found]
-    except Exception:  # noqa: BLE001 (whatever pydicom makes of what stands there)
+    if identifier is None:
         return ()
-    return tuple(each for each in uids[:100_000] if sound_uid(each))
+    return match_of(identifier, ("FailedSOPInstanceUIDList",), most=_FAILED).values.get("FailedSOPInstanceUIDList", ())
 
 
 # ---- C-GET -----------------------------------------------------------------------------------------------------------
