@@ -7,6 +7,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import re
 import signal
 import threading
 import time
@@ -15,9 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from adapters.sinks.states import SEND
 from cds_server.__main__ import main
 from cds_server.app import Parts, build, create_app
 from cds_server.audit import audit
+from cds_server.destinations import _KEYS as destination_keys
 from cds_server.destinations import destinations
 from cds_server.outbox import Counted, begin, waiting
 from cds_server.outgoing import Composer
@@ -29,7 +32,9 @@ from tests.adapters.hl7v2_receiver import CLOSE, PATIENCE, Behaviour, Receiver, 
 from tests.cds_server.stores import flags
 from tests.cds_server.test_continuous import ILL, WELL, adt, feed, oru
 from tests.cds_server.test_results_due import WARD
+from tests.peers import ROOT
 
+OPS = (ROOT / "cds_server" / "ops.py").read_text()
 QUICK = "port = {port}\ntimeout_seconds = 1\nretry_from_seconds = 1\nretry_to_seconds = 1"
 
 
@@ -292,3 +297,12 @@ def test_what_is_wrong_with_a_destination_stops_the_start(
         destinations(load({"CDS_CONFIG": str(config)}, data_dir=data_dir, trust="open"))
     assert complaint in str(wrong.value)
     assert "cds.toml" in str(wrong.value)
+
+
+def test_the_manual_tells_every_key_and_draws_the_states() -> None:
+    manual = (ROOT / "docs" / "hl7v2.md").read_text().split("\n## Out\n")[1].split("\n## ")[0]
+    assert {
+        key for key in destination_keys if f"`{key}`" not in manual and f"destination.{key}]" not in manual
+    } == set()
+    assert f"```mermaid\n{SEND.diagram()}\n```\n" in manual
+    assert {name for name in re.findall(r"`(cds_\w+)`", manual) if f'"{name}"' not in OPS} == set()
