@@ -7,12 +7,15 @@ store ends: the server is stopped, and the log is walked, deeply (here: a proces
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +26,9 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog
 
+from cds_server.__main__ import main
 from cds_server.audit import audit
 from tests.peers import ROOT
 
@@ -154,8 +159,21 @@ class Server:
         return done
 
     def ask(self, *arguments: str | Path, code: int = 0) -> Any:
-        """The JSON that a command prints."""
-        return json.loads(self.cds(*arguments, "--json", code=code).stdout)
+        """The JSON that a command prints; `code` is the exit code it must have.
+
+        The command runs in this process, with the environment and the folder that its own would have: loading it anew
+        costs a second of CPU each time. Where a process is the point there is `cds`.
+        """
+        if self.prefix:
+            return json.loads(self.cds(*arguments, "--json", code=code).stdout)
+        told, complained = io.StringIO(), io.StringIO()
+        with _in_place_of(self), contextlib.redirect_stdout(told), contextlib.redirect_stderr(complained):
+            try:
+                given: object = main([*map(str, arguments), "--json"])
+            except SystemExit as end:
+                given = end.code
+        assert given == code, f"cds {arguments[0]} gave {given}: {complained.getvalue()}"
+        return json.loads(told.getvalue())
 
     def land_fixtures(self) -> None:
         """Land and digest the six fixture patients, as the demo does."""
@@ -175,6 +193,33 @@ class Server:
 
     def feedback(self, item: Mapping[str, Any], service: str = PATIENT_VIEW) -> httpx.Response:
         return self.http.post(f"/cds-services/{service}/feedback", json={"feedback": [item]})
+
+
+_one_at_a_time = threading.Lock()
+
+
+@contextlib.contextmanager
+def _in_place_of(server: Server) -> Iterator[None]:
+    """What a process of its own would have of its own: environment, folder, umask, signals, logging."""
+    with _one_at_a_time, contextlib.chdir(server.home):
+        environment, umask = dict(os.environ), os.umask(0o077)
+        heard = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+        handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
+        plain = server.env()
+        os.environ.clear()
+        os.environ.update(plain)
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(environment)
+            os.umask(umask)
+            structlog.reset_defaults()
+            logging.getLogger().handlers[:] = handlers
+            logging.getLogger().setLevel(level)
+            if threading.current_thread() is threading.main_thread():
+                for each, handler in heard.items():
+                    signal.signal(each, handler)
 
 
 def size_of(body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
