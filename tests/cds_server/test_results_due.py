@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +22,7 @@ from cds_server.reproduce import all_refs
 from cds_server.results_due import Due
 from cds_server.settings import Settings, load
 from models.errors import NotAllowed
-from tests.cds_server.stores import flags
+from tests.cds_server.stores import flags, learn
 from tests.cds_server.test_continuous import ILL, WELL, adt, feed, oru, stamp
 
 SERVICE = "deterioration-news2"
@@ -330,3 +332,84 @@ def test_the_next_process_begins_at_the_oldest_that_is_open(parts: Parts) -> Non
     acknowledged(parts.store, fresh, found, "system")
     assert Queue(parts.store, "his").next() is None
     assert Queue(parts.store, "his").counted().heard is not None
+
+
+# ---- patients of an EHR ----------------------------------------------------------------------------------------------
+
+CLINIC = """
+[[destination]]
+name = "his"
+kind = "hl7v2-mllp"
+namespace = "clinic"
+host = "127.0.0.1"
+port = 2575
+services = ["deterioration-news2"]
+"""
+MRN_OF = '[destination.assigners]\n"http://hospital.example.org/mrn" = "HOSP"\n'
+MR = {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v2-0203", "code": "MR"}]}
+
+
+def scored(parts: Parts, **more: Any) -> None:
+    """A patient of an EHR's namespace, whose vital signs were scored."""
+    names = [{"use": "old", "family": "BEFORE"}, {"use": "official", "family": "O'Neill|x", "given": ["Ada", "B."]}]
+    one = {"system": "http://hospital.example.org/mrn", "value": "M-1", "type": MR}
+    patient = {"resourceType": "Patient", "id": "p1", "identifier": [one], "name": names, "gender": "female", **more}
+    at = datetime.now(UTC).isoformat()
+    pulse = {
+        "resourceType": "Observation",
+        "id": "o1",
+        "status": "final",
+        "effectiveDateTime": at,
+        "code": {"coding": [{"system": "http://loinc.org", "code": "8867-4"}]},
+        "subject": {"reference": "Patient/p1"},
+        "valueQuantity": {"value": 70, "unit": "/min", "system": "http://unitsofmeasure.org", "code": "/min"},
+    }
+    learn(parts.store, {key: value for key, value in patient.items() if value}, pulse, namespace="clinic")
+    record = parts.store.reads.record("clinic", "p1")
+    assert record is not None
+    spec = next(spec for spec in parts.registry.specs if spec.id == SERVICE)
+    assert parts.decisions.score_unasked(spec, record) is not None
+
+
+def test_a_patient_of_an_ehr_is_named_by_the_assigner_that_was_configured(configured: Callable[..., Settings]) -> None:
+    for parts in opened(configured(CLINIC + MRN_OF)):
+        scored(parts, birthDate="1960-02")
+        (message,) = sent(parts)
+        assert message["PID"].raw(3) == "M-1^^^HOSP^MR"
+        assert [message.get(f"PID-5.{n}") for n in (1, 2, 3)] == ["O'Neill|x", "Ada", "B."]
+        assert (message.get("PID-7"), message.get("PID-8")) == ("196002", "F")
+
+
+def test_a_system_that_nobody_named_is_no_assigner_and_is_not_guessed(configured: Callable[..., Settings]) -> None:
+    for parts in opened(configured(CLINIC)):
+        scored(parts)
+        assert queued(parts) == []
+        assert ("flag", "not-sent") in flags(parts.store)
+
+
+def test_record_ids_are_sent_where_the_receiver_knows_patients_by_them(configured: Callable[..., Settings]) -> None:
+    for parts in opened(configured(CLINIC + 'local_assigner = "EHR"\n')):
+        scored(parts, identifier=None, name=None)
+        (message,) = sent(parts)
+        assert (message["PID"].raw(3), message["PID"].raw(5)) == ("p1^^^EHR", "^^^^^^U")
+
+
+def test_an_identifier_with_an_oid_needs_no_configuration(configured: Callable[..., Settings]) -> None:
+    for parts in opened(configured(CLINIC)):
+        kept = {"system": "urn:oid:1.2.36.1", "value": "9", "type": MR}
+        scored(parts, identifier=[kept, {**kept, "value": "8", "use": "old"}, {**kept, "value": "7", "type": None}])
+        assert sent(parts)[0]["PID"].raw(3) == "9^^^&1.2.36.1&ISO^MR"
+
+
+@pytest.mark.parametrize(
+    ("label", "why"),
+    [("R", "restricted"), ("V", "restricted"), ("HTEST", "")],
+)
+def test_what_is_restricted_or_a_test_does_not_leave(configured: Callable[..., Settings], label: str, why: str) -> None:
+    """HTEST: a test patient stays where tests are, and nobody has to look."""
+    actor = "http://terminology.hl7.org/CodeSystem/v3-"
+    marked = {"system": f"{actor}Confidentiality" if why else f"{actor}ActReason", "code": label}
+    for parts in opened(configured(CLINIC + MRN_OF)):
+        scored(parts, meta={"security": [marked]})
+        assert queued(parts) == []
+        assert (("flag", "not-sent") in flags(parts.store)) == bool(why)
