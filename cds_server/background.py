@@ -23,26 +23,26 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
-from adapters.readers import cds_hooks, validation
+from adapters.readers import cds_hooks, fhir, validation
 from adapters.readers.hl7v2 import MESSAGE
 from adapters.terminology import units
 from cds_server import jobs, logs
-from cds_server.backlog import Landings
+from cds_server.backlog import Landings, Queued
 from cds_server.digest import VALIDATOR, add_validation
 from cds_server.followers import Followers
 from cds_server.lifetime import end_with_parent
 from cds_server.logs import log
 from cds_server.prepare import Delivery, prepare_all, prepared_of
-from cds_server.reading import NO_RULES, Rules, SourceRules
+from cds_server.reading import NO_RULES, PartRead, Rules, SourceRules, read_part
 from cds_server.settings import Settings
 from cds_server.store.reads import LandingRow
 from cds_server.store.store import Store
 from cds_server.store.writer import Tx
 from models import strict
 from models.errors import CdsError, Unreadable
-from models.nouns import instant
+from models.nouns import Part, instant
 
 IDLE = 0.25
 """Seconds between two looks for work."""
@@ -62,8 +62,10 @@ ENDING = 5.0
 BATCH = 64
 BY_ITSELF = (cds_hooks.REQUEST, MESSAGE)
 """Media types of what is digested without anybody asking: deliveries of one act each."""
+AS_FHIR = frozenset({*cds_hooks.MEDIA_TYPES, *fhir.MEDIA_TYPES})
+"""Media types of JSON whose pointers name the resources themselves."""
 FEW = 64
-BEHIND = 2.0
+BEHIND = 0.5
 """Seconds that deliveries may wait for their digest before validation waits for them."""
 
 
@@ -124,7 +126,7 @@ def _work(
     newest, called = store.reads.newest_call(), 0.0
     while not over():
         began, worked = time.monotonic(), 0
-        digester.quietly = began - called < CALLED
+        digester.quietly = validator.quietly = began - called < CALLED
         for name, some in work.items():
             if name in ("validate", "conform") and digester.lag > BEHIND:
                 continue
@@ -154,13 +156,18 @@ def rules_of(settings: Settings) -> SourceRules:
     return of_feeds(settings)
 
 
+T = TypeVar("T")
 _rules: dict[str, Rules] = {}
 """Of the process that reads: loaded once, because maps of codes are long."""
 
 
-def read_ahead(deliveries: Sequence[Delivery], quietly: bool) -> bytes:
-    """In the process that reads; `quietly`: with only the time that nobody else wants."""
-    return _quiet.submit(prepare_all, deliveries, _rules).result() if quietly else prepare_all(deliveries, _rules)
+def reading(quietly: bool, function: Callable[..., T], arguments: tuple[Any, ...]) -> T:
+    """A call in the process that reads; `quietly`: with only the time that nobody else wants."""
+    return _quiet.submit(function, *arguments).result() if quietly else function(*arguments)
+
+
+def read_ahead(deliveries: Sequence[Delivery], key: bytes) -> bytes:
+    return prepare_all(deliveries, _rules, key)
 
 
 def _idle(settings: Settings) -> None:
@@ -194,6 +201,7 @@ class Digester:
         self._idle = idle
         self._landings = Landings(store, joining, "system", rules)
         self._ahead: deque[tuple[list[LandingRow], Future[bytes]]] = deque()
+        self._acting: deque[Queued] = deque()
         self._cursor = 0
         self.lag = 0.0
         """Seconds that the oldest landing of the last look had waited."""
@@ -201,17 +209,19 @@ class Digester:
         """Calls come in."""
 
     def some(self) -> int:
-        """Digest up to a few landings; gives how many."""
+        """Digest up to a few landings; gives how many. The next ones may be under way then."""
         while len(self._ahead) < 2 and self._look():
             pass
-        if not self._ahead:
-            self.lag = 0.0
-            return 0
-        landings, read = self._ahead.popleft()
-        self.lag = (datetime.now(UTC) - datetime.fromisoformat(landings[0].received_at)).total_seconds()
-        for _ in self._landings.digest(zip(landings, prepared_of(read.result()), strict=True)):
-            pass
-        return len(landings)
+        self.lag, begun = 0.0, 0
+        if self._ahead:
+            landings, read = self._ahead.popleft()
+            begun = len(landings)
+            self.lag = (datetime.now(UTC) - datetime.fromisoformat(landings[0].received_at)).total_seconds()
+            self._acting.append(self._landings.queue(zip(landings, prepared_of(read.result()), strict=True)))
+        while self._acting and (len(self._acting) > 1 or not self._ahead):
+            for _ in self._landings.done(self._acting.popleft()):
+                pass
+        return begun
 
     def _look(self) -> bool:
         """Have some of what waits read."""
@@ -220,7 +230,8 @@ class Digester:
             return False
         self._cursor = landings[-1].id
         opened = [Delivery(replace(each, pack=None, manifest=None), self._store.opened(each)) for each in landings]
-        self._ahead.append((landings, self._idle.submit(read_ahead, opened, self.quietly)))
+        asked = (opened, self._store.vault.index.key)
+        self._ahead.append((landings, self._idle.submit(reading, self.quietly, read_ahead, asked)))
         return True
 
 
@@ -231,6 +242,7 @@ class Validator:
         self._store = store
         self._idle = idle
         self._cursor = 0
+        self.quietly = False
 
     def some(self) -> int:
         """Validate up to a batch of resources; gives how many."""
@@ -248,11 +260,11 @@ class Validator:
             places.setdefault((landing_id, part), []).append(pointer)
         if len(rows) == BATCH and len(places) > 1:
             places.popitem()  # its other resources may stand in the next batch: one part, one verdict
-        verdicts = list(
-            self._idle.map(
-                verdict, *zip(*(self._asked(*place, pointers) for place, pointers in places.items()), strict=True)
-            )
-        )
+        asking = [
+            self._idle.submit(reading, self.quietly, verdict, self._asked(*place, pointers))
+            for place, pointers in places.items()
+        ]
+        verdicts = [each.result() for each in asking]
 
         def act(tx: Tx) -> None:
             for (landing_id, part), asked in zip(places, verdicts, strict=True):
@@ -269,23 +281,29 @@ class Validator:
         self._cursor = max(row[0] for row in rows if (row[1], row[2]) == last)
         return len(rows)
 
-    def _asked(self, landing_id: int, part: int, pointers: list[str]) -> tuple[bytes, list[str]]:
+    def _asked(self, landing_id: int, part: int, pointers: list[str]) -> tuple[str, Part | None, list[str]]:
         landing = self._store.reads.landing(landing_id)
         try:
-            return (self._store.part(landing, part) if landing else b"null"), pointers
+            body = self._store.part(landing, part) if landing else None
         except CdsError:
-            return b"null", pointers
+            body = None
+        if landing is None or body is None:
+            return "", None, pointers
+        of = (landing.namespace, landing.media_type, landing.received_at, body)
+        return landing.source, Part(landing.ref, part, *of), pointers
 
 
-def verdict(body: bytes, pointers: list[str]) -> dict[str, list[str]]:
-    """`verdict_of`, with only the time that nobody else wants."""
-    return _quiet.submit(verdict_of, body, pointers).result()
+def verdict(source: str, part: Part | None, pointers: list[str]) -> dict[str, list[str]]:
+    """Pointer -> what fhir.resources says against the resource there; a part that cannot be read is invalid as such.
 
-
-def verdict_of(body: bytes, pointers: list[str]) -> dict[str, list[str]]:
-    """Pointer -> what fhir.resources says against the resource there; a part that cannot be read is invalid as such."""
+    What came as FHIR is asked about as it came; what a reader made of something else, as the reader makes it.
+    """
+    if part is None:
+        return {pointer: ["the part cannot be opened"] for pointer in pointers}
+    if part.media_type.partition(";")[0] not in AS_FHIR:
+        return _verdict_of_made(read_part(part, _rules.get(source)), pointers)
     try:
-        parsed = strict.loads(body)
+        parsed = strict.loads(part.body)
     except CdsError as error:
         return {pointer: [error.what] for pointer in pointers}
     found: dict[str, list[str]] = {}
@@ -295,6 +313,15 @@ def verdict_of(body: bytes, pointers: list[str]) -> dict[str, list[str]]:
         except CdsError as error:
             found[pointer] = [error.what]
     return found
+
+
+def _verdict_of_made(part: PartRead, pointers: list[str]) -> dict[str, list[str]]:
+    """Of what a reader made: several resources may come from one place."""
+    found: dict[str, list[str]] = {}
+    for read in part.reads:
+        if read.statement.body is not None:
+            found.setdefault(read.statement.pointer, []).extend(validation.validate(read.statement.body))
+    return {pointer: found.get(pointer, ["the part cannot be read any more"]) for pointer in pointers}
 
 
 def resource_at(body: Any, pointer: str) -> Mapping[str, Any]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
+from adapters.dicom.part10 import MEDIA_TYPE as IMAGE
 from adapters.readers import cds_hooks, validation
 from adapters.terminology import units
 from cds_server.digest import Reducer, Tally, close_digest, where_of
@@ -49,13 +50,15 @@ def digest_backlog(
     progress: Progress | None = None,
     up_to: int | None = None,
     rules: SourceRules = NO_RULES,
+    only: frozenset[str] | None = None,
 ) -> Tally:
     """Digest every part that no reader has seen, `up_to` a landing's id, in the order of arrival; gives the counts.
+    `only`: landings of these media types.
 
     Where another process digests the same long landing, one of the two goes on and the other stops, so that arrival
     order is kept; a hook call's landing that it was first with is done.
     """
-    waiting = [each for each in store.reads.undigested() if up_to is None or each[0] <= up_to]
+    waiting = [each for each in store.reads.undigested(only) if up_to is None or each[0] <= up_to]
     total = sum(parts - start for _, start, parts in waiting)
     done, tally = 0, Tally()
     pace = _Pace()
@@ -92,8 +95,9 @@ def _batches(
 ) -> Iterator[Batch]:
     batch: list[PartRead] = []
     first = start
-    for ordinal, body in store.parts(landing, start):
-        batch.append(_read(landing, ordinal, body, validate, rules))
+    for read in _readings(store, landing, start, rules):
+        batch.append(_validated(read) if validate else read)
+        ordinal = read.ordinal
         if len(batch) >= pace.size and landing.media_type != cds_hooks.REQUEST:  # a call's parts are one digest
             yield Batch(landing, first, tuple(batch))
             first, batch = ordinal + 1, []
@@ -101,12 +105,21 @@ def _batches(
         yield Batch(landing, first, tuple(batch))
 
 
-def _read(landing: LandingRow, ordinal: int, body: bytes, validate: bool, rules: SourceRules) -> PartRead:
-    part = Part(landing.ref, ordinal, landing.namespace, landing.media_type, landing.received_at, body)
-    read = read_part(part, rules.get(landing.source))
-    if not validate:
-        return read
-    return PartRead(read.ordinal, tuple(map(validated, read.reads)), read.problem, read.pointer)
+def _readings(store: Store, landing: LandingRow, start: int, rules: SourceRules) -> Iterator[PartRead]:
+    """What the reader makes of the parts from `start` on, one by one."""
+    of = rules.get(landing.source)
+    if landing.media_type == IMAGE:
+        from cds_server.imaging.index import read_object  # loaded where images come
+
+        yield from (read_object(store, landing, ordinal, of) for ordinal in range(start, landing.parts))
+        return
+    for ordinal, body in store.parts(landing, start):
+        part = Part(landing.ref, ordinal, landing.namespace, landing.media_type, landing.received_at, body)
+        yield read_part(part, of)
+
+
+def _validated(part: PartRead) -> PartRead:
+    return part.but(reads=tuple(map(validated, part.reads)))
 
 
 def validated(read: Read) -> Read:
@@ -129,7 +142,7 @@ def _digest(
 
 
 def _queue(
-    store: Store, batch: Batch, joining: frozenset[str], actor: str, rules: SourceRules
+    store: Store, batch: Batch, joining: frozenset[str], actor: str, rules: SourceRules, *, repeatable: bool = False
 ) -> Future[tuple[Tally, float] | None]:
     """The act, queued: its counts and the seconds that it held the lock."""
     landing = batch.landing
@@ -146,21 +159,30 @@ def _queue(
         count_oddities(tx, landing.source, batch.parts)
         return reducer.tally, time.perf_counter() - began
 
-    return store.writer.submit(act)
+    return store.writer.submit(act, repeatable=repeatable)
+
+
+Queued = list[tuple[LandingRow, Future[tuple[Tally, float] | None]]]
 
 
 class Landings:
-    """Digests landings of few parts, one act each; the writer takes as many of them into a transaction as it may."""
+    """Digests landings of few parts, one act each; the writer takes as many of them into a transaction as it may.
+
+    Their landings are durable: a digest that a power cut undoes waits again.
+    """
 
     def __init__(self, store: Store, joining: frozenset[str], actor: str, rules: SourceRules = NO_RULES) -> None:
-        self._store, self._joining, self._actor, self._rules = store, joining, actor, rules
+        self._store, self._by = store, (joining, actor, rules)
 
-    def digest(self, landings: Iterable[tuple[LandingRow, tuple[PartRead, ...]]]) -> Iterator[LandingRow]:
-        """In their order; gives those that were digested, here or by somebody else. What fails is told and left."""
-        queued = [
-            (landing, _queue(self._store, Batch(landing, 0, parts), self._joining, self._actor, self._rules))
+    def queue(self, landings: Iterable[tuple[LandingRow, tuple[PartRead, ...]]]) -> Queued:
+        """Have them digested in their order."""
+        return [
+            (landing, _queue(self._store, Batch(landing, 0, parts), *self._by, repeatable=True))
             for landing, parts in landings
         ]
+
+    def done(self, queued: Queued) -> Iterator[LandingRow]:
+        """Those that were digested, here or by somebody else. What fails is told and left."""
         for landing, future in queued:
             try:
                 future.result()

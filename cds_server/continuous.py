@@ -6,6 +6,7 @@ warn, a Flag says so, once until somebody has dealt with it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -21,7 +22,9 @@ from cds_server.store.writer import Tx
 from models.errors import CdsError
 
 CURSOR = "continuous"
-BATCH = 256
+BATCH = 2048
+KEPT = 1.0
+"""Seconds after which it is kept how far it came where nothing was due: to be read again, that costs nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,27 +41,32 @@ class Subscriber:
         self._registry = registry
         self._decisions = decisions
         self._subscribed = [spec for spec in registry.specs if spec.subscribes]
+        self._at = self._stored()
+        self._kept = time.monotonic()
 
     def some(self) -> int:
         """Look at up to a batch of resources; gives how many, whether or not they led to a score."""
-        at = self._cursor()
         rows = self._store.reads.query(
             "SELECT r.id, r.code, p.id, p.ref, p.namespace FROM resource r "
             "JOIN landing l ON l.id = r.landing_id JOIN patient_record p ON p.id = r.record_id "
             "WHERE r.id > ? AND l.media_type = ? AND r.type = 'Observation' AND r.code IS NOT NULL "
             "ORDER BY r.id LIMIT ?",
-            (at, MESSAGE, BATCH),
+            (self._at, MESSAGE, BATCH),
         )
         if not rows:
             return 0
-        for due in self._due([(row[1], RecordRow(row[2], row[3], row[4])) for row in rows]):
+        due_now = list(self._due([(row[1], RecordRow(row[2], row[3], row[4])) for row in rows]))
+        for due in due_now:
             if self._registry.stopped(due.spec.id):
                 continue
             try:
                 self._decisions.score_unasked(due.spec, due.record)
             except CdsError as error:
                 log().error("a patient was not scored again", service=due.spec.id, what=error.what)
-        self._keep(rows[-1][0])
+        self._at = rows[-1][0]
+        if due_now or time.monotonic() - self._kept > KEPT:
+            self._keep(self._at)
+            self._kept = time.monotonic()
         return len(rows)
 
     def _due(self, found: Sequence[tuple[str, RecordRow]]) -> Iterator[_Due]:
@@ -68,7 +76,7 @@ class Subscriber:
             records = {record.id: record for code, record in found if code in wanted}
             yield from (_Due(spec, record) for record in records.values())
 
-    def _cursor(self) -> int:
+    def _stored(self) -> int:
         row = self._store.reads.one("SELECT at FROM cursor WHERE name = ?", (CURSOR,))
         return int(row[0]) if row else 0
 

@@ -10,62 +10,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from adapters.readers import cds_hooks
-from adapters.readers import facts as projection
-from adapters.readers.hl7v2 import MESSAGE
 from adapters.readers.subjects import identifiers_of
 from cds_server import carried
 from cds_server.identity import Identifier, join, join_by_feed, part_by_feed, withdraw
 from cds_server.projected import Projected
-from cds_server.reading import PartRead, Read, Rules, reader_id
+from cds_server.reading import PartRead, Read
 from cds_server.store.entropy import new_ref
-from cds_server.store.reads import LandingRow, marks
+from cds_server.store.reads import marks
 from cds_server.store.writer import Tx
 from cds_server.tally import Tally as Tally
+from cds_server.where import Where as Where
+from cds_server.where import where_of as where_of
 from models.canonical import spell
 from models.errors import BadInput, Unreadable
-from models.nouns import Fact, Provenance, Statement, Verb
+from models.nouns import Statement, Verb
 
 VALIDATOR = "fhir.resources R4B"
 
 
 # ---- reducing: inside one act ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Where:
-    """The landing that is being digested."""
-
-    landing_id: int
-    landing: str
-    namespace: str
-    reader: str
-    known_from: str | None = None
-    """Since when its facts are known, where they were used before they were digested; None: from the digest on."""
-    unread: str = "quarantine"
-    """Kind of the Flag of what cannot be read: of a message that was acknowledged, `dead-letter`."""
-
-    def project(self, part: int, statement: Statement, record: str, known_from: str) -> tuple[Fact, ...]:
-        """The facts of one resource of this landing. Raises: Unreadable."""
-        if statement.body is None:
-            return ()
-        if statement.resource_type == "Patient":
-            identifiers_of(statement.body)  # what the identity rules could not read is not read at all
-        source = Provenance(
-            landing=self.landing,
-            part=part,
-            pointer=statement.pointer,
-            resource=f"{statement.resource_type}/{statement.local_id}",
-            reader=self.reader,
-        )
-        return projection.project(statement.body, record=record, source=source, known_from=known_from)
-
-
-def where_of(landing: LandingRow, rules: Rules | None = None) -> Where:
-    """The facts of a hook call are known since it came: what was scored then rests on them."""
-    used = landing.received_at if landing.media_type == cds_hooks.REQUEST else None
-    unread = "dead-letter" if landing.media_type == MESSAGE else "quarantine"
-    return Where(landing.id, landing.ref, landing.namespace, reader_id(landing.media_type, rules), used, unread)
 
 
 @dataclass(slots=True)
@@ -108,10 +71,18 @@ class Reducer:
                 self.tally.quarantined += 1
             for read in part.reads:
                 self.apply(part.ordinal, read)
+            if part.image is not None:
+                self.index(part)
             asked = {read.statement.pointer: read.invalid for read in part.reads if read.invalid is not None}
             if asked:
                 add_validation(self.tx, self.where.landing_id, part.ordinal, asked)
         return self.tally
+
+    def index(self, part: PartRead) -> None:
+        """An image object: a row of the index of studies, whose study is put together later (`imaging`)."""
+        from cds_server.imaging.index import index_image  # loaded where images come
+
+        index_image(self, part.ordinal, part.image)
 
     def look_up(self, parts: Sequence[PartRead]) -> None:
         """All records and open versions that these statements name, in two queries."""
@@ -120,9 +91,13 @@ class Reducer:
         patients: dict[bytes, None] = {}
         for part in parts:
             for read in part.reads:
+                if read.prepared is not None:
+                    self.locals[read.statement.resource_type, read.statement.local_id] = read.prepared.local
                 resources[local(read.statement.resource_type, read.statement.local_id)] = None
                 if read.subject is not None and read.subject.local_id is not None:
                     patients[local("Patient", read.subject.local_id)] = None
+            if part.image is not None and part.image.patient is not None:
+                patients[local("Patient", part.image.patient)] = None
         for chunk in _chunks(list(patients)):
             for row_id, ref, digest in self.tx.read(
                 "SELECT id, ref, local_digest FROM patient_record "
@@ -146,14 +121,18 @@ class Reducer:
         """Keyed digest of a local id in this landing's namespace."""
         known = self.locals.get((resource_type, local_id))
         if known is None:
-            known = self.tx.vault.index("local", self.where.namespace, resource_type, local_id)
+            known = self.tx.vault.index.local(self.where.namespace, resource_type, local_id)
             self.locals[resource_type, local_id] = known
         return known
+
+    def content(self, read: Read) -> bytes:
+        """Keyed digest of what a resource says."""
+        return self.tx.vault.index.content(read.content) if read.prepared is None else read.prepared.content
 
     def repeats(self, read: Read) -> bool:
         """Whether the open version of a resource says the same already."""
         known = self.versions.get(self.local(read.statement.resource_type, read.statement.local_id))
-        return known is not None and known.content == self.tx.vault.index("content", read.content)
+        return known is not None and known.content == self.content(read)
 
     def outranked(self, read: Read) -> bool:
         """Whether what is known of a resource stands against this: the same sender's later word, or its whole one.
@@ -170,7 +149,7 @@ class Reducer:
     def expect(self, read: Read) -> None:
         """Look ahead: go on as if this had been taken."""
         local = self.local(read.statement.resource_type, read.statement.local_id)
-        content = self.tx.vault.index("content", read.content)
+        content = self.content(read)
         self.versions[local] = Open(0, content, None, "", read.updated, read.subsetted)
 
     def void(self, resource_type: str, local: bytes, cause: str) -> None:
@@ -216,11 +195,11 @@ class Reducer:
         if statement.verb is not Verb.ASSERT:
             self.relate(part, statement)
             return
-        content = self.tx.vault.index("content", read.content)
+        content = self.content(read)
         if known is not None and known.content == content:
             self.tally.unchanged += 1
             return
-        if self.outranked(read):
+        if carried.stands_against(self.tx, known, statement, self.outranked(read)):
             self.tally.outranked += 1
             return
         record = self.resolve(part, read)

@@ -50,8 +50,10 @@ class Projected(Noun, frozen=True):
 class Prepared(Noun, frozen=True):
     """What an act needs of a resource besides its names."""
 
+    local: bytes
+    """Keyed digest of its local id."""
     content: bytes
-    """The resource in one spelling (`Read.content`)."""
+    """Keyed digest of it in one spelling (`Read.content`)."""
     projected: Projected = Projected()
     identifiers: tuple[tuple[str, str], ...] = ()
     """Of a Patient: system and value."""

@@ -39,8 +39,6 @@ class Read(Noun, frozen=True):
     @property
     def content(self) -> bytes:
         """The resource in one spelling, for telling a new version from a repetition."""
-        if self.prepared is not None:
-            return self.prepared.content
         said: Any = self.statement.body
         if self.statement.keeps:  # to leave out what was said before is not to delete it
             said = [said, self.statement.keeps]
@@ -55,6 +53,8 @@ class PartRead(Noun, frozen=True):
     problem: str | None = None
     """Why the part could not be read, and where: never a value."""
     pointer: str | None = None
+    image: Any = None
+    """What an image object says of itself (`imaging.index.Image`): it is indexed, whatever it states."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import rfc8785
 
 _MAX_SAFE = 2**53 - 1
 _encode = msgspec.json.Encoder(order="sorted").encode
+_pack = msgspec.msgpack.Encoder().encode
 
 T = TypeVar("T")
 
@@ -130,6 +131,16 @@ def from_plain(kind: type[T], plain: Any) -> T:
 def reader_of(kind: type[T]) -> Callable[[bytes], T]:
     """A parser of JSON bytes that we wrote ourselves. Raises: ValueError, as `from_plain`."""
     return msgspec.json.Decoder(kind).decode
+
+
+def packed(value: Any) -> bytes:
+    """Nouns and containers of them as bytes from one of our processes to another: MessagePack, for `unpacker_of`."""
+    return _pack(value)
+
+
+def unpacker_of(kind: Any) -> Callable[[bytes], Any]:
+    """A parser of what `packed` wrote."""
+    return msgspec.msgpack.Decoder(kind).decode
 
 
 def digest(value: Any) -> str:

@@ -24,6 +24,8 @@ _LEDGER_LOCK = 0x6364_735F_6C6F_67
 WAL_PAGES = 10_000
 """Pages (40 MB) of write-ahead log at which a commit copies them into the database and makes others wait; a server
 has it done beside its commits, often and little (`checkpoint`)."""
+LONG_PAGES = 2_000
+"""Pages of it that are too many to leave."""
 _PATIENCE = 20.0
 """Seconds to wait for the write lock before saying that the record is unavailable."""
 
@@ -56,7 +58,7 @@ class Database:
             raise translated(error.orig) from None
 
     @contextlib.contextmanager
-    def writing(self, *, wait: bool = True) -> Iterator[Connection]:
+    def writing(self, *, wait: bool = True, synced: bool = True) -> Iterator[Connection]:
         """The one write transaction of this instance at a time, across threads and processes; commits at the end.
 
         Without `wait`: BlockingIOError at once where somebody else is writing, and always on PostgreSQL, where asking
@@ -64,13 +66,22 @@ class Database:
 
         SQLite: a file lock (waiters are woken at once and in turn, unlike SQLite's own polling), then BEGIN IMMEDIATE.
         PostgreSQL: an advisory lock held to the end of the transaction.
+
+        Not `synced`: a commit waits for no disk; a power cut may undo it, whole, and nothing of what came before it.
+        The next synced commit, here or in another process, syncs it as well (sqlite.org/pragma.html#pragma_synchronous,
+        NORMAL with a write-ahead log; PostgreSQL, asynchronous commit).
         """
         try:
             with self._alone(wait), self.engine.connect() as connection, connection.begin():
                 if self.sqlite:
+                    if connection.info.get("synced", True) != synced:
+                        connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if synced else 'NORMAL'}")
+                        connection.info["synced"] = synced
                     self._begin_immediate(connection)
                 else:
                     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LEDGER_LOCK})")
+                    if not synced:
+                        connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
                 yield connection
         except DBAPIError as error:
             raise translated(error.orig) from None
@@ -114,10 +125,21 @@ class Database:
             self._thread_gate.release()
 
     def checkpoint(self) -> None:
-        """SQLite: copy the write-ahead log into the database, as far as nobody has to wait for it."""
-        if self.sqlite:
-            with self.reading() as connection:
-                connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
+        """SQLite: copy the write-ahead log into the database, as far as nobody has to wait for it.
+
+        Where commits never pause, what came meanwhile is always left, and the log grows until a commit must copy all of
+        it. Before that, the rest is copied with the write lock held: some pages; then the log begins anew.
+        """
+        if self.sqlite and self._copy() >= LONG_PAGES:
+            self._copy()  # what came during the first time: less, and so is what comes during this one
+            with self._alone(True):
+                self._copy()
+
+    def _copy(self) -> int:
+        """How many pages the log had; 0 where somebody else copies it."""
+        with self.reading() as connection:
+            busy, pages, _ = connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)").fetchone() or (1, 0, 0)
+        return 0 if busy else int(pages)
 
     def cursor(self, connection: Connection) -> DBAPICursor:
         """The driver's own cursor of a connection: for the statements that every hook call runs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,14 +83,18 @@ class Reads:
     def landing_ids(self) -> list[int]:
         return [row[0] for row in self.query("SELECT id FROM landing ORDER BY id")]
 
-    def undigested(self) -> list[tuple[int, int, int]]:
-        """(landing id, first part that no reader has seen, how many parts it has), in arrival order."""
+    def undigested(self, of: Collection[str] | None = None) -> list[tuple[int, int, int]]:
+        """(landing id, first part that no reader has seen, how many parts it has), in arrival order. `of`: media
+        types."""
+        types = tuple(of or ())
         return [
             (row[0], row[1], row[2])
             for row in self.query(
                 "SELECT l.id, COALESCE(MAX(d.part_to), 0) AS seen, l.parts FROM landing l "
                 "LEFT JOIN digestion d ON d.landing_id = l.id "
-                "GROUP BY l.id, l.parts HAVING COALESCE(MAX(d.part_to), 0) < l.parts ORDER BY l.id"
+                + (f"WHERE l.media_type IN ({marks(types)}) " if types else "")
+                + "GROUP BY l.id, l.parts HAVING COALESCE(MAX(d.part_to), 0) < l.parts ORDER BY l.id",
+                types,
             )
         ]
 

@@ -198,12 +198,40 @@ class Sealed:
     commitment: bytes
 
 
+class Index:
+    """Keyed digests for equality look-ups: whoever holds only the database cannot guess what they are of."""
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+        self._keyed = hashlib.blake2b(key=key, digest_size=32)
+
+    def __call__(self, *parts: str | bytes) -> bytes:
+        """32 bytes; framed by length, so `("ab", "c")` is not `("a", "bc")`."""
+        keyed = self._keyed.copy()
+        for part in parts:
+            raw = part.encode() if isinstance(part, str) else part
+            keyed.update(len(raw).to_bytes(4) + raw)
+        return keyed.digest()
+
+    def local(self, namespace: str, resource_type: str, local_id: str) -> bytes:
+        """Of a local id in its sender's namespace."""
+        return self("local", namespace, resource_type, local_id)
+
+    def content(self, spelled: bytes) -> bytes:
+        """Of a resource in one spelling."""
+        return self("content", spelled)
+
+    def stream(self) -> hashlib.blake2b:
+        """For bytes that come in pieces: `update`, `digest`."""
+        return self._keyed.copy()
+
+
 class Vault:
     """Seals and opens payloads; digests identifiers under the index key."""
 
     def __init__(self, keys: KeyStore | ClosedKeys) -> None:
         self.keys = keys
-        self._keyed = hashlib.blake2b(key=keys.secret("index"), digest_size=32)
+        self.index = Index(keys.secret("index"))
         self.unsaved: dict[bytes, bytes] = {}
         """Keys of acts whose transaction is still open: a later act of the same group may open what they sealed."""
         self._records: OrderedDict[str, AESGCM] = OrderedDict()
@@ -274,17 +302,9 @@ class Vault:
 
     # -- lookups -------------------------------------------------------------------------------------------------------
 
-    def index(self, *parts: str | bytes) -> bytes:
-        """Keyed digest for equality look-ups, 32 bytes; framed by length, so `("ab", "c")` is not `("a", "bc")`."""
-        keyed = self._keyed.copy()
-        for part in parts:
-            raw = part.encode() if isinstance(part, str) else part
-            keyed.update(len(raw).to_bytes(4) + raw)
-        return keyed.digest()
-
     def index_stream(self) -> hashlib.blake2b:
         """The same for bytes that come in pieces: `update`, `digest`."""
-        return self._keyed.copy()
+        return self.index.stream()
 
 
 def commitment(key: bytes, payload: bytes) -> bytes:

@@ -2,7 +2,7 @@
 
 Acts queue up; whatever queued while the last group was being synced is the next group, in one durable transaction with
 one savepoint per act: an act that fails takes nothing else with it, and nobody waits for a timer. An act's future
-resolves only after COMMIT returned: returning means durable.
+resolves only after COMMIT returned: returning means durable, unless the act is one that can be repeated.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _COPY_AFTER = 48
 """Acts of calls after which the write-ahead log is copied into the database: some 3 MB."""
 _COPY_AFTER_ROWS = 1500
 """The same for acts in a thread, which write more."""
-_HOLD = 0.006
+_HOLD, _HOLD_UNSYNCED = 0.005, 0.009
 """Seconds of acts after which a group in a thread is closed, full or not: others wait for the lock."""
 _TURN = 0.0003
 """Seconds between two such groups: a lock that is taken back at once is never had by whoever waits for it."""
@@ -143,6 +143,7 @@ class Tx:
 class _Act(Generic[T]):
     run: Callable[[Tx], T]
     future: Future[T] | asyncio.Future[T]
+    repeatable: bool = False
 
     def begin(self) -> bool:
         """Whether the caller still waits.
@@ -173,9 +174,9 @@ class _Group:
         self.outcomes: list[tuple[_Act[Any], Any, BaseException | None]] = []
         self.rows = 0
 
-    def open(self, *, wait: bool = True) -> None:
+    def open(self, *, wait: bool = True, synced: bool = True) -> None:
         """Begin. Without `wait`: BlockingIOError where it cannot be had at once; then it may be opened again."""
-        self._transaction = self._database.writing(wait=wait)
+        self._transaction = self._database.writing(wait=wait, synced=synced)
         self._connection = self._transaction.__enter__()
         self._cursor = self._database.cursor(self._connection)
         self._seq, self._chain = head(self._connection)
@@ -249,10 +250,14 @@ class Writer:
         self.groups = 0
         self.acts = 0
 
-    def submit(self, run: Callable[[Tx], T]) -> Future[T]:
-        """Queue an act. Its future holds the result once it is durable, or the error that refused it."""
+    def submit(self, run: Callable[[Tx], T], *, repeatable: bool = False) -> Future[T]:
+        """Queue an act. Its future holds the result once it is durable, or the error that refused it.
+
+        `repeatable`: of an act that nobody was promised, and that is done again where a power cut undoes it. It waits
+        for no disk; whatever is synced after it syncs it too.
+        """
         future: Future[T] = Future()
-        self._queue.put(_Act(run, future))
+        self._queue.put(_Act(run, future, repeatable))
         with self._starting:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._loop, name="cds-writer", daemon=True)
@@ -344,8 +349,10 @@ class Writer:
         acts: list[_Act[Any]] = []
         group = _Group(self._database, self._vault)
         try:
-            group.open()
-            while waiting and len(acts) < _GROUP and group.held < _HOLD:
+            repeatable = waiting[0].repeatable
+            group.open(synced=not repeatable)
+            hold = _HOLD_UNSYNCED if repeatable else _HOLD
+            while waiting and waiting[0].repeatable is repeatable and len(acts) < _GROUP and group.held < hold:
                 acts.append(waiting.popleft())
                 if acts[-1].begin():
                     group.run(acts[-1])
