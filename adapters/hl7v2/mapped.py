@@ -33,7 +33,7 @@ _UNSAYABLE = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Cells:
     """Components of a repetition, or sub-components of one of its components, counted from 1."""
 
@@ -124,23 +124,24 @@ def converter(name: str) -> Callable[[Converter], Converter]:
 def apply(name: str, segment: Segment, resource: Resource, reading: Reading) -> Resource:
     """Run the map of a segment over one, into a resource that may have elements already."""
     fields = segment.fields
-    count = len(fields)
+    count, plain = len(fields), segment.plain
     for rule in _segment_map(name):
-        if rule.unless and _has(resource, rule.unless):
-            continue
-        if rule.convert is None:
-            if all(condition.holds(segment) for condition in rule.when):
+        convert, at = rule.convert, rule.at
+        if convert is None:
+            if not (rule.unless and _has(resource, rule.unless)) and all(each.holds(segment) for each in rule.when):
                 _set(resource, rule, rule.value)
             continue
-        if rule.at >= count or not fields[rule.at]:
+        if at >= count or not fields[at]:
             continue
-        if rule.when and not all(condition.holds(segment) for condition in rule.when):
+        if rule.when and not all(each.holds(segment) for each in rule.when):
             continue
-        for repetition in segment.field(rule.at):
+        if rule.unless and _has(resource, rule.unless):
+            continue
+        for repetition in (Repetition(segment, at, 1, fields[at]),) if plain else segment.field(at):
             if not repetition:
                 continue
             cells = Cells(repetition)
-            value = rule.convert(cells.below(rule.below) if rule.below else cells, rule, reading)
+            value = convert(cells.below(rule.below) if rule.below else cells, rule, reading)
             if value is None:
                 continue
             _set(resource, rule, value)
@@ -162,7 +163,7 @@ def datatype(name: str, cells: Cells, reading: Reading) -> Resource | None:
     return made or None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Sub(Cells):
     """One sub-component, as if it were a component."""
 

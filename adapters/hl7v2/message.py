@@ -65,9 +65,12 @@ class Repetition:
 
     def text(self, component: int = 1, sub: int = 1) -> str:
         """A sub-component, unescaped; "" where there is nothing, or a null."""
+        segment, raw = self.segment, self.raw
+        if segment.plain:
+            return segment._plain(raw, component, sub) if raw else ""
         if self._verbatim:
-            return self.raw if component == sub == 1 else ""
-        return self.segment._leaf(self.raw, component, sub)
+            return raw if component == sub == 1 else ""
+        return segment._leaf(raw, component, sub)
 
     @property
     def whole(self) -> str:
@@ -156,7 +159,11 @@ class Segment:
             if delimiters.repetition in value:
                 value = value[: value.index(delimiters.repetition)]
             return self._leaf(value, component, sub)
-        separator = self.message.delimiters.component
+        return self._plain(value, component, sub)
+
+    def _plain(self, value: str, component: int, sub: int) -> str:
+        """Of a repetition in which there is nothing but components."""
+        separator = self.message.component
         if separator in value:
             parts = value.split(separator, component)
             value = parts[component - 1] if component <= len(parts) else ""
@@ -193,7 +200,7 @@ class Segment:
         value = self.raw(number)
         if not value:
             return []
-        if number <= 2 and self.name in HEADERS:
+        if self.plain or (number <= 2 and self.name in HEADERS):
             return [Repetition(self, number, 1, value)]
         parts = value.split(self.message.delimiters.repetition, MOST_REPETITIONS)
         if len(parts) > MOST_REPETITIONS:
@@ -203,7 +210,7 @@ class Segment:
     def first(self, number: int) -> Repetition:
         """The first repetition of a field; an empty one where there is none."""
         value = self.raw(number)
-        if not (number <= 2 and self.name in HEADERS):
+        if not self.plain and not (number <= 2 and self.name in HEADERS):
             value = value.split(self.message.delimiters.repetition, 1)[0]
         return Repetition(self, number, 1, value)
 
@@ -229,10 +236,11 @@ def _state(value: str) -> State:
 class Message:
     """One message: its segments in the order in which they came. Made by `parse`."""
 
-    __slots__ = ("_named", "charset", "delimiters", "segments", "strays", "unescape", "warnings")
+    __slots__ = ("_named", "charset", "component", "delimiters", "segments", "strays", "unescape", "warnings")
 
     def __init__(self, delimiters: Delimiters, charset: Charset, warnings: list[str]) -> None:
         self.delimiters = delimiters
+        self.component = delimiters.component
         self.charset = charset
         self.unescape: Unescaper = unescaper_of(delimiters, charset)
         self.segments: list[Segment] = []

@@ -227,18 +227,26 @@ def read_results(section: Section, order: Order, specimens: list[Resource], read
     found: list[Resource] = []
     if section.subject is None or order.other:
         return found
+    of_order = _key(section, order)
+    issued = _issued(order.obr, reading) if order.obr is not None else None
     for result in order.results:
         obx = result.obx
-        code = next((text for at in (1, 2, 4, 9) if (text := obx.text(3, at).strip())), "")
-        if not code or obx.text(11).strip() == _DETAIL:
+        code = obx.text(3).strip() or next((text for at in (2, 4, 9) if (text := obx.text(3, at).strip())), "")
+        standing = obx.text(11).strip()
+        if not code or standing == _DETAIL:
             continue
-        standing = () if order.obr or order.orc else (obx.text(14).strip(),)
-        instance = (obx.text(21).strip(),) if obx.text(21).strip() else ()
-        key = (*_key(section, order), code, obx.first(4).whole.strip(), *standing, *instance)
-        observation: Resource = {"resourceType": "Observation", "id": reading.key("obx", *key)}
-        observation["subject"] = section.subject
+        when = () if order.obr or order.orc else (obx.text(14).strip(),)
+        instance = (named,) if (named := obx.text(21).strip()) else ()
+        sub = obx.first(4).whole.strip() if obx.raw(4) else ""
+        observation: Resource = {
+            "resourceType": "Observation",
+            "id": reading.key("obx", *of_order, code, sub, *when, *instance),
+            "subject": section.subject,
+        }
         _fill(observation, result, order, specimens, reading)
-        tags = (WRONG_PATIENT,) if obx.text(11).strip() == "W" else ()
+        if issued:
+            observation["issued"] = issued
+        tags = (WRONG_PATIENT,) if standing == "W" else ()
         found.append(reading.state(observation, obx.pointer, tags=tags))
     return found
 
@@ -257,9 +265,7 @@ def _fill(observation: Resource, result: Result, order: Order, specimens: list[R
         observation["code"] = {"text": obx.first(3).whole.strip()}
     if "effectiveDateTime" not in observation and "_effectiveDateTime" not in observation:
         observation.update(_effective(order, reading))
-    if order.obr is not None and (issued := _issued(order.obr, reading)):
-        observation["issued"] = issued
-    if sub := obx.first(4).whole.strip():
+    if obx.raw(4) and (sub := obx.first(4).whole.strip()):
         inner = {"url": "original-sub-identifier", "valueString": sub}
         observation.setdefault("extension", []).append({"url": _SUB_ID, "extension": [inner]})
     if specimens:

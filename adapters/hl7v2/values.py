@@ -10,6 +10,7 @@ import re
 from decimal import Decimal
 from typing import Any
 
+from adapters.hl7v2.feed import Feed
 from adapters.hl7v2.mapped import ODD, Cells, Rule, converter
 from adapters.hl7v2.reading import Reading
 from adapters.hl7v2.vocabulary import code_system, table, table_system
@@ -152,7 +153,49 @@ def mapped_concept(cells: Cells, reading: Reading) -> Concept | None:
     return _concept(cells, reading, "", "", maps=True)
 
 
+_KEPT, _LONGEST = 4096, 120
+_memories: dict[int, tuple[Feed, dict[tuple[Any, ...], Concept | None]]] = {}
+
+
+def _memory(reading: Reading) -> dict[tuple[Any, ...], Concept | None]:
+    """What codes and units of this feed came out as: they are few, and stand in every result."""
+    found = _memories.get(id(reading.feed))
+    if found is None or found[0] is not reading.feed:
+        if len(_memories) >= 64:
+            _memories.clear()
+        found = _memories[id(reading.feed)] = (reading.feed, {})
+    if len(found[1]) >= _KEPT:
+        found[1].clear()
+    return found[1]
+
+
+def _memorable(cells: Cells) -> bool:
+    """Whether the bytes alone say what is meant, and are no more than a code may be."""
+    segment, raw = cells.repetition.segment, cells.repetition.raw
+    return segment.plain and len(raw) <= _LONGEST and segment.message.component == "^"
+
+
 def _concept(cells: Cells, reading: Reading, default: str, name: str, *, maps: bool) -> Concept | None:
+    """`_concept_of`, remembered where it can be."""
+    if cells.inside or not _memorable(cells):
+        return _concept_of(cells, reading, default, name, maps=maps)
+    memory = _memory(reading)
+    key = (cells.repetition.raw, default, name, maps)
+    try:
+        made = memory[key]
+    except KeyError:
+        made = memory[key] = _concept_of(cells, reading, default, name, maps=maps)
+    if made is None:
+        return None
+    again: Concept = {}
+    if "coding" in made:
+        again["coding"] = [coding.copy() for coding in made["coding"]]
+    if "text" in made:
+        again["text"] = made["text"]
+    return again
+
+
+def _concept_of(cells: Cells, reading: Reading, default: str, name: str, *, maps: bool) -> Concept | None:
     codings: list[Concept] = []
     sent = cells.count
     for at, system_at, oid_at in ((1, 3, 14), (4, 6, 17), (10, 12, 20)):
@@ -253,6 +296,19 @@ def dose(cells: Cells, rule: Rule, reading: Reading) -> Concept | None:
 
 def unit_of(cells: Cells, reading: Reading) -> Concept:
     """CWE[Quantity]: the unit as people read it, and its code in the system that is named, or that the feed assumes."""
+    repetition = cells.repetition
+    if not repetition.raw:
+        return {}
+    if not _memorable(cells):
+        return _unit_of(cells, reading)
+    memory, key = _memory(reading), (repetition.raw, cells.inside)
+    made = memory.get(key)
+    if made is None:
+        made = memory[key] = _unit_of(cells, reading)
+    return made.copy()
+
+
+def _unit_of(cells: Cells, reading: Reading) -> Concept:
     sent, name = cells.text(1), cells.text(3)
     made: Concept = {}
     if words := cells.text(2) or sent:
