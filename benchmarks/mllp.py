@@ -1,7 +1,8 @@
 """Feeds over MLLP: durable acknowledgements a second on eight connections, and whether facts keep up with results.
 
 The first beside the same bytes appended to a plain SQLite table, as many of them a commit as the listener had. Sender
-and listener are processes of their own; every positive answer is for what is synced to disk.
+and listener are processes of their own; every positive answer is for what is synced to disk. The second twice: the feed
+alone, and with hook calls meanwhile, whose time counts.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from benchmarks import _bench
+from benchmarks._load import drive, warm
 from benchmarks._mllp_load import Load, load
 from cds_server.serve import program
 
@@ -33,17 +37,22 @@ RESULTS = 300
 """Messages of 20 results, a second."""
 LAG = 5.0
 """Seconds from landing to facts."""
+CALLS, CALL_P99 = 5.0, 60.0
+"""Hook calls a second beside the feed, and milliseconds: the limit of `hooks.py`."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each of the two loads")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of ADT, and of results beside hook calls")
+    parser.add_argument("--sustained", type=float, default=60.0, help="seconds of results alone")
     parser.add_argument("--results", type=float, default=RESULTS, help="messages of 20 results, a second")
     args = parser.parse_args()
     with _bench.scratch() as scratch:
         kept = _acknowledged(scratch, args.seconds)
     with _bench.scratch() as scratch:
-        kept = _keeping_up(scratch, args.seconds, args.results) and kept
+        kept = _keeping_up(scratch, args.sustained, args.results) and kept
+    with _bench.scratch() as scratch:
+        kept = _keeping_up(scratch, args.seconds, args.results, CALLS) and kept
     return 0 if kept else 1
 
 
@@ -193,29 +202,44 @@ class Digested:
     _thread: threading.Thread = field(default_factory=threading.Thread)
 
 
-def _keeping_up(scratch: Path, seconds: float, rate: float) -> bool:
+def _keeping_up(scratch: Path, seconds: float, rate: float, calls: float = 0.0) -> bool:
     """`cds serve` as it ships: the feed in its process, the background work in another."""
     port = _bench.free_port()
-    with _bench.serving(scratch / "var", CDS_CONFIG=str(_configured(scratch, port))):
+    with _bench.serving(scratch / "var", CDS_CONFIG=str(_configured(scratch, port))) as (door, _):
         _wait(port)
+        if calls:
+            warm(partial(drive, door, 1.0, connections=2))
         time.sleep(1.0)  # the background has its units in memory
-        with Digested(scratch / "var" / "cds.db") as digested:
+        with ThreadPoolExecutor(1) as beside, Digested(scratch / "var" / "cds.db") as digested:
+            asked = beside.submit(drive, door, seconds, connections=2, rate=calls) if calls else None
             seen: Load = load(port, seconds, connections=CONNECTIONS, rate=rate, kind="oru")
             left, began = digested.waiting, time.monotonic()
             while digested.waiting and time.monotonic() - began < max(10.0, seconds):
                 time.sleep(0.25)
+            answered = asked.result() if asked is not None else None
     print(
         f"{seen.acknowledged} messages of 20 results at {seen.rate:.0f}/s ({rate:.0f} asked), {seen.failed} failed, "
         f"p99 {seen.p99:.1f} ms; {left} waited at the end, gone {time.monotonic() - began:.1f} s later   "
         f"{_bench.machine()}"
     )
-    return _bench.figure(
-        f"landing to facts at {rate:.0f} ORU/s: highest lag",
+    beside_it = f", {calls:.0f} hook calls/s beside" if calls else ""
+    kept = _bench.figure(
+        f"landing to facts at {rate:.0f} ORU/s for {seconds:.0f} s{beside_it}: highest lag",
         max(digested.lag, 0.001),
         "s",
         against=f"{left} messages waited at the end; {seen.rate:.0f}/s were sent",
         goal=f"< {LAG:.0f} s",
         ok=digested.lag < LAG and not seen.failed and seen.rate >= 0.95 * rate,
+    )
+    if answered is None:
+        return kept
+    return kept & _bench.figure(
+        f"hook call beside {rate:.0f} ORU/s: p99",
+        answered.p99,
+        "ms",
+        against=f"p50 {answered.p50:.1f} ms, {answered.answered} answered, {answered.shed} shed",
+        goal=f"< {CALL_P99:.0f} ms",
+        ok=bool(answered.answered) and answered.p99 < CALL_P99 and not answered.failed,
     )
 
 
