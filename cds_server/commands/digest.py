@@ -24,6 +24,11 @@ def run(args: argparse.Namespace) -> int:
     actor = actor_of(args, settings)
     with store_of(settings) as store, progress("digest") as report:
         work = redo if args.redo else digest_backlog
-        tally = work(store, settings.joining_systems, actor, progress=report, rules=rules_of(settings))
+        rules = rules_of(settings)
+        tally = work(store, settings.joining_systems, actor, progress=report, rules=rules)
+        if store.reads.one("SELECT 1 FROM dicom_object LIMIT 1") is not None:
+            from cds_server.imaging.work import Imaging
+
+            tally.add(Imaging(store, settings.joining_systems, rules, actor=actor).everything())
     emit(args, tally.plain(), "  ".join(f"{name} {count}" for name, count in tally.plain().items()))
     return 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Sequence
 
 from adapters.dicom.part10 import MEDIA_TYPE as OBJECT
 from adapters.imaging.examine import Looking
@@ -20,20 +21,28 @@ from cds_server.logs import log
 from cds_server.reading import SourceRules
 from cds_server.settings import Settings
 from cds_server.store.store import Store
+from cds_server.tally import Tally
 from models.errors import CdsError
 
 QUIET = 60.0
 """Seconds without anything new after which a study is taken for settled (D13)."""
 IDLE = 0.5
 LEASE = "imaging"
-ACTOR = "system"
 
 
 class Imaging:
     """Indexes and puts together, some at a time. One process of an instance holds the lease."""
 
-    def __init__(self, store: Store, joining: frozenset[str], rules: SourceRules, *, quiet: float = QUIET) -> None:
-        self._store, self._joining, self._rules = store, joining, rules
+    def __init__(
+        self,
+        store: Store,
+        joining: frozenset[str],
+        rules: SourceRules,
+        *,
+        quiet: float = QUIET,
+        actor: str = "system",
+    ) -> None:
+        self._store, self._joining, self._rules, self._actor = store, joining, rules, actor
         self._settling = Settling(store, quiet)
         self._looking = Looking()
 
@@ -43,28 +52,34 @@ class Imaging:
 
     def index(self) -> int:
         """Objects that no reader has seen, in arrival order; gives how many landings."""
-        return self._digest(OBJECT)
+        waiting = len(self._store.reads.undigested(frozenset({OBJECT})))
+        if waiting:
+            self._digest(OBJECT)
+        return waiting
 
-    def settle(self, *, now: bool = False) -> int:
-        """Studies for which nothing new came for a while; `now`: all that have something new."""
+    def settle(self) -> int:
+        """Studies for which nothing new came for a while; gives how many."""
         self._settling.look()
-        due = self._settling.due(everything=now)
-        for study in due:
-            try:
-                put_together(self._store, study, self._rules, self._looking, ACTOR)
-            except CdsError as error:
-                log().error("a study was not put together", what=error.what)
-        if due:
-            self._digest(EXAMINATION)
+        due = self._settling.due()
+        self._together(due)
         return len(due)
 
-    def _digest(self, media_type: str) -> int:
-        """Gives how many landings were waiting."""
+    def everything(self) -> Tally:
+        """All studies that have something new, settled or not: somebody asked. Gives what came of it."""
+        self._settling.look()
+        return self._together(self._settling.due(everything=True))
+
+    def _together(self, studies: Sequence[bytes]) -> Tally:
+        for study in studies:
+            try:
+                put_together(self._store, study, self._rules, self._looking, self._actor)
+            except CdsError as error:  # the disk, the keys: it is still due at the next start
+                log().error("a study was not put together", what=error.what)
+        return self._digest(EXAMINATION) if studies else Tally()
+
+    def _digest(self, media_type: str) -> Tally:
         only = frozenset({media_type})
-        waiting = len(self._store.reads.undigested(only))
-        if waiting:
-            digest_backlog(self._store, self._joining, ACTOR, validate=False, rules=self._rules, only=only)
-        return waiting
+        return digest_backlog(self._store, self._joining, self._actor, validate=False, rules=self._rules, only=only)
 
 
 def run(settings: Settings, parent: int) -> None:

@@ -74,7 +74,7 @@ def test_a_study_waits_until_nothing_more_comes(store: Store) -> None:
     work = imaging(store, quiet=3600)
     assert work.index() == 2
     assert work.settle() == 0
-    assert work.settle(now=True) == 1
+    assert work.everything().asserted == 2
 
 
 def test_another_process_finds_the_studies_that_were_left(store: Store) -> None:
