@@ -72,6 +72,15 @@ def _destinations(settings: Settings) -> Callable[..., None] | None:
     return beside
 
 
+def _images(settings: Settings) -> Callable[..., None] | None:
+    """What indexes images and puts studies together, where any source brings them."""
+    if not any(source.kind.startswith("dicom") for source in settings.sources):
+        return None
+    from cds_server.imaging.work import run
+
+    return run
+
+
 @contextlib.contextmanager
 def only_one(settings: Settings) -> Iterator[IO[str]]:
     """Hold this instance's serve lock, which is the open file. Raises Conflict, naming who holds it."""
@@ -117,6 +126,8 @@ def serve(settings: Settings, *, workers: int = 1, background: bool = True) -> N
             beside.append(_Beside("sending", sending, settings, holds=holds))
         if background:
             beside.append(_Beside("background", run_background, settings, os.getpid(), holds=holds))
+            if (imaging := _images(settings)) is not None:
+                beside.append(_Beside("imaging", imaging, settings, os.getpid(), holds=holds))
         for each in beside:
             each.watch()
         try:
