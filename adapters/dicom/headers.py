@@ -217,7 +217,7 @@ def header_of(source: bytes | BinaryIO, *, limit: int = MAX_HEADER) -> Header:
     Raises: Malformed (no Part 10 file, or damaged before its pixels), Unreadable (no SOP, series or study UID),
     TooLarge (more than `limit` bytes or a million elements before the pixels). Nothing else, whatever the bytes are.
     """
-    return header_from(parse(source, keep=_KEEP, inside=_INSIDE, limit=limit))
+    return header_from(parse(source, keep=KEPT, inside=_INSIDE, limit=limit))
 
 
 def header_from(file: File) -> Header:
@@ -405,7 +405,7 @@ def _nuclear(data: Dataset) -> NuclearOf | None:
     )
 
 
-_KEEP = frozenset(
+KEPT = frozenset(
     {
         *(0x00080005, 0x00080008, 0x00080016, 0x00080018, 0x0008001C, 0x00080020, 0x00080021, 0x00080022, 0x00080023),
         *(0x0008002A, 0x00080030, 0x00080031, 0x00080032, 0x00080033, 0x00080050, 0x00080051, 0x00080060, 0x00080064),
