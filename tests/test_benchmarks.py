@@ -19,6 +19,7 @@ from tests.peers import ROOT
 TINY = {
     "append": ("--count", "64"),
     "bulk": ("--types", "Goal", "--bytes", "2000000", "--files", "20"),
+    "dicom_receive": ("--slices", "4", "--small", "4", "--megabytes", "2", "--rounds", "1"),
     "hook_call": ("--seconds", "0.5", "--rounds", "1", "--latency-seconds", "3", "--types", "Patient", "Goal"),
     "hooks": ("--seconds", "1", "--rounds", "1", "--processes", "1", "--connections", "4", "8"),
     "hook_profile": ("--count", "3", "--types", "Patient"),
