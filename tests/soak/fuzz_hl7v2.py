@@ -48,6 +48,7 @@ def main() -> int:
     if not args.no_floods:
         from tests.soak.hl7v2_floods import measured
 
+        (args.out / "search.json").write_text(json.dumps(result))
         result["floods"] = measured()
     sys.stdout.write(json.dumps(result) + "\n")
     return 1 if result["findings"] or any(each["grows"] for each in result.get("floods", ())) else 0
