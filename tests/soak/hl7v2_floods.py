@@ -210,8 +210,10 @@ def counted(flood: Flood, times: int) -> int:
 
 
 def seconds(flood: Flood, times: int) -> float:
-    """Of the processor, the best of three; of one, where one takes long. Without the collection of cycles: what it costs
-    depends on how much lives, and would make a linear cost look worse."""
+    """Of the processor, the best of three; of one, where one takes long.
+
+    Without the collection of cycles: its cost depends on how much lives, and would make a linear one look worse.
+    """
     best, collecting = float("inf"), gc.isenabled()
     gc.disable()
     try:
