@@ -267,8 +267,10 @@ def _checked(entry: Entry, feed: Feed) -> dict[str, Any]:
         result["type"] = printable("^".join(part for part in message.trigger if part))
         result["warnings"] = list(message.warnings)
         part = Part("0" * 32, 0, feed.namespace, hl7v2.MESSAGE, "1970-01-01T00:00:00.000000Z", entry.raw)
-        stated = Counter(f"{each.verb.value} {each.resource_type}" for each in hl7v2.read(part, feed))
+        statements = hl7v2.read(part, feed)
+        stated = Counter(f"{each.verb.value} {each.resource_type}" for each in statements)
         result["statements"] = dict(sorted(stated.items()))
+        result["odd"] = sorted({note for each in statements for note in each.notes})
     except BadInput as error:
         result["problem"] = str(error)
     try:
@@ -290,6 +292,8 @@ def _said(result: dict[str, Any]) -> None:
     else:
         stated = ", ".join(f"{count} x {what}" for what, count in result["statements"].items())
         print(f"  read: {stated or 'states nothing'}")
+        if result["odd"]:
+            print(f"  odd: {', '.join(result['odd'])}")
     for finding in result["findings"]:
         print(f"  {finding['place']}: {finding['rule']}")
 
