@@ -26,10 +26,13 @@ class Told:
 
 
 class Load:
-    """`with Load(server, connections) as told`: callers run until the block ends, or until their connection breaks."""
+    """`with Load(server, connections) as told`: callers run until the block ends, or until their connection breaks.
 
-    def __init__(self, server: Server, connections: int = 16) -> None:
-        self._url = server.url
+    `rest`: seconds between two calls of one caller. What is called is looked at one by one afterwards.
+    """
+
+    def __init__(self, server: Server, connections: int = 16, rest: float = 0.0) -> None:
+        self._url, self._rest = server.url, rest
         self._done = threading.Event()
         self.told = Told()
         self._threads = [threading.Thread(target=self._caller, args=(number,)) for number in range(connections)]
@@ -52,6 +55,7 @@ class Load:
                     self._one(client, chance)
                 except httpx.TransportError:
                     return
+                self._done.wait(self._rest)
 
     def _one(self, client: httpx.Client, chance: random.Random) -> None:
         answer = client.post(f"/cds-services/{PATIENT_VIEW}", json=a_patient(chance.randrange(40)))
