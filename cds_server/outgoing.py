@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 from urllib.parse import unquote
 
 from adapters.hl7v2.composed import (
@@ -207,9 +206,11 @@ class Composer:
         meaning = {
             name: said for part in manifest.get("modalities", ()) for name, said in (part.get("meaning") or {}).items()
         }
-        for name, numbers in sorted(score.get("outputs", {}).items()):
+        outputs = {name: each if isinstance(each, list) else [each] for name, each in score.get("outputs", {}).items()}
+        for name, numbers in sorted(outputs.items(), key=lambda each: (len(each[1]), each[0] != "points", each[0])):
             if not wanted or name in wanted:
-                yield from _members(model, name, numbers, meaning.get(name, ()))
+                titled = ", ".join(filter(None, (str(manifest.get("title", "")), name.replace("_", " "))))
+                yield from _members(f"{model}.{name}", titled, _unit(model, name), numbers, meaning.get(name, ()))
 
     def _sentences(self, recorded: Recorded) -> Iterator[str]:
         """What the card says first; of a score that nobody asked for, what it would say."""
@@ -250,21 +251,22 @@ class _Patient:
     labels: frozenset[str]
 
 
-def _members(model: str, name: str, numbers: Any, meaning: Sequence[str]) -> Iterator[Value]:
-    """An output: one value, or each of its members, by what it means where the manifest says so, else by its place."""
-    listed = numbers if isinstance(numbers, list) else [numbers]
+def _unit(model: str, output: str) -> str:
     units = _UNITS.get(model, {})
-    unit = units.get(name, units.get(name.rpartition("_")[0], ""))
-    titled = name.replace("_", " ")
-    for place, each in enumerate(listed, 1):
-        if len(listed) == 1:
-            yield Value(Code(f"{model}.{name}", titled), number=float(each), unit=unit)
-        elif len(meaning) == len(listed):
-            member = _SLUG.sub("-", meaning[place - 1].lower()).strip("-")
-            title = f"{titled}, {meaning[place - 1].replace('_', ' ')}"
-            yield Value(Code(f"{model}.{name}.{member}", title), number=float(each), unit=unit)
+    return units.get(output, units.get(output.rpartition("_")[0], ""))
+
+
+def _members(code: str, title: str, unit: str, numbers: Sequence[float], meaning: Sequence[str]) -> Iterator[Value]:
+    """An output: one value, or each of its members, by what it means where the manifest says so, else by its place."""
+    for place, each in enumerate(numbers, 1):
+        if len(numbers) == 1:
+            yield Value(Code(code, title), number=float(each), unit=unit)
+        elif len(meaning) == len(numbers):
+            said = meaning[place - 1]
+            member = _SLUG.sub("-", said.lower()).strip("-")
+            yield Value(Code(f"{code}.{member}", f"{title}, {said.replace('_', ' ')}"), number=float(each), unit=unit)
         else:
-            yield Value(Code(f"{model}.{name}", titled), number=float(each), unit=unit, sub=str(place))
+            yield Value(Code(code, title), number=float(each), unit=unit, sub=str(place))
 
 
 def _name(patient: JSON) -> JSON:

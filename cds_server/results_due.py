@@ -34,6 +34,8 @@ from models.shelf import SHIPPED, Shelf
 
 ACTOR = "system"
 BATCH = 64
+PASSED = 1024
+"""Inferences after which it is kept how far was read, whether or not any was sent."""
 FEW = 32
 """Newer inferences that are looked at: those of a patient who is scored with each vital sign may be hundreds."""
 NOT_SENT = "not-sent"
@@ -69,6 +71,7 @@ class Due:
         self._store, self._composer, self._registry, self._decisions = store, composer, registry, decisions
         self._jobs = jobs_of(store)
         self._at: dict[str, int] = {}
+        self._passed: dict[str, int] = {}
 
     def some(self) -> int:
         """Queue what is due; gives how many inferences and corrections were looked at."""
@@ -88,9 +91,22 @@ class Due:
             except Conflict:  # another process was here
                 self._at.pop(destination.name)
                 return 1
-        if len(events) < BATCH and destination.name in self._at:
+        if len(events) < BATCH:
             self._at[destination.name] = last
+        self._passed[destination.name] = self._passed.get(destination.name, 0) + len(events)
+        if self._passed[destination.name] >= PASSED:
+            self._pass(destination.name, self._at[destination.name])
         return len(events)
+
+    def _pass(self, name: str, at: int) -> None:
+        """Keep how far was read where there was nothing to send: a restart need not read it again."""
+
+        def act(tx: Tx) -> None:
+            if tx.read("SELECT at FROM cursor WHERE name = ?", (due_cursor(name),))[0][0] < at:
+                keep(tx, due_cursor(name), at)
+
+        self._store.writer.submit(act).result()
+        self._passed[name] = 0
 
     def _events(self, after: int, upto: int) -> list[_Event]:
         inferences = self._store.reads.query(
