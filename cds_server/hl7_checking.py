@@ -12,7 +12,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -99,9 +99,11 @@ class Checker:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="cds-conformance")
         self._process: SpawnProcess | None = None
         self._pipe: Connection | None = None
+        self._last: Future[list[Told]] | None = None
 
     def submit(self, asked: Sequence[Asked]) -> Future[list[Told]]:
-        return self._thread.submit(self._ask, asked)
+        self._last = self._thread.submit(self._ask, asked)
+        return self._last
 
     def _ask(self, asked: Sequence[Asked]) -> list[Told]:
         if self._process is None or self._pipe is None or not self._process.is_alive():
@@ -116,10 +118,13 @@ class Checker:
 
     def stop(self) -> None:
         """At once: what it was doing is done again by the next one."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        while self._last is not None and not self._last.done():
+            if self._process is not None:  # it may be started this very moment
+                self._process.kill()
+            wait([self._last], 0.1)
         if self._process is not None:
             self._process.kill()
-        self._thread.shutdown(wait=True, cancel_futures=True)
-        if self._process is not None:
             self._process.join()
             self._process.close()
         if self._pipe is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from pathlib import Path
 
 import pytest
@@ -265,6 +265,15 @@ def test_a_process_of_its_own_checks_and_nobody_waits_for_it(store: Store, check
     while not conformer.some():
         time.sleep(0.05)
     assert only(store).checked == 3, "a process that was killed is started again"
+
+
+def test_it_ends_at_once_while_a_check_begins() -> None:
+    checker = Checker()
+    future = checker.submit([Asked("test", "", message(1), None, 1000)])
+    checker.stop()
+    with pytest.raises((EOFError, OSError, CancelledError)):
+        future.result(timeout=0)
+    assert checker._process is None or checker._process._closed  # type: ignore[attr-defined]
 
 
 # ---- settings, command, metrics --------------------------------------------------------------------------------------
