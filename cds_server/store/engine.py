@@ -24,8 +24,6 @@ _LEDGER_LOCK = 0x6364_735F_6C6F_67
 WAL_PAGES = 10_000
 """Pages (40 MB) of write-ahead log at which a commit copies them into the database and makes others wait; a server
 has it done beside its commits, often and little (`checkpoint`)."""
-LONG_PAGES = 2_000
-"""Pages of it that are too many to leave."""
 _PATIENCE = 20.0
 """Seconds to wait for the write lock before saying that the record is unavailable."""
 
@@ -125,21 +123,10 @@ class Database:
             self._thread_gate.release()
 
     def checkpoint(self) -> None:
-        """SQLite: copy the write-ahead log into the database, as far as nobody has to wait for it.
-
-        Where commits never pause, what came meanwhile is always left, and the log grows until a commit must copy all of
-        it. Before that, the rest is copied with the write lock held: some pages; then the log begins anew.
-        """
-        if self.sqlite and self._copy() >= LONG_PAGES:
-            self._copy()  # what came during the first time: less, and so is what comes during this one
-            with self._alone(True):
-                self._copy()
-
-    def _copy(self) -> int:
-        """How many pages the log had; 0 where somebody else copies it."""
-        with self.reading() as connection:
-            busy, pages, _ = connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)").fetchone() or (1, 0, 0)
-        return 0 if busy else int(pages)
+        """SQLite: copy the write-ahead log into the database, as far as nobody has to wait for it."""
+        if self.sqlite:
+            with self.reading() as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
 
     def cursor(self, connection: Connection) -> DBAPICursor:
         """The driver's own cursor of a connection: for the statements that every hook call runs."""

@@ -37,7 +37,7 @@ _COPY_AFTER = 48
 """Acts of calls after which the write-ahead log is copied into the database: some 3 MB."""
 _COPY_AFTER_ROWS = 1500
 """The same for acts in a thread, which write more."""
-_HOLD, _HOLD_UNSYNCED = 0.005, 0.009
+_HOLD, _HOLD_UNSYNCED = 0.005, 0.007
 """Seconds of acts after which a group in a thread is closed, full or not: others wait for the lock."""
 _TURN = 0.0003
 """Seconds between two such groups: a lock that is taken back at once is never had by whoever waits for it."""
