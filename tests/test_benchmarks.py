@@ -26,7 +26,7 @@ TINY = {
     "hl7_parse": ("--count", "20"),
     "land_digest": ("--types", "Patient"),
     "land_memory": ("--bytes", "2000000"),
-    "mllp": ("--seconds", "1", "--results", "20"),
+    "mllp": ("--seconds", "1", "--sustained", "1", "--results", "20"),
     "reproduce": ("--count", "20"),
     "score": ("--count", "50"),
     "start": ("--count", "1"),
