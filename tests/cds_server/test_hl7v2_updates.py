@@ -9,7 +9,9 @@ import pytest
 
 from adapters.hl7v2.feed import Feed
 from adapters.readers.hl7v2 import MESSAGE
-from cds_server.backlog import digest_backlog, redo, retry
+from cds_server.backlog import Landings, digest_backlog, redo, retry
+from cds_server.feed_counts import counts
+from cds_server.prepare import Delivery, prepare_all, prepared_of
 from cds_server.reading import Rules
 from cds_server.store.store import Store
 from cds_server.tally import Tally
@@ -39,6 +41,17 @@ def tell(store: Store, *messages: bytes, namespace: str = "a", feed: Mapping[str
     for message in messages:
         land_parts(store, [message], namespace=namespace, media_type=MESSAGE)
     return digest_backlog(store, frozenset({SSN}), ACTOR, validate=False, rules=feed)
+
+
+def tell_ahead(store: Store, *messages: bytes) -> None:
+    """As the background does it: read by another process, which hands on facts and digests, and no resources."""
+    for message in messages:
+        land_parts(store, [message], namespace="a", media_type=MESSAGE)
+    landings = [landing for each in store.reads.undigested() if (landing := store.reads.landing(each[0]))]
+    deliveries = [Delivery(landing, store.opened(landing)) for landing in landings]
+    parts = prepared_of(prepare_all(deliveries, RULES, store.vault.index.key))
+    acts = Landings(store, frozenset({SSN}), "system", RULES)
+    assert len(list(acts.done(acts.queue(zip(landings, parts, strict=True))))) == len(messages)
 
 
 def known(store: Store, who: str = "HOSP-1") -> dict[str, str]:
@@ -276,3 +289,19 @@ def test_a_merge_into_somebody_unknown_makes_the_survivor(store: Store) -> None:
     tell(store, adt("A40", "MRG|8^^^HOSP^MR", pid=pid("19600102", who="7")))
     assert person(store, "a", "HOSP-7") == {"a/HOSP-7", "a/HOSP-8"}
     assert known(store, "HOSP-7") == {"birthDate": "1960-01-02"}
+
+
+def test_what_is_read_ahead_is_carried_over_replaced_and_counted_alike(store: Store) -> None:
+    """(C7): the background's way; several messages in one transaction."""
+    tell_ahead(
+        store,
+        adt("A01", "AL1|1||A1^x^L", "AL1|2||A2^y^L", pid=pid("19600102", "F", ssn="111-22-3333")),
+        adt("A08", "AL1|1||A2^y^L", pid=pid(), sent="20260302090000+0100"),
+        adt("A08", pid=pid(sex="M"), sent="20260303090000+0100").replace(b"|2.5.1", b"|2.9"),
+        adt("A29", pid=pid(who="1"), sent="20260301080000+0100"),
+    )
+    assert known(store) == {"birthDate": "1960-01-02", "gender": "male"}
+    assert coded(store, "allergy") == ["A2"]
+    tell(store, adt("A01", pid=pid(ssn="111-22-3333", who="9")), namespace="b")
+    assert person(store, "a", "HOSP-1") == {"a/HOSP-1", "b/HOSP-9"}
+    assert [(each.what, each.times) for each in counts(store)] == [("odd: version-unknown", 1)]
