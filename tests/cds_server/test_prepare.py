@@ -186,3 +186,25 @@ def test_only_what_can_be_repeated_is_left_unsynced(store: Store) -> None:
     kinds = (True, False, False, True, False)
     futures = [store.writer.submit(level, repeatable=kind) for kind in kinds]
     assert [future.result() for future in futures] == [unsynced if kind else synced for kind in kinds]
+
+
+# ---- validation of what readers make ---------------------------------------------------------------------------------
+
+
+def test_resources_made_from_a_message_are_validated_as_they_were_made(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message is no JSON, and its pointers name segments: that is not what its resources are judged by."""
+    monkeypatch.setattr(background, "SETTLED", -60.0)
+    land_parts(store, [oru(1, 1, 60)], namespace="ward", media_type=MESSAGE)
+    with ThreadPoolExecutor(1) as pool:
+        digester, validator = background.Digester(store, pool, JOINING), background.Validator(store, pool)
+        assert digester.some() == 1
+        resources = store.reads.query("SELECT COUNT(DISTINCT pointer) FROM resource")[0][0]
+        assert validator.some() >= resources
+        assert validator.some() == 0
+    assert store.reads.query("SELECT checked, invalid FROM validation") == [(resources, 0)]
+
+
+def test_a_part_that_cannot_be_opened_is_invalid_as_such() -> None:
+    assert background.verdict("test", None, ["/OBX/0"]) == {"/OBX/0": ["the part cannot be opened"]}
