@@ -3,11 +3,10 @@
     bytes -> P-DATA values -> a command, then its data set, fragment by fragment, into the sealed landing -> the status
 
 One landing an object, one part: a Part 10 file whose data set is what came over the wire, whatever its class and its
-transfer syntax. pynetdicom reads and writes the negotiation (`adapters.dicom.upper_layer`) and no more: its acceptor
-gives each association two threads that poll, collects a PDU at the length that a stranger states, and took six times
-as long as dcmtk's before anything was sealed or synced (`benchmarks/dicom_receive.py`). On the event loop an
-association that stands still costs a socket, and a slow disk stops the sender instead of filling the memory. Ids such
-as D12 name rows of the checklist in docs/dicom.md.
+transfer syntax. pynetdicom sends to it in the tests and is not used here: its acceptor gives each association two
+threads that poll, collects a PDU at the length that a stranger states, and took six times as long as dcmtk's before
+anything was sealed or synced. On the event loop an association that stands still costs a socket, and a slow disk stops
+the sender instead of filling the memory. Ids such as D12 name rows of the checklist in docs/dicom.md.
 """
 
 from __future__ import annotations

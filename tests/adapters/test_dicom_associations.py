@@ -11,7 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
+from pydicom.uid import UID
+from pynetdicom import sop_class
+from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
+from pynetdicom.pdu_primitives import AsynchronousOperationsWindowNegotiation, SCP_SCU_RoleSelectionNegotiation
 
+from adapters.dicom import part10, upper_layer
 from adapters.dicom.commands import command_of
 from adapters.dicom.identity import IdentitySearch
 from adapters.dicom.receiving import KEEP, REFUSE
@@ -313,3 +318,52 @@ def test_no_noise_ends_the_door(tmp_path: Path) -> None:
 def test_names() -> None:
     assert NAME == "dicom-storage"
     assert {KEEP, REFUSE} == {"keep", "refuse"}
+
+
+# ---- against pynetdicom ----------------------------------------------------------------------------------------------
+
+
+def test_the_classes_that_are_stored_are_those_that_pynetdicom_knows() -> None:
+    tables = {name: set(table.values()) for name, table in vars(sop_class).items() if name.endswith("_CLASSES")}
+    kept = tables.pop("_STORAGE_CLASSES") | tables.pop("_NON_PATIENT_OBJECT_CLASSES")
+    del tables["_SERVICE_CLASSES"]
+    assert len(kept) > 170
+    assert [uid for uid in kept if not upper_layer.stored(uid)] == []
+    others = set().union(*tables.values())
+    assert len(others) > 60
+    assert [uid for uid in others if upper_layer.stored(uid)] == []
+
+
+def test_pynetdicom_understands_the_answer_to_everything_that_it_can_ask() -> None:
+    asked = A_ASSOCIATE_RQ()
+    many = [(f"1.2.840.10008.5.1.4.1.1.{number}", (EXPLICIT, IMPLICIT)) for number in range(1, 127)]
+    raw = request([*many, ("1.2.840.10008.1.1", (DEFLATED, IMPLICIT)), ("1.2.840.10008.5.1.4.31", (IMPLICIT,))])
+    asked.decode(raw)
+    role = SCP_SCU_RoleSelectionNegotiation()
+    role.sop_class_uid, role.scu_role, role.scp_role = UID(many[0][0]), True, True
+    window = AsynchronousOperationsWindowNegotiation()
+    window.maximum_number_operations_invoked = 8
+    primitive = asked.to_primitive()
+    primitive.user_information = [*primitive.user_information, role, window]
+    proposal = upper_layer.proposal_of(A_ASSOCIATE_RQ(primitive).encode()[6:])
+    assert (proposal.called, proposal.calling, proposal.max_pdu, proposal.several) == (OURS, "SCU", 16382, True)
+    answer, contexts = upper_layer.accept(proposal, 1 << 18)
+    accepted = A_ASSOCIATE_AC()
+    accepted.decode(answer)
+    said = accepted.to_primitive()
+    assert said.maximum_length_received == 1 << 18
+    assert said.implementation_class_uid == part10.IMPLEMENTATION
+    results = {
+        cx.context_id: (cx.result, cx.transfer_syntax) for cx in said.presentation_context_definition_results_list
+    }
+    assert len(results) == 128
+    assert {key for key, (result, _) in results.items() if result == 0} == set(contexts)
+    assert results[253] == (0, [IMPLICIT])  # C-ECHO has no deflated form
+    assert results[255][0] == 3
+    roles = [each for each in said.user_information if isinstance(each, SCP_SCU_RoleSelectionNegotiation)]
+    assert [(each.sop_class_uid, each.scu_role, each.scp_role) for each in roles] == [(many[0][0], True, True)]
+    windows = [each for each in said.user_information if isinstance(each, AsynchronousOperationsWindowNegotiation)]
+    assert [each.maximum_number_operations_invoked for each in windows] == [1]
+    for cut in range(len(answer)):  # requests have the same form
+        with contextlib.suppress(Malformed):
+            upper_layer.proposal_of(answer[6:cut])
