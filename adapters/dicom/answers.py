@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from pydicom import dataset as pydicom_dataset
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
+from adapters.dicom import part10
+from adapters.dicom.elements import parse
 from adapters.dicom.query import Match, sound_uid
-from adapters.dicom.values import CHARACTER_SET, Dataset, Element
+from adapters.dicom.values import CHARACTER_SET, Element
 
 LONGEST = 4096
 """Bytes of one value that are looked at: what is asked for is a name, a code, a date, a UID."""
@@ -20,22 +21,27 @@ _NUMBERS = frozenset({"US", "SS", "UL", "SL"})
 
 
 def match_of(
-    identifier: pydicom_dataset.Dataset, keywords: Collection[str], *, charset: str = "", most: int = VALUES
+    identifier: bytes, syntax: str, keywords: Collection[str], *, charset: str = "", most: int = VALUES
 ) -> Match:
-    """What an answer says about the keywords. Never raises for what stands in it: a flaw is named, its text is as near
-    as can be. `charset`: a defined term of (0008,0005) for answers that name none."""
-    held, flaws = Dataset(), []
-    named = _raw(identifier, CHARACTER_SET) or charset.encode("ascii", "ignore")
-    if named:
-        held.elements[CHARACTER_SET] = Element("CS", named)
+    """What an answer says about the keywords: a flaw is named, its text is as near as can be.
+
+    `identifier`: a data set in that transfer syntax; `charset`: a defined term of (0008,0005) for answers that name
+    none; `most`: values of one element. Raises: Malformed, TooLarge (it is no data set).
+    """
+    flaws: list[str] = []
     tags = {keyword: tag for keyword in keywords if (tag := tag_for_keyword(keyword)) is not None}
+    file = part10.head(b"1", b"1", syntax.encode()) + identifier
+    held = parse(file, keep=frozenset(tags.values()) | {CHARACTER_SET}, inside=frozenset()).data
+    if CHARACTER_SET not in held and charset:
+        held.elements[CHARACTER_SET] = Element("CS", charset.encode("ascii", "ignore"))
     for keyword, tag in tags.items():
-        raw = _raw(identifier, tag)
+        if tag not in held:
+            continue
+        raw = held.elements[tag].raw
         if len(raw) > (longest := max(LONGEST, most * 65)):
             flaws.append(f"{keyword}: longer than {longest} bytes")
             raw = raw[:longest]
-        if raw:
-            held.elements[tag] = Element(dictionary_VR(tag), raw)
+        held.elements[tag] = Element(dictionary_VR(tag), raw)  # whatever VR it says
     values: dict[str, tuple[str, ...]] = {}
     for keyword, tag in tags.items():
         if tag not in held:
@@ -54,22 +60,3 @@ def match_of(
     names = {tag: keyword for keyword, tag in tags.items()} | {CHARACTER_SET: "SpecificCharacterSet"}
     flaws += [f"{names[tag]}: not of its kind or character set" for tag in sorted(held.problems) if tag in names]
     return Match(values, tuple(flaws))
-
-
-def _raw(identifier: pydicom_dataset.Dataset, tag: int) -> bytes:
-    """The bytes of an element as they came; b"" where there are none."""
-    try:
-        element = identifier.get_item(tag)
-    except Exception:  # noqa: BLE001 (whatever pydicom makes of it)
-        return b""
-    value = getattr(element, "value", None)
-    if isinstance(value, bytes):
-        return value
-    if isinstance(value, str):  # already read, as the character set is
-        return value.encode("ascii", "replace")
-    if value is None or isinstance(value, pydicom_dataset.Dataset):
-        return b""
-    try:
-        return "\\".join(str(each) for each in value).encode("ascii", "replace")
-    except TypeError:
-        return str(value).encode("ascii", "replace")

@@ -13,10 +13,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from io import BytesIO
 from typing import Any
 
+from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import C_FIND, C_GET, C_MOVE, C_STORE
+from pynetdicom.dsutils import encode
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import AddressInformation, AssociationSocket
@@ -28,6 +32,9 @@ from models.errors import Misconfigured, PeerFailed
 quiet.silence()
 
 EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
+MESSAGE = 1
+"""Message ID of the one request that an association carries at a time."""
+PENDING = (0xFF00, 0xFF01)
 UNREAD = 32 << 20
 """Bytes that may come between two responses that we look at. An identifier has hundreds; no archive needs more."""
 
@@ -177,14 +184,42 @@ class Link:
             event.assoc.abort(block=False)
             _wake(event.assoc)
 
-    @property
-    def timed_out(self) -> bool:
-        """pynetdicom aborts by itself where a response is not in time: then the peer did not."""
-        return bool(self._association is not None and self._association._sent_abort)
+    def responses(self, request: C_FIND | C_MOVE | C_GET, identifier: Dataset) -> Iterator[tuple[Any, str]]:
+        """Send it, and give each response with its transfer syntax, undecoded: what pynetdicom decodes by itself, it
+        warns of on the standard error, with the value. Ends after the final response.
 
-    def looked(self) -> None:
-        """A response was taken: what came until now is no longer waiting."""
-        self._unread = 0
+        (None, "") before that: the association is broken; or aborted by us (`aborted`), since nothing came in time, or
+        what came was no answer.
+        """
+        association = self.association
+        context = association._get_valid_context(str(request.AffectedSOPClassUID), "", "scu")
+        syntax = context.transfer_syntax[0]
+        encoded = encode(identifier, syntax.is_implicit_VR, syntax.is_little_endian)
+        request.Identifier = BytesIO(encoded or b"")
+        request.MessageID, request.Priority = MESSAGE, 2
+        association._reactor_checkpoint.clear()  # its own thread must not take the answers
+        while not association._is_paused and association.is_established:
+            time.sleep(0.0005)
+        try:
+            association.dimse.send_msg(request, int(context.context_id or 0))
+            while True:
+                _, response = association.dimse.get_msg(block=True)
+                self._unread = 0
+                if isinstance(response, C_STORE) and isinstance(request, C_GET):
+                    association._c_store_scp(response)
+                    continue
+                if response is None and (self.aborted or association.acse.is_aborted()):
+                    yield None, ""
+                    return
+                if not isinstance(response, type(request)) or not response.is_valid_response:
+                    self.abort()
+                    yield None, ""
+                    return
+                yield response, str(syntax)
+                if response.Status not in PENDING:
+                    return
+        finally:
+            association._reactor_checkpoint.set()
 
     def abort(self) -> None:
         """At once, from any thread; whoever waits for a response is woken."""

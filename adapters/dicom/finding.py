@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from enum import StrEnum
 
+from pydicom.config import IGNORE
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
+from pynetdicom.dimse_primitives import C_FIND
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     PatientRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelFind,
 )
 
 from adapters.dicom.answers import match_of
-from adapters.dicom.association import Link, context
+from adapters.dicom.association import MESSAGE, PENDING, Link, context
 from adapters.dicom.peers import DicomPeer, Level, Root
 from adapters.dicom.query import Match, Query, halves
 from adapters.dicom.reconcile import Expected
-from models.errors import PeerFailed
+from models.errors import BadInput, PeerFailed
 
 MOST = 100_000
 """Answers to one question that are taken, unless the caller says otherwise."""
-_PENDING = (0xFF00, 0xFF01)
 _RESOURCES = 0xA700
 _CANCELLED = 0xFE00
 _FIRST_DAY = "18950101-"
@@ -177,18 +181,17 @@ def _in_windows(
 
 def _ask(link: Link, peer: DicomPeer, query: Query, most: int, tell: Callable[[int], None]) -> Found:
     found, asked = Found(), query.asked()
-    model = _model(peer.root)
+    request = C_FIND()
+    request.AffectedSOPClassUID = UID(_model(peer.root))
     cancelled_at: float | None = None
-    unread, dropped = False, 0
-    for status, identifier in link.association.send_c_find(_identifier(asked, query.level, peer), model, msg_id=1):
-        link.looked()
-        value = getattr(status, "Status", None)
-        if value is None:
-            ours = link.aborted or link.timed_out
-            found.ended = Ended.CUT if cancelled_at is not None else Ended.STALLED if ours else Ended.BROKEN
+    dropped = 0
+    for response, syntax in link.responses(request, _identifier(asked, query.level, peer)):
+        if response is None:
+            ours = Ended.STALLED if link.aborted else Ended.BROKEN
+            found.ended = Ended.CUT if cancelled_at is not None else ours
             break
-        found.status = int(value)
-        if value in _PENDING:
+        value = found.status = int(response.Status)
+        if value in PENDING:
             if cancelled_at is not None:  # they come late: hundreds after the cancel
                 dropped += 1
                 if time.monotonic() - cancelled_at > peer.timeouts.cancel:
@@ -196,20 +199,19 @@ def _ask(link: Link, peer: DicomPeer, query: Query, most: int, tell: Callable[[i
                     found.ended = Ended.CUT
                     break
                 continue
-            if identifier is None:
-                # What cannot be decoded comes twice from pynetdicom 3.0: once in its handler, once after it.
-                unread = not unread
-                found.undecodable += unread
+            try:
+                raw = response.Identifier.getvalue() if response.Identifier else b""
+                match = match_of(raw, syntax, asked, charset=peer.quirks.charset)
+            except BadInput:
+                found.undecodable += 1
                 continue
-            unread = False
-            match = match_of(identifier, asked, charset=peer.quirks.charset)
             found.matches.append(match)
             if match.flaws and len(found.flaws) < _FLAWS:
                 found.flaws += match.flaws
             tell(len(found.matches))
             if len(found.matches) >= most:
                 cancelled_at = time.monotonic()
-                link.association.send_c_cancel(1, query_model=model)
+                link.association.send_c_cancel(MESSAGE, query_model=request.AffectedSOPClassUID)
             continue
         if cancelled_at is not None:
             found.ended = Ended.DONE if value == 0 and not dropped else Ended.CUT  # our limit was all that it had
@@ -228,11 +230,19 @@ def _model(root: Root) -> str:
 
 
 def _identifier(asked: dict[str, str | list[str]], level: Level, peer: DicomPeer) -> Dataset:
-    identifier = Dataset()
+    identifier = identifier_of(level, asked)
     words = "".join(each if isinstance(each, str) else "" for each in asked.values())
     if not words.isascii():
         identifier.SpecificCharacterSet = peer.quirks.ask_in
+    return identifier
+
+
+def identifier_of(level: Level, asked: Mapping[str, str | Sequence[str]]) -> Dataset:
+    """As it is sent. Archives hold UIDs that are none (D17): pydicom would warn of them, with the UID, on stderr."""
+    identifier = Dataset()
     identifier.QueryRetrieveLevel = str(level)
     for keyword, value in asked.items():
-        setattr(identifier, keyword, value)
+        tag = tag_for_keyword(keyword) or 0
+        held = value if isinstance(value, str) else list(value)
+        identifier.add(DataElement(tag, dictionary_VR(tag), held, validation_mode=IGNORE))
     return identifier

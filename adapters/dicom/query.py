@@ -36,7 +36,7 @@ RETURNED: Mapping[Level, tuple[str, ...]] = {
 }
 """What is asked for at a level where the caller names nothing: keys that are not there are tolerated."""
 
-_UID = re.compile(r"[0-9A-Za-z._\-]{1,64}")
+_UID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._\-]{0,63}")
 """Wider than PS3.5, 9.1 (digits and dots): archives hold others, and they must be had by what they are
 called. Never a wildcard, a separator or a control character: a list of UIDs is ours to make."""
 _DATES = re.compile(r"(\d{8})|(\d{8})?-(\d{8})?")

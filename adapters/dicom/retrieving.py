@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydicom.dataset import Dataset
+from pydicom.uid import UID
 from pynetdicom import build_role, evt
-from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.dimse_primitives import C_GET, C_MOVE, C_STORE
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     PatientRootQueryRetrieveInformationModelGet,
@@ -25,17 +25,17 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 
 from adapters.dicom.answers import match_of
-from adapters.dicom.association import EXPLICIT, IMPLICIT, Link, context
-from adapters.dicom.finding import Ended
+from adapters.dicom.association import EXPLICIT, IMPLICIT, MESSAGE, PENDING, Link, context
+from adapters.dicom.finding import Ended, identifier_of
 from adapters.dicom.peers import DicomPeer, Retrieve, Root, Timeouts
 from adapters.dicom.query import UNIQUE, Query, sound_uid
 from adapters.dicom.receiving import Offer, Status, Storing
 from adapters.source import Intake
+from models.errors import BadInput
 
 CONTEXTS = 128
 """Of one association (PS3.8, 9.3.2.2: odd numbers of one byte). A C-GET needs one for itself."""
 PIECE = 1 << 20
-_PENDING = (0xFF00, 0xFF01)
 _FAILED = 100_000
 """UIDs of a FailedSOPInstanceUIDList that are looked at."""
 _MOVES = {
@@ -186,7 +186,7 @@ async def _end(peer: DicomPeer, link: Link, work: asyncio.Task[Said]) -> None:
         link.cancelled = True
         model = str((_GETS if peer.retrieve is Retrieve.GET else _MOVES)[peer.root])
         with contextlib.suppress(RuntimeError, ValueError):  # it ended meanwhile
-            await asyncio.to_thread(link.association.send_c_cancel, 1, query_model=model)
+            await asyncio.to_thread(link.association.send_c_cancel, MESSAGE, query_model=model)
         await asyncio.wait({work}, timeout=peer.timeouts.cancel)
     if not work.done():
         await asyncio.to_thread(link.abort)
@@ -194,49 +194,49 @@ async def _end(peer: DicomPeer, link: Link, work: asyncio.Task[Said]) -> None:
 
 
 def _exchange(peer: DicomPeer, query: Query, link: Link, watch: Watch, inbound: _Inbound | None) -> Said:
-    identifier = Dataset()
-    identifier.QueryRetrieveLevel = str(query.level)
-    for keyword, value in query.keys.items():  # unique keys only (PS3.4, C.4.2.1.4)
-        if keyword in UNIQUE.values() and value:
-            setattr(identifier, keyword, value if isinstance(value, str) else list(value))
+    unique = {key: value for key, value in query.keys.items() if key in UNIQUE.values() and value}
+    identifier = identifier_of(query.level, unique)  # unique keys only (PS3.4, C.4.2.1.4)
+    request: C_MOVE | C_GET
+    if inbound is None:
+        request = C_MOVE()
+        request.MoveDestination = peer.destination
+    else:
+        request = C_GET()
+    request.AffectedSOPClassUID = UID(str((_MOVES if inbound is None else _GETS)[peer.root]))
     with link:
-        if inbound is None:
-            model = str(_MOVES[peer.root])
-            responses = link.association.send_c_move(identifier, peer.destination, model, msg_id=1)
-        else:
-            responses = link.association.send_c_get(identifier, str(_GETS[peer.root]), msg_id=1)
-        said = _followed(responses, link, watch)
+        said = _followed(link.responses(request, identifier), link, watch)
     if inbound is not None:
         said = Said(said.ended, said.status, said.responses, said.counts, said.failed_uids, inbound.arrived)
     return said
 
 
-def _followed(responses: Any, link: Link, watch: Watch) -> Said:
+def _followed(responses: Iterator[tuple[Any, str]], link: Link, watch: Watch) -> Said:
     counts: dict[str, int] = {}
-    for status, identifier in responses:
-        link.looked()
-        value = getattr(status, "Status", None)
-        if value is None:
-            ours = link.aborted or link.timed_out
-            return Said(Ended.STALLED if ours else Ended.BROKEN, None, watch.responses, counts)
-        named = tuple(getattr(status, f"NumberOf{each}Suboperations", None) for each in _COUNTS)
+    for response, syntax in responses:
+        if response is None:
+            return Said(Ended.STALLED if link.aborted else Ended.BROKEN, None, watch.responses, counts)
+        value = int(response.Status)
+        named = tuple(getattr(response, f"NumberOf{each}Suboperations", None) for each in _COUNTS)
         counts.update({each.lower(): int(n) for each, n in zip(_COUNTS, named, strict=True) if n is not None})
         watch.heard(named)
-        if value in _PENDING:
+        if value in PENDING:
             continue
         if link.cancelled or value == 0xFE00:
             ended = Ended.CANCELLED
         else:
             ended = Ended.DONE if value == 0 or value == 0xB000 else Ended.REFUSED
-        return Said(ended, int(value), watch.responses, counts, _failed(identifier))
+        return Said(ended, value, watch.responses, counts, _failed(response, syntax))
     return Said(Ended.BROKEN, None, watch.responses, counts)
 
 
-def _failed(identifier: Dataset | None) -> tuple[str, ...]:
+def _failed(response: Any, syntax: str) -> tuple[str, ...]:
     """(0008,0058), which is not always there, and not always a list."""
-    if identifier is None:
+    named = "FailedSOPInstanceUIDList"
+    try:
+        raw = response.Identifier.getvalue() if response.Identifier else b""
+        return match_of(raw, syntax, (named,), most=_FAILED).values.get(named, ())
+    except BadInput:
         return ()
-    return match_of(identifier, ("FailedSOPInstanceUIDList",), most=_FAILED).values.get("FailedSOPInstanceUIDList", ())
 
 
 # ---- C-GET -----------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from models.errors import PeerFailed
 from tests.peers.hostile_pacs import PENDING, STUDY, Exchange, HostilePacs, written
 from tests.peers.stored import Hurried, Remembering
 
+LIMITS = Limits(rounds=6)
 STUDY_QUERY = Query(Level.STUDY, {"StudyInstanceUID": STUDY})
 
 
@@ -33,11 +34,12 @@ def pacs(hostile_pacs: HostilePacs) -> Iterator[HostilePacs]:
     hostile_pacs.stop.set()
 
 
-def pulled(pacs: HostilePacs, memory: Remembering | None = None, **settings: Any) -> Remembering:
+def pulled(
+    pacs: HostilePacs, memory: Remembering | None = None, limits: Limits = LIMITS, **settings: Any
+) -> Remembering:
     memory = memory or Remembering()
-    pull = DicomPull(
-        pacs.peer(**settings), memory, Ask(study=STUDY), pacs.stored, Hurried(), limits=Limits(rounds=6), tick=0.05
-    )
+    peer = pacs.peer(**settings)
+    pull = DicomPull(peer, memory, Ask(study=STUDY), pacs.stored, Hurried(), limits=limits, tick=0.05)
     asyncio.run(asyncio.wait_for(pull.run(pacs.stored), 30))
     return memory
 
@@ -168,7 +170,9 @@ def test_a_list_of_failed_uids_is_a_hint(pacs: HostilePacs) -> None:
     assert pulled(pacs).state == "complete"
 
 
-@pytest.mark.parametrize("identifier", [b"\xff" * 40, b"\x08\x00\x58\x00UI\xff\xff1", b""])
+@pytest.mark.parametrize(
+    "identifier", [b"\xff" * 40, b"\x08\x00\x58\x00UI\xff\xff1", b"\x08\x00\x58\x00UI\x04\x00*?\\."]
+)
 def test_an_identifier_that_cannot_be_read_is_none(pacs: HostilePacs, identifier: bytes) -> None:
     pacs.move = lambda exchange: exchange.respond(0xC000, identifier)
     assert (moved(pacs).status, moved(pacs).failed_uids) == (0xC000, ())
@@ -220,9 +224,9 @@ def test_an_archive_that_takes_no_lists_is_given_none(pacs: HostilePacs) -> None
 
 def test_a_dead_storage_does_not_cost_a_request_for_each_image(pacs: HostilePacs) -> None:
     pacs.play(move=lambda exchange: exchange.respond(0xC000), images=300)
-    memory = pulled(pacs)
+    memory = pulled(pacs, limits=Limits(rounds=5, barren=4))
     assert memory.state == "partial"
-    assert len(pacs.moved) < 60
+    assert len(pacs.moved) < 20
 
 
 # ---- C-FIND ----------------------------------------------------------------------------------------------------------
@@ -276,13 +280,12 @@ def test_names_in_every_character_set(pacs: HostilePacs, charset: bytes, raw: by
     [
         ({"SpecificCharacterSet": b"ISO_IR 9999", "PatientName": b"W\xe4chter"}, "SpecificCharacterSet"),
         ({"SpecificCharacterSet": b"ISO_IR 192", "PatientName": b"W\xe4chter"}, "PatientName"),
-        ({"SpecificCharacterSet": b"\xff\xfe\\\x1b", "PatientName": b"Made"}, "SpecificCharacterSet"),
         ({"StudyInstanceUID": b"../../../etc/passwd"}, "StudyInstanceUID"),
         ({"StudyInstanceUID": b"1." * 200}, "StudyInstanceUID"),
         ({"StudyInstanceUID": b"1.2.*"}, "StudyInstanceUID"),
         ({"PatientName": b"A" * 9000}, "PatientName"),
         ({"NumberOfStudyRelatedInstances": b"many"}, None),
-        ({}, None),
+        ({"PatientID": b""}, None),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_an_answer_is_named_without_its_value(
@@ -310,8 +313,10 @@ def test_an_answer_that_cannot_be_read_at_all_is_no_answer(pacs: HostilePacs) ->
 
     pacs.find = answer
     found = find(pacs.peer(), Query(Level.STUDY))
-    assert len(found.matches) + found.undecodable == 2
-    assert [each.text("StudyInstanceUID") for each in found.matches if each.values] == ["1.2.3"]
+    assert found.undecodable == 1
+    with pytest.raises(PeerFailed):
+        found.whole("hostile")
+    assert [each.text("StudyInstanceUID") for each in found.matches] == ["1.2.3"]
 
 
 def test_more_than_we_take_is_cancelled_however_late_that_is_heeded(pacs: HostilePacs) -> None:
@@ -331,7 +336,8 @@ def test_more_than_we_take_is_cancelled_however_late_that_is_heeded(pacs: Hostil
         exchange.respond(0xFE00)
 
     pacs.find = answer
-    found = find(pacs.peer(), Query(Level.STUDY), most=5)
+    patient = replace(pacs.peer().timeouts, cancel=20)
+    found = find(pacs.peer(timeouts=patient), Query(Level.STUDY), most=5)
     assert (len(found.matches), found.ended) == (5, Ended.CUT)
     assert 300 < len(sent) < 5000
 
@@ -466,7 +472,11 @@ def test_who_closes_the_connection_or_speaks_something_else(pacs: HostilePacs) -
 
             thread = threading.Thread(target=answer, daemon=True)
             thread.start()
-            assert echo(replace(pacs.peer(), port=server.getsockname()[1])).cause in (Cause.ABORTED, Cause.SILENT)
+            assert echo(replace(pacs.peer(), port=server.getsockname()[1])).cause in (
+                Cause.ABORTED,
+                Cause.SILENT,
+                Cause.NO_CONTEXT,
+            )
 
 
 def test_tls_where_there_is_none(pacs: HostilePacs) -> None:
