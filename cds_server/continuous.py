@@ -23,7 +23,7 @@ from models.errors import CdsError
 
 CURSOR = "continuous"
 BATCH = 2048
-KEPT = 1.0
+KEPT = 5.0
 """Seconds after which it is kept how far it came where nothing was due: to be read again, that costs nothing."""
 
 
