@@ -47,7 +47,9 @@ def read_object(store: Store, landing: LandingRow, ordinal: int, rules: Rules | 
     image: Image | None = None
     try:
         with store.stream(landing, ordinal) as stream:
-            header = header_of(io.BufferedReader(stream, 1 << 16))
+            buffered = io.BufferedReader(stream, 1 << 16)
+            header = header_of(buffered)
+            buffered.detach()  # or its end would close the stream, which is read again below
             image = Image(header, patient_id(header.patient, archive) if header.patient.id is not None else None)
             if reading_of(header.sop_class) is None:
                 return PartRead(ordinal, image=image)
