@@ -6,7 +6,7 @@ One landing an object, one part: a Part 10 file whose data set is what came over
 transfer syntax. pynetdicom sends to it in the tests and is not used here: its acceptor gives each association two
 threads that poll, collects a PDU at the length that a stranger states, and took six times as long as dcmtk's before
 anything was sealed or synced. On the event loop an association that stands still costs a socket, and a slow disk stops
-the sender instead of filling the memory. Ids such as D12 name rows of the checklist in docs/dicom.md.
+the sender instead of filling the memory. Ids such as D12 name rows of the checklist in docs/dicom-storage.md.
 """
 
 from __future__ import annotations
