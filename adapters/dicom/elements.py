@@ -194,6 +194,11 @@ class _Inflater:
 # ---- the walk --------------------------------------------------------------------------------------------------------
 
 
+def _of(tag: int) -> str:
+    """The tag, if the dictionary has it: in damaged files a tag may be four letters of somebody's name."""
+    return place(tag) if tag in DicomDictionary else "(a private or unknown element)"
+
+
 class _Walk:
     """One walk over the bytes at hand."""
 
@@ -267,11 +272,11 @@ class _Walk:
     def reach(self, pos: int, size: int, end: int | None, tag: int) -> None:
         """Check that `size` bytes are there, in what they belong to."""
         if end is not None and pos + size > end:
-            raise Malformed("an element goes beyond what holds it", where=f"{place(tag)}, byte {pos}")
+            raise Malformed("an element goes beyond what holds it", where=f"{_of(tag)}, byte {pos}")
         if pos + size > len(self.buf):
             if not self.complete:
                 raise _More(pos + size)
-            raise Malformed("an element goes beyond the end of the file", where=f"{place(tag)}, byte {pos}")
+            raise Malformed("an element goes beyond the end of the file", where=f"{_of(tag)}, byte {pos}")
 
     def value(
         self, tag: int, vr: bytes, length: int, pos: int, end: int | None, depth: int, wanted: bool
@@ -303,7 +308,7 @@ class _Walk:
             if here == _SEQUENCE_END:
                 return pos
             if here != _ITEM or length == _UNDEFINED:
-                raise Malformed("encapsulated data without its items", where=f"{place(tag)}, byte {pos - 8}")
+                raise Malformed("encapsulated data without its items", where=f"{_of(tag)}, byte {pos - 8}")
             self.reach(pos, length, end, tag)
             pos += length
 
@@ -320,7 +325,7 @@ class _Walk:
     ) -> tuple[Element | None, int]:
         """The items of a sequence: to `stop`, or to its delimiter. `end`: where what holds it ends."""
         if depth >= MAX_DEPTH:
-            raise Malformed(f"sequences are nested deeper than {MAX_DEPTH}", where=f"{place(tag)}, byte {pos}")
+            raise Malformed(f"sequences are nested deeper than {MAX_DEPTH}", where=f"{_of(tag)}, byte {pos}")
         before = self.explicit
         self.explicit = before and not implicit
         items: list[Dataset] = []
@@ -337,7 +342,7 @@ class _Walk:
                 pos += 8
                 continue
             if here != _ITEM:
-                raise Malformed("a sequence holds something else than items", where=f"{place(tag)}, byte {pos}")
+                raise Malformed("a sequence holds something else than items", where=f"{_of(tag)}, byte {pos}")
             item, pos = self.item(tag, pos + 8, length, end, depth, wanted)
             if wanted:
                 items.append(item)
@@ -365,7 +370,7 @@ class _Walk:
                     break
                 continue
             if tag >> 16 == 0xFFFE:
-                raise Malformed("an item is not closed", where=f"{place(of)}, byte {begin}")
+                raise Malformed("an item is not closed", where=f"{_of(of)}, byte {begin}")
             keep = wanted and (inside is None or tag in inside)
             element, pos = self.value(tag, vr, length, pos, end, depth + 1, keep)
             if element is not None:

@@ -6,10 +6,8 @@ import math
 import re
 import struct
 import warnings
-from collections.abc import Iterator
 from typing import NamedTuple
 
-from pydicom._dicom_dict import DicomDictionary
 from pydicom.charset import convert_encodings, decode_bytes, python_encoding
 
 MAX_TEXT = 1024
@@ -210,9 +208,6 @@ class Dataset:
     def code(self, tag: int) -> Code | None:
         return next(iter(self.codes(tag)), None)
 
-    def walk(self) -> Iterator[tuple[int, Element]]:
-        yield from sorted(self.elements.items())
-
 
 NOTHING = Dataset()
 
@@ -227,9 +222,3 @@ def code_of(item: Dataset) -> Code | None:
     if not value:
         return None
     return Code(value, item.text(0x00080102), item.text(0x00080104), item.uid(0x0008010C))
-
-
-def named(tag: int) -> str:
-    """The keyword of a tag in the dictionary, for tables."""
-    entry = DicomDictionary.get(tag)
-    return entry[4] if entry else ""

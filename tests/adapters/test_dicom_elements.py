@@ -89,7 +89,7 @@ def sequences(depth: int) -> bytes:
 
 def test_sequences_may_be_nested_but_not_without_end() -> None:
     assert 0x00091010 in parse(sequences(MAX_DEPTH)).data
-    with pytest.raises(Malformed, match=r"nested deeper.*\(0009,1010\)"):
+    with pytest.raises(Malformed, match=r"nested deeper.*\(a private or unknown element\), byte"):
         parse(sequences(MAX_DEPTH + 1))
     with pytest.raises(Malformed):
         parse(sequences(200_000), keep=frozenset())
@@ -149,6 +149,12 @@ def _deflated_body(raw: bytes) -> bytes:
 def test_what_is_damaged_is_malformed_with_its_place(raw: bytes, what: str) -> None:
     with pytest.raises(Malformed, match=what):
         parse(raw)
+
+
+def test_a_refusal_quotes_no_bytes_as_if_they_were_a_tag() -> None:
+    with pytest.raises(Malformed) as refused:
+        parse(file() + b"DoeJOB\0\0\xff\xff\xff\x7f")
+    assert refused.value.where == f"(a private or unknown element), byte {len(file()) + 12}"
 
 
 def test_harmless_mistakes_are_read() -> None:
