@@ -33,7 +33,7 @@ import cds_server.services
 import models.modalities
 from cds_server import __main__, ehrs, hygiene, ops, settings
 from cds_server.app import build, create_app
-from cds_server.store import operational, tables
+from cds_server.store import imaging_tables, operational, tables
 from models import nouns
 from models.plugins import discover
 from tests.peers import ROOT
@@ -256,12 +256,12 @@ def test_each_verb_and_option_of_a_command_stands_there() -> None:
 
 def test_every_configuration_key_stands_there() -> None:
     named = {key for row in rows(section("Configuration")) for key in re.findall(r"`([^`]+)`", row[0])}
-    top = settings._TOP - {"ehr", "source", "identity", "hygiene", "staff"}
+    top = settings._TOP - {"destination", "ehr", "source", "identity", "hygiene", "staff"}
     source = {"name", "kind", "namespace"}
     wanted = {*top, "[identity] joining_systems", *(f"[[ehr]] {key}" for key in ehrs._KEYS)}
     wanted |= {f"[staff] {key}" for key in settings._STAFF}
     wanted |= {f"[hygiene.NAME] {key}" for key in hygiene.KEYS}
-    assert named == wanted | {f"[[source]] {key}" for key in source}
+    assert named == wanted | {f"[[{way}]] {key}" for way in ("source", "destination") for key in source}
 
 
 def test_the_defaults_are_those_of_an_empty_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,7 +312,7 @@ def test_the_glossary_has_every_noun() -> None:
     }
     stored = {
         name
-        for module in (tables, operational)
+        for module in (tables, operational, imaging_tables)
         for name, kind in vars(module).items()
         if isinstance(kind, type) and kind.__module__ == module.__name__
     }
