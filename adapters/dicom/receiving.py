@@ -3,7 +3,7 @@
     command -> `Storing.begin` -> the data set, fragment by fragment, sealed as it comes -> `Incoming.end` -> status
 
 Used by the C-STORE door and by C-GET alike. 0000 means durable. The bytes are not decoded and not understood but for
-the two UIDs by which command and object must agree. Ids such as D12 name rows of the checklist in docs/dicom-storage.md.
+the two UIDs by which command and object must agree. Ids such as D12 name rows of the list in docs/dicom-storage.md.
 """
 
 from __future__ import annotations
