@@ -11,6 +11,7 @@ import contextlib
 import os
 import shutil
 import socket
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -60,11 +61,14 @@ def _moved(scratch: Path, archive: Pacs, slices: int, rounds: int) -> bool:
     for number in range(rounds):
         with _storing(scratch / f"ours{number}", archive) as our_titles:
             ours.append(_move(archive, [(studies[0], our_titles[0])]))
+            _expect(_landed(scratch / f"ours{number}"), slices)
         with _storing(scratch / f"both{number}", archive) as our_titles:
             ours_two.append(_move(archive, list(zip(studies, our_titles, strict=True))))
+            _expect(_landed(scratch / f"both{number}"), 2 * slices)
         with _storescp(scratch / f"theirs{number}", archive) as their_titles:
             theirs.append(_move(archive, [(studies[0], their_titles[0])]))
             theirs_two.append(_move(archive, list(zip(studies, their_titles, strict=True))))
+            _expect(sum(len(list((scratch / f"theirs{number}" / each).iterdir())) for each in "AB"), 2 * slices)
         print(
             f"{slices} slices: ours {ours[-1]:.2f} s, storescp {theirs[-1]:.2f} s; two at once: "
             f"ours {ours_two[-1]:.2f} s, storescp {theirs_two[-1]:.2f} s   {_bench.machine()}",
@@ -180,6 +184,17 @@ def _move(archive: Pacs, moves: list[tuple[str, str]]) -> float:
     if failed:
         sys.exit("benchmarks: a C-MOVE failed")
     return time.perf_counter() - began
+
+
+def _expect(found: int, count: int) -> None:
+    """A C-MOVE may say success and have sent nothing."""
+    if found != count:
+        sys.exit(f"benchmarks: {found} objects of {count} came")
+
+
+def _landed(home: Path) -> int:
+    with contextlib.closing(sqlite3.connect(home / "var" / "cds.db")) as connection:
+        return int(connection.execute("SELECT COUNT(*) FROM landing").fetchone()[0])
 
 
 def _storescu(title: str, port: int, path: Path) -> None:
