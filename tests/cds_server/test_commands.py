@@ -83,6 +83,7 @@ def test_wrong_usage_is_exit_code_2(cds: Cds, arguments: list[str]) -> None:
 def test_configuration_policy_and_absence_have_their_codes(
     cds: Cds, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (settings.data_dir / "cds.db").unlink(missing_ok=True)
     cds("patient", "a/1", code=2)
     assert cds.err == "cds patient: there is no instance in the data directory (data_dir of cds.toml)\n"
     cds("land", FIXTURES / "ingrid-s.ndjson", "--as", "stranger", code=4)
@@ -129,9 +130,7 @@ def test_work_is_listed_shown_retried_and_resolved(cds: Cds, tmp_path: Path) -> 
     quarantined = str(work[0]["id"])
     shown = cds.json("work", "show", quarantined)
     assert (shown["namespace"], shown["pointer"], "payload" in shown) == ("a", "/id", False)
-    assert json.loads(cds.json("work", "show", quarantined, "--raw")["payload"]) == {
-        "resourceType": "Observation"
-    }
+    assert json.loads(cds.json("work", "show", quarantined, "--raw")["payload"]) == {"resourceType": "Observation"}
     assert cds.json("work", "retry")["left"] == 1
     assert cds.json("work", "retry", quarantined)["asserted"] == 0
     cds("work", "resolve", quarantined, code=2)

@@ -242,6 +242,7 @@ def test_the_command_makes_lists_and_retires(cds: Cds) -> None:
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
-def test_a_list_wants_an_instance(cds: Cds) -> None:
+def test_a_list_wants_an_instance(cds: Cds, data_dir: Path) -> None:
+    (data_dir / "cds.db").unlink(missing_ok=True)
     cds("keys", "list", code=2)
     assert "there is no instance" in cds.err
