@@ -41,6 +41,8 @@ TAG = 16
 def part_ref(landing: str, ordinal: int) -> bytes:
     """Key reference of one part."""
     return b"p" + bytes.fromhex(landing) + ordinal.to_bytes(4)
+
+
 _NAMED: set[Path] = set()
 """Folders of blobs whose own names this process has seen to the disk."""
 
