@@ -37,6 +37,7 @@ from cds_server.logs import log
 from cds_server.prepare import Delivery, prepare_all, prepared_of
 from cds_server.reading import NO_RULES, PartRead, Rules, SourceRules, read_part
 from cds_server.settings import Settings
+from cds_server.source_rules import rules_of
 from cds_server.store.reads import LandingRow
 from cds_server.store.store import Store
 from cds_server.store.writer import Tx
@@ -147,16 +148,8 @@ def _work(
             wait(min(calls * A_CALL, (REST if digester.lag < PATIENCE else REST_BEHIND) * (ended - began)))
 
 
-def rules_of(settings: Settings) -> SourceRules:
-    """How the parts of each source are read; nothing is loaded where there is none."""
-    if not settings.sources:
-        return NO_RULES
-    from cds_server.feeds import rules_of as of_feeds
-
-    return of_feeds(settings)
-
-
 T = TypeVar("T")
+
 _rules: dict[str, Rules] = {}
 """Of the process that reads: loaded once, because maps of codes are long."""
 

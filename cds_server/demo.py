@@ -20,13 +20,13 @@ from typing import Any
 from cds_server.audit import audit
 from cds_server.backlog import digest_backlog
 from cds_server.decisions import now
-from cds_server.feeds import rules_of
 from cds_server.hooks.routes import INFERENCES, LEDGER_HEADER
 from cds_server.http import blocking_client
 from cds_server.intake import StoreIntake
 from cds_server.sandbox.clock import redated
 from cds_server.serve import bind, fixtures, program, wait_ready
 from cds_server.settings import Settings, from_environment
+from cds_server.source_rules import rules_of
 from cds_server.store.store import Store
 from models.errors import LedgerBroken, PeerFailed
 

@@ -18,6 +18,7 @@ from adapters.dicom.receiving import KEEP, REFUSE
 from adapters.sources.dicom_storage import NAME, Peer, StorageListening
 from cds_server import listening, logs
 from cds_server.configured import Table, loopback
+from cds_server.dicom_archives import KEYS as ARCHIVE
 from cds_server.feeds import _address as address_of
 from cds_server.feeds import _tls as tls_of
 from cds_server.lifetime import end_with_parent
@@ -148,7 +149,7 @@ def _wait_for_the_end() -> None:
 
 def _read(source: SourceSetting, settings: Settings) -> StorageSource:
     table = Table(source.options, f"[[source]] {source.name!r}", settings.origin)
-    table.known_only(_KEYS)
+    table.known_only(_KEYS | ARCHIVE)
     host, port = address_of(table)
     tls, peers = tls_of(table), _peers(table)
     if tls is None and not loopback(host):

@@ -10,6 +10,7 @@ from typing import Any
 from adapters.dicom.peers import QUIRKS, DicomPeer, Moves, PeerTls, Quirks, Retrieve, Root, Timeouts, Window, overridden
 from adapters.dicom.reconcile import Limits
 from cds_server.configured import Table, loopback
+from cds_server.dicom_archives import KEYS as ARCHIVE
 from cds_server.dicom_listening import storage_sources
 from cds_server.settings import Settings, SourceSetting
 from cds_server.storage_process import StorageSource
@@ -54,7 +55,7 @@ def dicom_sources(settings: Settings) -> dict[str, DicomSource]:
 def read(source: SourceSetting, settings: Settings, storages: Mapping[str, StorageSource]) -> DicomSource:
     """One of them. Raises: Misconfigured, one sentence that names the key and the file."""
     table = Table(source.options, f"[[source]] {source.name!r}", settings.origin)
-    table.known_only(_KEYS)
+    table.known_only(_KEYS | ARCHIVE)
     retrieve = _one_of(table, "retrieve", Retrieve, Retrieve.MOVE)
     storage = _storage(table, storages)
     if storage is not None and storage.namespace != source.namespace:

@@ -52,7 +52,7 @@ def feed_sources(settings: Settings) -> dict[str, FeedSource]:
 
 
 def rules_of(settings: Settings) -> SourceRules:
-    """How the parts of each feed are read: what `digest` is given. Raises Misconfigured."""
+    """How the parts of each feed are read. Raises Misconfigured."""
     return {name: Rules(each.feed, each.digest) for name, each in feed_sources(settings).items()}
 
 
@@ -64,8 +64,8 @@ def read(source: SourceSetting, settings: Settings) -> FeedSource:
     feed = Feed(
         namespace=source.namespace,
         charset=_charset(table),
-        zone=_zone(table),
-        systems=_systems(table),
+        zone=zone_of(table),
+        systems=systems_of(table),
         maps=maps,
         patient_types=table.texts("patient_types") or Feed().patient_types,
         unit_system=table.text("unit_system") or Feed().unit_system,
@@ -94,7 +94,8 @@ def _charset(table: Table) -> str | None:
     return named
 
 
-def _zone(table: Table) -> str | None:
+def zone_of(table: Table) -> str | None:
+    """Where clocks stand that say nothing of it."""
     named = table.text("zone")
     if named is not None:
         try:
@@ -104,7 +105,8 @@ def _zone(table: Table) -> str | None:
     return named
 
 
-def _systems(table: Table) -> Mapping[str, str]:
+def systems_of(table: Table) -> Mapping[str, str]:
+    """The URI of each assigner."""
     named = table.entries.get("systems", {})
     if not isinstance(named, Mapping) or not all(isinstance(uri, str) and ":" in uri for uri in named.values()):
         raise table.wrong("systems", "is not a table of names and URIs")

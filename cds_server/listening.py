@@ -24,11 +24,12 @@ from adapters.sources.room import Room
 from cds_server import logs
 from cds_server.backlog import digest_backlog
 from cds_server.feed_counts import add
-from cds_server.feeds import FeedSource, feed_sources, rules_of
+from cds_server.feeds import FeedSource, feed_sources
 from cds_server.intake import StoreIntake
 from cds_server.lifetime import end_with_parent
 from cds_server.logs import log
 from cds_server.settings import Settings
+from cds_server.source_rules import rules_of
 from cds_server.store.store import Store
 from models.errors import CdsError, Misconfigured
 

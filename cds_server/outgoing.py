@@ -172,7 +172,7 @@ class Composer:
         if landing is None:
             return None
         if self._rules is None:
-            from cds_server.background import rules_of
+            from cds_server.source_rules import rules_of
 
             self._rules = rules_of(self._settings)
         try:

@@ -34,7 +34,6 @@ from adapters.sources.fhir_bulk import Export, Tell, batch_of
 from cds_server import __version__
 from cds_server.backlog import digest_backlog
 from cds_server.bulk_sources import KIND, BulkSource
-from cds_server.feeds import rules_of
 from cds_server.http import authorities, vendor_door
 from cds_server.intake import StoreIntake
 from cds_server.jobs import LEASE, Job, Jobs, Order, holder, is_due, lease, release
@@ -44,6 +43,7 @@ from cds_server.pull_results import Delivered, Result, deliveries, flag, manifes
 from cds_server.reconcile import reconcile
 from cds_server.remembered import Remembered, SystemClock
 from cds_server.settings import Settings
+from cds_server.source_rules import rules_of
 from cds_server.store.store import Store
 from cds_server.vendor_door import HostRules, VendorDoor
 from models.errors import CdsError, Conflict, NotAllowed, PeerFailed

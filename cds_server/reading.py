@@ -83,12 +83,17 @@ def _reader(media_type: str) -> Any:
     return readers_by_media_type().get(media_type.partition(";")[0])
 
 
+def _for(module: Any, rules: Rules | None) -> Rules | None:
+    """The rules, where the reader takes them: one source may send several kinds of parts."""
+    return rules if rules is not None and isinstance(rules.feed, getattr(module, "RULES", ())) else None
+
+
 def reader_id(media_type: str, rules: Rules | None = None) -> str:
     """`name@version` of the reader of a media type, with the version of the fact projection: what a redo compares."""
     module = _reader(media_type)
     name = f"{module.NAME}@{module.VERSION}" if module else "none@0"
-    if rules is not None:
-        name += f"~{rules.digest[:12]}"
+    if (taken := _for(module, rules)) is not None:
+        name += f"~{taken.digest[:12]}"
     return f"{name}+facts@{projection.VERSION}"
 
 
@@ -99,7 +104,8 @@ def read_part(part: Part, rules: Rules | None = None) -> PartRead:
     if module is None:
         return PartRead(part.ordinal, problem="no reader for this media type")
     try:
-        statements = module.read(part) if rules is None else module.read(part, rules.feed)
+        taken = _for(module, rules)
+        statements = module.read(part) if taken is None else module.read(part, taken.feed)
         reads = tuple(map(as_read, statements))
         if part.media_type.endswith(SUBSET):
             reads = tuple(read.but(subsetted=True) for read in reads)

@@ -24,6 +24,8 @@ VERSION = "1"
 OBJECT = MEDIA_TYPE
 """A Part 10 file (RFC 3240), byte for byte."""
 MEDIA_TYPES = (OBJECT,)
+RULES = Archive
+"""What a source's configuration says of how its parts are read."""
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _REPORTS = f"{_STORAGE}88."

@@ -31,6 +31,8 @@ NAME = "hl7v2"
 VERSION = "1"
 MESSAGE = "x-application/hl7-v2+er7"
 MEDIA_TYPES = (MESSAGE,)
+RULES = Feed
+"""What a source's configuration says of how its parts are read."""
 
 CONVERTERS = (values, parties)
 """Loaded for what they are: the mapping finds its converters there."""

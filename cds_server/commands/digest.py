@@ -17,7 +17,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from cds_server.backlog import digest_backlog, redo
-    from cds_server.feeds import rules_of
+    from cds_server.source_rules import rules_of
 
     settings = settings_of(args)
     existing(settings)

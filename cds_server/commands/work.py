@@ -183,8 +183,8 @@ def _seen(store: Any, inference_id: int) -> dict[str, Any]:
 def _retry(args: argparse.Namespace, store: Any, settings: Any, actor: str) -> int:
     """Read again what was in quarantine, with the present readers; send again what a receiver refused."""
     from cds_server.backlog import retry
-    from cds_server.feeds import rules_of
     from cds_server.results_due import send_again
+    from cds_server.source_rules import rules_of
 
     kinds = (args.kind,) if args.kind else ("quarantine", "dead-letter")
     flags = [_one(store, args.id)] if args.id is not None else [f for kind in kinds for f in _flags(store, kind)]
@@ -200,8 +200,8 @@ def _retry(args: argparse.Namespace, store: Any, settings: Any, actor: str) -> i
 
 def _fix(args: argparse.Namespace, store: Any, settings: Any, actor: str) -> int:
     """Land what a person corrected in the place of a part that could not be read."""
-    from cds_server.feeds import rules_of
     from cds_server.fixing import fix
+    from cds_server.source_rules import rules_of
 
     flag = _one(store, args.id)
     if args.with_file is None:

@@ -20,6 +20,7 @@ from cds_server.imaging.studies import Settling, put_together
 from cds_server.logs import log
 from cds_server.reading import SourceRules
 from cds_server.settings import Settings
+from cds_server.source_rules import rules_of
 from cds_server.store.store import Store
 from cds_server.tally import Tally
 from models.errors import CdsError
@@ -84,8 +85,6 @@ class Imaging:
 
 def run(settings: Settings, parent: int) -> None:
     """Work until the parent process is gone."""
-    from cds_server.background import rules_of
-
     logs.configure(settings.log_level)
     stopping = threading.Event()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

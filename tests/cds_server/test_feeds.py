@@ -10,8 +10,9 @@ import pytest
 
 from adapters.hl7v2.frames import MAX_MESSAGE
 from cds_server import listening
-from cds_server.feeds import FeedSource, feed_sources, rules_of
+from cds_server.feeds import FeedSource, feed_sources
 from cds_server.settings import load
+from cds_server.source_rules import rules_of
 from models.errors import CdsError, Misconfigured
 
 HEAD = "[[source]]\nname = 'lab'\nkind = 'hl7v2-mllp'\nnamespace = 'hosp'\n"

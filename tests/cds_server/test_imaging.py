@@ -12,6 +12,7 @@ from adapters.dicom.part10 import MEDIA_TYPE
 from cds_server.backlog import digest_backlog, redo
 from cds_server.imaging.studies import Settling
 from cds_server.imaging.work import Imaging
+from cds_server.reading import NO_RULES, SourceRules
 from cds_server.store.store import Store
 from tests.cds_server.stores import ACTOR, JOINING, land_parts
 from tests.dicom_made import ct_series, part10
@@ -24,8 +25,8 @@ def arrive(store: Store, datasets: Iterable[Dataset], *, together: bool = False)
         land_parts(store, parts, media_type=MEDIA_TYPE)
 
 
-def imaging(store: Store, *, quiet: float = 0.0) -> Imaging:
-    return Imaging(store, JOINING, {}, quiet=quiet)
+def imaging(store: Store, *, quiet: float = 0.0, rules: SourceRules = NO_RULES) -> Imaging:
+    return Imaging(store, JOINING, rules, quiet=quiet)
 
 
 def open_types(store: Store) -> Counter[str]:
