@@ -29,6 +29,7 @@ WORKDIR /srv/cds
 COPY fixtures/ fixtures/
 
 ENV PATH=/opt/cds/bin:$PATH \
+    ORT_DISABLE_TELEMETRY=1 \
     CDS_DATA_DIR=/var/lib/cds \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
