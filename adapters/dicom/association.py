@@ -153,7 +153,10 @@ class Link:
             raise NoAssociation(Cause.UNREACHABLE, peer.name) from None
         self._association = association
         if not association.is_established:
-            raise self._why(association, host, time.monotonic() - began)
+            failure = self._why(association, host, time.monotonic() - began)
+            if (transport := association.dul.socket) is not None:
+                transport._shutdown_socket()  # after an answer that is none, it stays open
+            raise failure
 
     def _why(self, association: Association, host: str, waited: float) -> NoAssociation:
         name = self._peer.name

@@ -122,7 +122,7 @@ class HostilePacs:
 
     def peer(self, **settings: Any) -> DicomPeer:
         times = Timeouts(
-            connect=2, accept=1, answer=1, stall=0.6, idle_pendings=1.5, longest=20, settle=0.1, cancel=0.5
+            connect=2, accept=2, answer=10, stall=0.6, idle_pendings=1.5, longest=20, settle=0.1, cancel=0.5
         )
         known = {"destination": "ANYWHERE", "timeouts": times, **settings}
         return DicomPeer("hostile", "127.0.0.1", self.port, AE_TITLE, "US", **known)

@@ -15,7 +15,6 @@ from adapters.dicom.finding import Ended, find, listed
 from adapters.dicom.peers import DicomPeer, Level, Moves, Quirks, Retrieve, Root, Timeouts
 from adapters.dicom.query import Query
 from adapters.dicom.receiving import Storing
-from adapters.dicom.retrieving import retrieve
 from adapters.sources.dicom_move import Ask, DicomPull
 from models.errors import Malformed, Misconfigured
 from tests.dicom_made import ct_series, enhanced_ct, mammogram, many, part10, uid
@@ -136,6 +135,7 @@ def test_one_object_that_cannot_be_sent_costs_itself_only(archive: Pacs, stored:
     poison = str(uid("move-60", 2, 7))
     stored.refuse = lambda sop, _count: 0xA700 if sop == poison else 0
     memory = pulled(peer_of(archive), Ask(study=str(uid("move-60"))), stored)
+    assert poison in stored.came, stored.came.count(poison)
     assert memory.state == "partial"
     assert memory.remembers["results"][0]["missing"] == [poison]
     assert set(stored.uids) == SIXTY - {poison}
@@ -191,18 +191,6 @@ def test_several_moves_at_a_time(archive: Pacs, stored: Stored) -> None:
     memory = pulled(peer_of(archive, concurrency=3, quirks=quirks), Ask(study=str(uid("move-60"))), stored)
     assert memory.state == "complete"
     assert len(stored.came) == 60
-
-
-def test_a_cancelled_move_ends(archive: Pacs, stored: Stored) -> None:
-    async def cancelled() -> None:
-        query = Query(Level.STUDY, {"StudyInstanceUID": str(uid("move-60"))})
-        task = asyncio.create_task(retrieve(peer_of(archive), query, tick=0.05))
-        await asyncio.sleep(0.05)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    asyncio.run(cancelled())
 
 
 def test_a_study_that_it_does_not_have_is_a_failure_and_no_empty_success(archive: Pacs) -> None:

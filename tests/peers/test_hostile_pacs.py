@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from adapters.dicom.association import Cause, NoAssociation, echo
 from adapters.dicom.finding import Ended, find, listed
-from adapters.dicom.peers import DicomPeer, Level, Moves, PeerTls, Quirks, Root
+from adapters.dicom.peers import DicomPeer, Level, Moves, Quirks, Root
 from adapters.dicom.query import Query
 from adapters.dicom.reconcile import Limits
 from adapters.dicom.retrieving import Said, retrieve
@@ -128,6 +126,19 @@ def test_who_does_not_heed_a_cancel_is_aborted(pacs: HostilePacs) -> None:
 
     pacs.move = move
     assert moved(pacs).ended is Ended.STALLED
+
+
+def test_who_cancels_us_is_not_kept_waiting(pacs: HostilePacs) -> None:
+    pacs.move = pacs.linger
+
+    async def cancelled() -> None:
+        task = asyncio.create_task(retrieve(pacs.peer(), STUDY_QUERY, tick=0.05))
+        await asyncio.sleep(0.3)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(asyncio.wait_for(cancelled(), 15))
 
 
 def test_silence_is_ended(pacs: HostilePacs) -> None:
@@ -414,7 +425,8 @@ def test_an_answer_that_is_not_whole_is_never_taken_for_one(pacs: HostilePacs, p
 
 def test_a_find_that_stalls_is_ended(pacs: HostilePacs) -> None:
     pacs.find = pacs.linger
-    assert find(pacs.peer(), Query(Level.STUDY)).ended is Ended.STALLED
+    impatient = replace(pacs.peer().timeouts, answer=0.5)
+    assert find(pacs.peer(timeouts=impatient), Query(Level.STUDY)).ended is Ended.STALLED
 
 
 def test_everybodys_studies_are_not_taken_for_those_asked_for(pacs: HostilePacs) -> None:
@@ -440,62 +452,13 @@ def test_instances_that_cannot_be_asked_for_are_no_complete_study(pacs: HostileP
     assert memory.remembers["results"][0]["unaskable"] >= 1
 
 
-# ---- associations ----------------------------------------------------------------------------------------------------
-
-
-def test_no_context_is_not_rejection(pacs: HostilePacs) -> None:
-    from adapters.dicom.association import Link, context
-
-    with pytest.raises(NoAssociation) as failed:
-        Link(pacs.peer(), [context("1.2.840.10008.5.1.4.1.2.2.3")], answer=1).open()  # C-GET, which it does not have
-    assert failed.value.cause is Cause.NO_CONTEXT
-
-
-def test_who_takes_the_connection_and_says_nothing(pacs: HostilePacs) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as deaf:
-        peer = replace(pacs.peer(), port=deaf.getsockname()[1])
-        assert echo(peer).cause is Cause.SILENT
-
-
-def test_who_closes_the_connection_or_speaks_something_else(pacs: HostilePacs) -> None:
-    for said in (b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x02\x00\x00\x00\x00\x02\x00\x00"):
-        with socket.create_server(("127.0.0.1", 0)) as server:
-
-            def answer(server: socket.socket = server, said: bytes = said) -> None:
-                for _ in range(2):
-                    connection, _ = server.accept()
-                    connection.recv(4096)
-                    connection.sendall(said)
-                    connection.close()
-                    if said:
-                        break
-
-            thread = threading.Thread(target=answer, daemon=True)
-            thread.start()
-            assert echo(replace(pacs.peer(), port=server.getsockname()[1])).cause in (
-                Cause.ABORTED,
-                Cause.SILENT,
-                Cause.NO_CONTEXT,
-            )
-
-
-def test_tls_where_there_is_none(pacs: HostilePacs) -> None:
-    found = echo(pacs.peer(tls=PeerTls()))
-    assert found.cause is Cause.TLS
-
-
 def test_an_archive_that_is_away_leaves_the_job_to_be_taken_up(pacs: HostilePacs) -> None:
-    def move(exchange: Exchange) -> None:
-        pacs.move = None
-        exchange.respond(0xC000)
-
     memory = Remembering()
     away: DicomPeer = replace(pacs.peer(), port=1)
     pull = DicomPull(away, memory, Ask(study=STUDY), pacs.stored, Hurried(), tick=0.05)
     with pytest.raises(PeerFailed, match="nothing listens there"):
         asyncio.run(pull.run(pacs.stored))
     assert memory.state == "asked"
-    pacs.move = move
     assert pulled(pacs, memory).state == "complete"
 
 
