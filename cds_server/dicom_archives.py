@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict
 
 from adapters.dicom.archive import Archive
@@ -12,7 +13,9 @@ from cds_server.reading import Rules, SourceRules
 from cds_server.settings import Settings, SourceSetting
 from models.canonical import canonical
 
-KEYS = frozenset({"issuer", "accession_issuer", "zone", "systems", "wado_base"})
+QUIET = 60
+"""Seconds without anything new after which a study is taken for settled (D13)."""
+KEYS = frozenset({"issuer", "accession_issuer", "zone", "systems", "wado_base", "quiet_seconds"})
 """Keys of every `[[source]]` whose kind begins with `dicom`, beside its own."""
 KINDS = "dicom"
 
@@ -37,3 +40,14 @@ def rules_of(settings: Settings) -> SourceRules:
     """How the objects of each archive are read. Raises: Misconfigured."""
     archives = {each.name: archive_of(each, settings) for each in settings.sources if each.kind.startswith(KINDS)}
     return {name: Rules(of, hashlib.sha256(canonical(asdict(of))).hexdigest()) for name, of in archives.items()}
+
+
+def quiet_of(settings: Settings) -> Mapping[str, float]:
+    """Name of a source -> seconds after which a study from it has settled. Raises: Misconfigured."""
+    return {
+        each.name: float(
+            Table(each.options, f"[[source]] {each.name!r}", settings.origin).seconds("quiet_seconds", QUIET, 1, 86_400)
+        )
+        for each in settings.sources
+        if each.kind.startswith(KINDS)
+    }

@@ -19,8 +19,7 @@ from adapters.sources.dicom_storage import NAME, Peer, StorageListening
 from cds_server import listening, logs
 from cds_server.configured import Table, loopback
 from cds_server.dicom_archives import KEYS as ARCHIVE
-from cds_server.feeds import _address as address_of
-from cds_server.feeds import _tls as tls_of
+from cds_server.feeds import address_of, tls_of
 from cds_server.lifetime import end_with_parent
 from cds_server.logs import log
 from cds_server.settings import Settings, SourceSetting

@@ -114,8 +114,8 @@ def systems_of(table: Table) -> Mapping[str, str]:
 
 
 def _listening(table: Table) -> Listening:
-    host, port = _address(table)
-    tls = _tls(table)
+    host, port = address_of(table)
+    tls = tls_of(table)
     allow = _networks(table)
     if tls is None and not loopback(host) and not allow:
         raise table.wrong(
@@ -167,7 +167,8 @@ def _receivers(table: Table) -> frozenset[tuple[str, str]]:
     return frozenset(found)
 
 
-def _address(table: Table) -> tuple[str, int]:
+def address_of(table: Table) -> tuple[str, int]:
+    """Where a source listens. Raises Misconfigured."""
     host, separator, port = table.required("listen").rpartition(":")
     if not separator or not port.isdecimal() or not 0 <= int(port) <= 65_535 or not host:
         raise table.wrong("listen", "is not HOST:PORT")
@@ -181,7 +182,8 @@ def _networks(table: Table) -> Networks:
         raise table.wrong("allow", "is not a list of addresses and networks (10.1.0.0/16)") from None
 
 
-def _tls(table: Table) -> Tls | None:
+def tls_of(table: Table) -> Tls | None:
+    """Its certificate and whose it asks for. Raises Misconfigured."""
     cert, key = table.text("tls_cert_file"), table.text("tls_key_file")
     client_ca = table.text("tls_client_ca_file")
     if cert is None and key is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -45,34 +45,38 @@ class Held:
 class Settling:
     """Which studies have something new, and for how long nothing more came."""
 
-    def __init__(self, store: Store, quiet: float) -> None:
-        self._store, self._quiet = store, quiet
+    def __init__(self, store: Store, quiet: float, by_source: Mapping[str, float]) -> None:
+        """`quiet`: seconds, of sources that do not stand in `by_source`."""
+        self._store, self._quiet, self._by_source = store, quiet, by_source
         self._cursor = 0
         self._pending: dict[bytes, float] = {}
+        """Study -> the moment from which on it has settled."""
 
     def look(self) -> None:
         """Take note of what was indexed since the last look."""
         if not self._cursor:
             rows = self._store.reads.query(
-                "SELECT o.study, MAX(o.id) FROM dicom_object o LEFT JOIN "
-                "(SELECT study, MAX(up_to) AS up_to FROM examined_study GROUP BY study) e ON e.study = o.study "
-                "GROUP BY o.study, e.up_to HAVING e.up_to IS NULL OR MAX(o.id) > e.up_to",
+                "SELECT o.study, MAX(o.id), MAX(l.source) FROM dicom_object o JOIN landing l ON l.id = o.landing_id "
+                "LEFT JOIN (SELECT study, MAX(up_to) AS up_to FROM examined_study GROUP BY study) e "
+                "ON e.study = o.study GROUP BY o.study, e.up_to HAVING e.up_to IS NULL OR MAX(o.id) > e.up_to",
             )
             newest = self._store.reads.one("SELECT MAX(id) FROM dicom_object")
             self._cursor = int(newest[0] or 0) if newest else 0
         else:
             rows = self._store.reads.query(
-                "SELECT study, MAX(id) FROM dicom_object WHERE id > ? GROUP BY study", (self._cursor,)
+                "SELECT o.study, MAX(o.id), MAX(l.source) FROM dicom_object o JOIN landing l ON l.id = o.landing_id "
+                "WHERE o.id > ? GROUP BY o.study",
+                (self._cursor,),
             )
             self._cursor = max((row[1] for row in rows), default=self._cursor)
         now = time.monotonic()
         for row in rows:
-            self._pending[bytes(row[0])] = now
+            self._pending[bytes(row[0])] = now + self._by_source.get(row[2], self._quiet)
 
     def due(self, *, everything: bool = False) -> list[bytes]:
-        """Studies for which nothing came for `quiet` seconds; each is given once."""
-        edge = time.monotonic() - (0.0 if everything else self._quiet)
-        found = [study for study, at in self._pending.items() if at <= edge]
+        """Studies for which nothing came for long enough; each is given once."""
+        now = time.monotonic()
+        found = [study for study, at in self._pending.items() if everything or at <= now]
         for study in found:
             del self._pending[study]
         return found

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from adapters.dicom.part10 import MEDIA_TYPE as OBJECT
 from adapters.imaging.examine import Looking
 from adapters.readers.examination import MEDIA_TYPE as EXAMINATION
 from cds_server import jobs, logs
 from cds_server.backlog import digest_backlog
+from cds_server.dicom_archives import QUIET, quiet_of
 from cds_server.imaging.studies import Settling, put_together
 from cds_server.logs import log
 from cds_server.reading import SourceRules
@@ -25,8 +26,6 @@ from cds_server.store.store import Store
 from cds_server.tally import Tally
 from models.errors import CdsError
 
-QUIET = 60.0
-"""Seconds without anything new after which a study is taken for settled (D13)."""
 IDLE = 0.5
 LEASE = "imaging"
 
@@ -41,10 +40,11 @@ class Imaging:
         rules: SourceRules,
         *,
         quiet: float = QUIET,
+        by_source: Mapping[str, float] | None = None,
         actor: str = "system",
     ) -> None:
         self._store, self._joining, self._rules, self._actor = store, joining, rules, actor
-        self._settling = Settling(store, quiet)
+        self._settling = Settling(store, quiet, by_source or {})
         self._looking = Looking()
 
     def some(self) -> int:
@@ -93,7 +93,7 @@ def run(settings: Settings, parent: int) -> None:
     store = Store.open(settings.data_dir, settings.database_url)
     holder = jobs.holder()
     try:
-        imaging = Imaging(store, settings.joining_systems, rules_of(settings))
+        imaging = Imaging(store, settings.joining_systems, rules_of(settings), by_source=quiet_of(settings))
         while os.getppid() == parent and not stopping.is_set():
             try:
                 done = jobs.lease(store, LEASE, holder) and imaging.some()

@@ -78,15 +78,22 @@ def test_a_study_waits_until_nothing_more_comes(store: Store) -> None:
     assert work.everything().asserted == 2
 
 
+def test_each_source_has_its_own_patience(store: Store) -> None:
+    arrive(store, ct_series(slices=2))
+    work = Imaging(store, JOINING, NO_RULES, quiet=0.0, by_source={"test": 3600.0})
+    assert work.index() == 2
+    assert work.settle() == 0
+
+
 def test_another_process_finds_the_studies_that_were_left(store: Store) -> None:
     """Who indexed them was killed before they had settled."""
     arrive(store, ct_series(slices=2))
     imaging(store, quiet=3600).some()
-    settling = Settling(store, 0.0)
+    settling = Settling(store, 0.0, {})
     settling.look()
     assert len(settling.due()) == 1
     assert imaging(store).some() == 1
-    left = Settling(store, 0.0)
+    left = Settling(store, 0.0, {})
     left.look()
     assert left.due() == []
 
