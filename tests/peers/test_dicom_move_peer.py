@@ -24,7 +24,6 @@ from tests.peers.stored import Hurried, Remembering, Stored, storage
 US, THEM, NOBODY = "MOVESCU", "MOVEDST", "MOVEDEAD"
 TIMES = Timeouts(connect=5, accept=5, answer=20, stall=20, settle=0.5, settle_async=1.5, cancel=3)
 WHOLE = 1938
-_numbers = count()
 
 
 def peer_of(pacs: Pacs, **settings: Any) -> DicomPeer:
