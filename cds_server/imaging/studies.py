@@ -17,9 +17,10 @@ from typing import BinaryIO
 from adapters.dicom.archive import Archive
 from adapters.dicom.headers import Header
 from adapters.dicom.study import bundle_of, imaging_study
-from adapters.imaging.examine import Examination, Looking, examine
+from adapters.imaging.examine import Examination, Looking, Resource, examine
 from adapters.readers.examination import MEDIA_TYPE
 from cds_server.imaging.index import archive_of
+from cds_server.imaging.pulled import Brought
 from cds_server.intake import add_landing
 from cds_server.reading import SourceRules
 from cds_server.store.entropy import new_ref
@@ -87,8 +88,11 @@ class Settling:
             self._pending[study] = float("-inf")
 
 
-def put_together(store: Store, study: bytes, rules: SourceRules, looking: Looking, actor: str) -> str | None:
-    """Put one study together and land what came of it; gives the outcome, None where nothing is new.
+def put_together(
+    store: Store, study: bytes, brought: Brought | None, rules: SourceRules, looking: Looking, actor: str
+) -> str | None:
+    """Put one study together and land what came of it; gives the outcome, None where nothing is new. `brought`: what
+    the last pull said of it.
 
     The landing and the row that says up to where the study was seen are one act: a process that is killed before it
     leaves a study that is still due.
@@ -102,7 +106,15 @@ def put_together(store: Store, study: bytes, rules: SourceRules, looking: Lookin
         return None
     archive = archive_of(rules.get(first.source), first.namespace)
     made, detail = _made(store, held, archive, looking)
-    return _land(store, study, held, first, made, detail, actor)
+    if made is not None and brought is not None and not brought.complete:
+        _note(made.resources, f"the archive has {brought.missing} objects of this study that it did not send")
+    return _land(store, study, held, first, made, detail, brought, actor)
+
+
+def _note(resources: list[Resource], words: str) -> None:
+    for each in resources:
+        if each["resourceType"] == "ImagingStudy":
+            each.setdefault("note", []).append({"text": words})
 
 
 def _made(store: Store, held: list[Held], archive: Archive, looking: Looking) -> tuple[Examination | None, str | None]:
@@ -147,6 +159,7 @@ def _land(
     first: LandingRow,
     made: Examination | None,
     detail: str | None,
+    brought: Brought | None,
     actor: str,
 ) -> str:
     """The landing of what was made, and the row that says so."""
@@ -186,7 +199,7 @@ def _land(
             record_id=record,
             up_to=held[-1].id,
             objects=len(held),
-            complete=None,
+            complete=brought.complete if brought is not None else None,
             outcome=outcome,
             landing_id=landing_id,
             detail=detail,

@@ -17,6 +17,7 @@ from adapters.readers.examination import MEDIA_TYPE as EXAMINATION
 from cds_server import jobs, logs
 from cds_server.backlog import digest_backlog
 from cds_server.dicom_archives import QUIET, quiet_of
+from cds_server.imaging.pulled import Pulled
 from cds_server.imaging.studies import Settling, put_together
 from cds_server.logs import log
 from cds_server.reading import SourceRules
@@ -41,10 +42,12 @@ class Imaging:
         *,
         quiet: float = QUIET,
         by_source: Mapping[str, float] | None = None,
+        namespaces: Mapping[str, str] | None = None,
         actor: str = "system",
     ) -> None:
         self._store, self._joining, self._rules, self._actor = store, joining, rules, actor
         self._settling = Settling(store, quiet, by_source or {})
+        self._pulled = Pulled(store, namespaces or {})
         self._looking = Looking()
 
     def some(self) -> int:
@@ -60,20 +63,25 @@ class Imaging:
 
     def settle(self) -> int:
         """Studies for which nothing new came for a while; gives how many."""
-        self._settling.look()
+        self._look()
         due = self._settling.due()
         self._together(due)
         return len(due)
 
     def everything(self) -> Tally:
         """All studies that have something new, settled or not: somebody asked. Gives what came of it."""
-        self._settling.look()
+        self._look()
         return self._together(self._settling.due(everything=True))
+
+    def _look(self) -> None:
+        self._settling.look()
+        for study in self._pulled.look():
+            self._settling.settle(study)
 
     def _together(self, studies: Sequence[bytes]) -> Tally:
         for study in studies:
             try:
-                put_together(self._store, study, self._rules, self._looking, self._actor)
+                put_together(self._store, study, self._pulled.said.get(study), self._rules, self._looking, self._actor)
             except CdsError as error:  # the disk, the keys: it is still due at the next start
                 log().error("a study was not put together", what=error.what)
         return self._digest(EXAMINATION) if studies else Tally()
@@ -93,7 +101,13 @@ def run(settings: Settings, parent: int) -> None:
     store = Store.open(settings.data_dir, settings.database_url)
     holder = jobs.holder()
     try:
-        imaging = Imaging(store, settings.joining_systems, rules_of(settings), by_source=quiet_of(settings))
+        imaging = Imaging(
+            store,
+            settings.joining_systems,
+            rules_of(settings),
+            by_source=quiet_of(settings),
+            namespaces={each.name: each.namespace for each in settings.sources},
+        )
         while os.getppid() == parent and not stopping.is_set():
             try:
                 done = jobs.lease(store, LEASE, holder) and imaging.some()

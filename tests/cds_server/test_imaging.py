@@ -9,9 +9,11 @@ import pytest
 from pydicom.dataset import Dataset
 
 from adapters.dicom.part10 import MEDIA_TYPE
+from adapters.dicom.states import PULL, State
 from cds_server.backlog import digest_backlog, redo
 from cds_server.imaging.studies import Settling
 from cds_server.imaging.work import Imaging
+from cds_server.jobs import Jobs, Order
 from cds_server.reading import NO_RULES, SourceRules
 from cds_server.store.store import Store
 from tests.cds_server.stores import ACTOR, JOINING, land_parts
@@ -149,3 +151,29 @@ def test_nothing_of_an_image_stands_readable_in_the_database(store: Store) -> No
     for path in store.data_dir.rglob("*"):
         if path.is_file():
             assert not any(each in path.read_bytes() for each in (b"Qwertzenberg", b"PLANT-7741")), path.name
+
+
+def ended(store: Store, study: str, *, expected: int, stored: int) -> None:
+    """A pull of one study, as `dicom_pulls` leaves it at its end."""
+    jobs = Jobs(store, "dicom", PULL)
+    [job] = jobs.queue("pacs", [Order("studies", "dicom:pacs", {})], ACTOR)
+    result = {"study": study, "expected": expected, "stored": stored, "complete": expected == stored}
+    job = jobs.move(job, State.FOUND, ACTOR, remember={"results": [result]})
+    jobs.move(job, State.COMPLETE if expected == stored else State.PARTIAL, ACTOR)
+
+
+def test_a_pull_that_ended_settles_its_study_and_says_what_is_missing(store: Store) -> None:
+    slices = list(ct_series(slices=3))
+    arrive(store, slices)
+    work = Imaging(store, JOINING, NO_RULES, quiet=3600, namespaces={"pacs": "a"})
+    assert work.some() == 3
+    assert outcomes(store) == []
+    ended(store, slices[0].StudyInstanceUID, expected=5, stored=3)
+    assert work.some() == 1
+    rows = store.reads.query("SELECT outcome, complete FROM examined_study")
+    assert [(row[0], bool(row[1])) for row in rows] == [("examined", False)]
+    arrive(store, ct_series(slices=2, series=2))
+    ended(store, slices[0].StudyInstanceUID, expected=5, stored=5)
+    assert work.some() == 3
+    rows = store.reads.query("SELECT objects, complete FROM examined_study ORDER BY id")
+    assert [(row[0], bool(row[1])) for row in rows] == [(3, False), (5, True)]
