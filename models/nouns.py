@@ -199,6 +199,8 @@ class Fact(Noun, frozen=True):
     specimen: str | None = None
     labels: tuple[str, ...] = ()
     test: bool = False
+    derived_from: tuple[str, ...] = ()
+    """`Type/id` of what it was measured on: an ImagingStudy, the Media whose id says the digest of its picture."""
 
     def __post_init__(self) -> None:
         if not self.codings:

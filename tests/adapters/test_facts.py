@@ -401,3 +401,10 @@ def test_a_sample_of_synthea_projects(peer_data: Path) -> None:
         "no unit is given where mm[Hg] is expected",
     }
     assert sum(problems.values()) / len(found) < 0.02
+
+
+def test_a_fact_says_what_it_was_measured_on() -> None:
+    derived = [{"reference": "ImagingStudy/1.2.3"}, {"reference": "Media/png-00/_history/2"}, {"display": "a picture"}]
+    fact = one(derivedFrom=derived, valueInteger=3)
+    assert fact.derived_from == ("ImagingStudy/1.2.3", "Media/png-00")
+    assert "derived_from" not in one(valueInteger=3).plain()

@@ -202,14 +202,14 @@ def test_redo_with_a_newer_reader_is_known_from_then_on(store: Store, monkeypatc
         )
 
     monkeypatch.setattr(projection, "project", newer)
-    monkeypatch.setattr(projection, "VERSION", "2")
+    monkeypatch.setattr(projection, "VERSION", "3")
     tally = redo(store, JOINING, ACTOR)
     assert (tally.asserted, tally.superseded) == (2, 2)  # what was closed before stays as it was
     assert weights(store, "a", "1") == ["110 kg", "120 kg"]
     assert weights(store, "a", "1", at=before) == ["55 kg", "60 kg"]
     record = store.reads.record("a", "1")
     assert record is not None
-    assert {f.source.reader for f in store.reads.facts([record.id], WEIGHT)} == {"fhir@1+facts@2"}
+    assert {f.source.reader for f in store.reads.facts([record.id], WEIGHT)} == {"fhir@1+facts@3"}
     assert redo(store, JOINING, ACTOR).asserted == 0
 
 
