@@ -23,7 +23,8 @@ class Told:
 
     taken: Taken
     code: str
-    """As the standard spells it (HL7 v2: MSA-1), in no more than two characters: safe to be logged."""
+    """As its standard spells it, in no more than four characters: safe to be logged. HL7 v2: MSA-1; DICOM: the status
+    in hexadecimal; HTTP: three digits."""
 
 
 class Sink(Protocol):

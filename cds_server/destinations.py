@@ -8,20 +8,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from adapters.dicom.peers import PeerTls
 from adapters.hl7v2.composed import LOCAL, Assigner, Envelope
 from adapters.sinks.hl7v2_mllp import NAME as MLLP
-from adapters.sinks.hl7v2_mllp import Peer, client_tls
+from adapters.sinks.hl7v2_mllp import Mllp, Peer, client_tls
+from cds_server import dicom_destinations
 from cds_server.configured import Table, loopback
+from cds_server.dicom_destinations import STORE, STOW, Archive
 from cds_server.settings import Settings, SourceSetting
 from models.errors import Misconfigured
 
-_KEYS = frozenset(
-    {"host", "port", "tls", "tls_ca_file", "tls_cert_file", "tls_key_file", "plain_text"}
-    | {"what", "services", "models", "outputs", "timeout_seconds", "retry_from_seconds", "retry_to_seconds"}
-    | {"sending_application", "sending_facility", "receiving_application", "receiving_facility", "processing"}
+if TYPE_CHECKING:
+    from adapters.sink import Sink
+
+_KEYS = frozenset({"what", "services", "models", "outputs", "retry_from_seconds", "retry_to_seconds", "processing"})
+_MLLP_KEYS = frozenset(
+    {"host", "port", "tls", "tls_ca_file", "tls_cert_file", "tls_key_file", "plain_text", "timeout_seconds"}
+    | {"sending_application", "sending_facility", "receiving_application", "receiving_facility"}
     | {"assigners", "local_assigner", "code_system"}
 )
+_KINDS = {MLLP: _MLLP_KEYS, **dicom_destinations.KEYS}
 _FEEDS = frozenset({"hl7v2-mllp", "hl7v2-files"})
 """Kinds of sources whose local ids we made ourselves, of an identifier and its assigner: nobody else knows them."""
 
@@ -55,6 +63,19 @@ class Destination:
     timeout: float = 30.0
     retry_from: float = 5.0
     retry_to: float = 300.0
+    archive: Archive | None = None
+    """Where results go as DICOM; None: they go as HL7 v2, to `host` and `port`."""
+
+    def sink(self) -> Sink:
+        """The way there; one for each process that sends."""
+        return self.archive.sink() if self.archive is not None else Mllp(self.peer)
+
+    def check(self) -> None:
+        """Raises: Misconfigured (certificates that cannot be used)."""
+        if self.archive is not None:
+            self.archive.check()
+        else:
+            self.peer()
 
     @property
     def production(self) -> bool:
@@ -80,16 +101,11 @@ def destinations(settings: Settings) -> dict[str, Destination]:
 def read(entry: SourceSetting, settings: Settings) -> Destination:
     """One of them. Raises: Misconfigured, one sentence that names the key and the file."""
     table = Table(entry.options, f"[[destination]] {entry.name!r}", settings.origin)
-    if entry.kind != MLLP:
-        raise table.wrong("kind", f"is not '{MLLP}'")
-    table.known_only(_KEYS)
+    if entry.kind not in _KINDS:
+        raise table.wrong("kind", f"is none of {', '.join(_KINDS)}")
+    table.known_only(_KEYS | _KINDS[entry.kind])
     if (table.text("what") or "scores") != "scores":
         raise table.wrong("what", "is not 'scores'")
-    host, security = table.required("host"), _security(table, settings)
-    if security is None and not loopback(host) and not table.flag("plain_text"):
-        raise table.wrong(
-            "tls", "is off beyond this machine: results would be read on the way (or say plain_text = true)"
-        )
     services, models = frozenset(table.texts("services")), frozenset(table.texts("models"))
     if not services and not models:
         raise table.wrong("services", "and models name nothing: say whose results go there")
@@ -102,11 +118,12 @@ def read(entry: SourceSetting, settings: Settings) -> Destination:
     retry_to = table.seconds("retry_to_seconds", 300, 1, 86_400)
     if retry_to < retry_from:
         raise table.wrong("retry_to_seconds", "is less than retry_from_seconds")
+    archive, host, port, security = _there(entry, table, settings)
     return Destination(
         name=entry.name,
         namespace=entry.namespace,
         host=host,
-        port=table.whole("port", 0, 1, 65_535),
+        port=port,
         envelope=_envelope(table),
         services=services,
         models=models,
@@ -117,7 +134,22 @@ def read(entry: SourceSetting, settings: Settings) -> Destination:
         timeout=float(table.seconds("timeout_seconds", 30, 1, 3600)),
         retry_from=float(retry_from),
         retry_to=float(retry_to),
+        archive=archive,
     )
+
+
+def _there(entry: SourceSetting, table: Table, settings: Settings) -> tuple[Archive | None, str, int, Security | None]:
+    """An archive; or host, port and TLS of an MLLP receiver."""
+    security = _security(table, settings) if entry.kind in (MLLP, STORE) else None
+    if entry.kind in (STORE, STOW):
+        tls = PeerTls(security.ca_file, security.cert_file, security.key_file) if security is not None else None
+        return dicom_destinations.read(entry.kind, table, settings, entry.name, tls), "", 0, None
+    host = table.required("host")
+    if security is None and not loopback(host) and not table.flag("plain_text"):
+        raise table.wrong(
+            "tls", "is off beyond this machine: results would be read on the way (or say plain_text = true)"
+        )
+    return None, host, table.whole("port", 0, 1, 65_535), security
 
 
 def _known(settings: Settings) -> tuple[frozenset[str], frozenset[str]]:
@@ -187,7 +219,7 @@ def check(settings: Settings) -> bool:
     found = destinations(settings)
     for each in found.values():
         try:
-            each.peer()
+            each.check()
         except Misconfigured as error:
             raise Misconfigured(f"tls of [[destination]] {each.name!r} in {settings.origin}: {error.what}") from None
     return bool(found)

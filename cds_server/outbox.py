@@ -10,6 +10,7 @@ In order means: as the inferences were recorded. A kill at any point sends the s
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -35,7 +36,13 @@ def jobs_of(store: Store) -> Jobs:
 
 def message_of(job: Job) -> bytes:
     """The bytes that are sent, the same at every try."""
-    return str(job.remembers.get("message") or job.asked["message"]).encode()
+    last = job.remembers if "message" in job.remembers or "object" in job.remembers else job.asked
+    return b64decode(str(last["object"])) if "object" in last else str(last["message"]).encode()
+
+
+def remembered(made: Composed) -> dict[str, str]:
+    """How a job remembers what is sent: an HL7 v2 message as it reads, a DICOM object in base64."""
+    return {"object": b64encode(made.message).decode()} if made.binary else {"message": made.message.decode()}
 
 
 # ---- which are due ---------------------------------------------------------------------------------------------------
@@ -241,8 +248,13 @@ def again(store: Store, composer: Composer, ref: str, flag_id: int, actor: str) 
     if job.state != State.PARKED:
         raise Conflict(f"this result is {job.state}", where=f"job {ref}")
     recorded = load(store, str(job.asked["inference"]))
+    earlier = [each for each in jobs.of_run(job.run) if each.source == job.source and each.id < job.id]
     made = composer.compose(
-        destination, recorded, number=str(job.asked["number"]), status=Status(str(job.asked["status"]))
+        destination,
+        recorded,
+        number=str(job.asked["number"]),
+        status=Status(str(job.asked["status"])),
+        earlier=[message_of(each) for each in earlier],
     )
     if not isinstance(made, Composed):
         raise NotAllowed(
@@ -250,7 +262,7 @@ def again(store: Store, composer: Composer, ref: str, flag_id: int, actor: str) 
         )
 
     def act(tx: Tx) -> None:
-        jobs.step(tx, job, State.WAITING, remember={"message": made.message.decode()})
+        jobs.step(tx, job, State.WAITING, remember=remembered(made))
         tx.add("flag_closing", flag_id=flag_id, resolution="sent again", at=tx.now)
         tx.entry("send", actor, {"job": job.ref, "destination": job.source, "state": State.WAITING})
 

@@ -59,6 +59,8 @@ class Composed:
     message: bytes
     lane: str
     """Reference of the record that it is about: what is said of one patient stays in order."""
+    binary: bool = False
+    """A DICOM object, not text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +79,19 @@ class Composer:
         self._specs: Mapping[str, ServiceSpec] = {spec.id: spec for spec in registry.specs}
 
     def compose(
-        self, destination: Destination, recorded: Recorded, *, number: str | None = None, status: Status = Status.FINAL
+        self,
+        destination: Destination,
+        recorded: Recorded,
+        *,
+        number: str | None = None,
+        status: Status = Status.FINAL,
+        earlier: Sequence[bytes] = (),
     ) -> Composed | Held | None:
-        """The message; None where the destination is not meant for this patient, or for nothing that the score says.
+        """The message; None where the destination is not meant for this patient, or for nothing that the score says;
+        or, being an archive, where the score rests on no study.
 
         `number`: OBR-3, that of the first result of a chain of corrections; the inference's own where there is none.
+        `earlier`: what was made of that chain before.
         """
         (record_id,) = self._store.reads.query("SELECT record_id FROM inference WHERE id = ?", (recorded.id,))[0]
         person = self._store.reads.records(self._store.reads.person(record_id))
@@ -92,10 +102,9 @@ class Composer:
         labels = {label for fact in recorded.snapshot.facts for label in fact.labels}
         if not RESTRICTED.isdisjoint(labels.union(*(each.labels for each in patients))):
             return Held("it rests on restricted data (meta.security)", record_id)
-        named = self._whom(destination, person, patients, record_id)
+        named = None if destination.archive else self._whom(destination, person, patients, record_id)
         if isinstance(named, Held):
             return named
-        record, whom = named
         values = tuple(self._values(destination, recorded))
         if not values:
             return None
@@ -109,6 +118,11 @@ class Composer:
             sentences=tuple(self._sentences(recorded)),
             status=status,
         )
+        if named is None:
+            from cds_server.outgoing_reports import report_of  # what writes DICOM is loaded where it is needed
+
+            return report_of(self._store, destination, recorded, person, result, earlier)
+        record, whom = named
         control_id = new_ref()[:MOST_ID].upper()
         return Composed(compose(destination.envelope, control_id, datetime.now(UTC), whom, result), record.ref)
 

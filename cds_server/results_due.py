@@ -20,7 +20,18 @@ from cds_server.decisions import Decisions
 from cds_server.destinations import Destination
 from cds_server.jobs import Job, Order
 from cds_server.logs import log
-from cds_server.outbox import again, begin, due_cursor, job_of, jobs_of, keep, newest, stands
+from cds_server.outbox import (
+    again,
+    begin,
+    due_cursor,
+    job_of,
+    jobs_of,
+    keep,
+    message_of,
+    newest,
+    remembered,
+    stands,
+)
 from cds_server.outgoing import Composed, Composer, Held
 from cds_server.recalls import CORRECTED, RECALL
 from cds_server.registry import Registry
@@ -165,14 +176,15 @@ class Due:
     def _said(
         self, destination: Destination, recorded: Recorded, run: str, number: str, status: Status
     ) -> Iterator[_Planned | Held]:
-        made = self._composer.compose(destination, recorded, number=number, status=status)
+        earlier = [message_of(each) for each in self._jobs.of_run(run) if each.source == destination.name]
+        made = self._composer.compose(destination, recorded, number=number, status=status, earlier=earlier)
         if isinstance(made, Composed):
             asked = {
                 "inference": recorded.ref,
                 "number": number,
                 "status": status.value,
                 "lane": made.lane,
-                "message": made.message.decode(),
+                **remembered(made),
             }
             ref = self._ref(destination, recorded.ref, withdrawn=status is Status.WITHDRAWN)
             yield _Planned(ref, run, Order(status.name.lower(), destination.name, asked))

@@ -15,7 +15,6 @@ import time
 from collections.abc import Sequence
 
 from adapters.sink import Sink, Taken
-from adapters.sinks.hl7v2_mllp import Mllp
 from cds_server import logs
 from cds_server.destinations import Destination, destinations
 from cds_server.jobs import LEASE, Job, holder, lease, release
@@ -24,7 +23,7 @@ from cds_server.logs import log
 from cds_server.outbox import Line, acknowledged, begin, message_of, parked, troubled
 from cds_server.settings import Settings
 from cds_server.store.store import Store
-from models.errors import BadInput, CdsError, Conflict, Misconfigured, PeerFailed
+from models.errors import BadInput, CdsError, Conflict, Misconfigured, NotAllowed, PeerFailed
 
 ACTOR = "system"
 LOOK = 0.5
@@ -66,7 +65,7 @@ class Sender:
 
     def __init__(self, store: Store, destination: Destination, stopping: asyncio.Event) -> None:
         self._store, self._destination, self._stopping = store, destination, stopping
-        self._sink: Sink = Mllp(destination.peer)
+        self._sink: Sink = destination.sink()
         self._holder = holder()
         self._lease = f"send:{destination.name}"
         self._failures = 0
@@ -109,7 +108,7 @@ class Sender:
     async def _one(self, line: Line, job: Job) -> None:
         try:
             told = await self._sink.deliver(message_of(job))
-        except (PeerFailed, Misconfigured, BadInput) as error:
+        except (PeerFailed, Misconfigured, NotAllowed, BadInput) as error:
             await self._later(job, error.what)
             return
         if told.taken is Taken.YES:
