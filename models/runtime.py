@@ -32,11 +32,20 @@ VERSION: str = onnxruntime.__version__
 class Session:
     """One verified graph, ready to run."""
 
-    def __init__(self, path: Path, digest: str, *, inputs: Mapping[str, Shape], outputs: Mapping[str, Shape]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        digest: str,
+        *,
+        inputs: Mapping[str, Shape],
+        outputs: Mapping[str, Shape],
+        single: bool = False,
+    ) -> None:
         """Load `path`.
 
-        `inputs` and `outputs` are name -> shape as the manifest states them; all are float64, and free dimensions are
-        named by text. Raises: DigestMismatch, ContractMismatch; ModelFault where the file is missing.
+        `inputs` and `outputs` are name -> shape as the manifest states them; all are float64 (`single`: float32, for
+        encoders of images), and free dimensions are named by text. Raises: DigestMismatch, ContractMismatch; ModelFault
+        where the file is missing.
         """
         self.name = path.name
         body = read_verified(path, digest)
@@ -49,8 +58,8 @@ class Session:
             self._session = onnxruntime.InferenceSession(body, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # noqa: BLE001  onnxruntime raises a dozen unrelated classes
             raise ContractMismatch(f"{self.name} is not a graph that can be run ({type(error).__name__})") from None
-        _agree(self.name, "inputs", self._session.get_inputs(), inputs)
-        _agree(self.name, "outputs", self._session.get_outputs(), outputs)
+        _agree(self.name, "inputs", self._session.get_inputs(), inputs, single)
+        _agree(self.name, "outputs", self._session.get_outputs(), outputs, single)
         self._outputs = list(outputs)
 
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
@@ -75,9 +84,10 @@ def read_verified(path: Path, digest: str) -> bytes:
     return body
 
 
-def _agree(file: str, side: str, found: Sequence[Any], stated: Mapping[str, Shape]) -> None:
+def _agree(file: str, side: str, found: Sequence[Any], stated: Mapping[str, Shape], single: bool) -> None:
+    kind = "tensor(float)" if single else "tensor(double)"
     actual = {value.name: (value.type, list(value.shape)) for value in found}
-    expected = {name: ("tensor(double)", list(shape)) for name, shape in stated.items()}
+    expected = {name: (kind, list(shape)) for name, shape in stated.items()}
     if actual != expected:
         names = sorted(set(actual) ^ set(expected)) or sorted(n for n in actual if actual[n] != expected[n])
         raise ContractMismatch(f"{side} of {file} are not those of the manifest: {', '.join(names)}")
