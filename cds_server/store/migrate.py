@@ -7,10 +7,10 @@ from pathlib import Path
 from sqlalchemy import inspect
 
 from cds_server.store.engine import Database
-from cds_server.store.tables import GOVERNED
+from cds_server.store.tables import DERIVED, GOVERNED
 from models.errors import Misconfigured
 
-HEAD = "0011"
+HEAD = "0012"
 
 
 def current(database: Database) -> str | None:
@@ -50,5 +50,5 @@ def withhold(database: Database) -> None:
     if database.sqlite:
         return
     with database.writing() as connection:
-        for table in ("instance", "ledger_entry", *GOVERNED):
+        for table in ("instance", "ledger_entry", *GOVERNED, *DERIVED):
             connection.exec_driver_sql(f"REVOKE UPDATE, DELETE, TRUNCATE ON {table} FROM PUBLIC, CURRENT_USER")

@@ -16,6 +16,7 @@ from sqlmodel import Field, SQLModel
 from cds_server.store import operational as operational  # a schema is all of its tables
 from cds_server.store.columns import big, raw, row_id
 from cds_server.store.imaging_tables import DicomObject, ExaminedStudy
+from cds_server.store.ledger_tables import LedgerBreak, LedgerKey
 
 
 class Instance(SQLModel, table=True):
@@ -452,9 +453,14 @@ GOVERNED: dict[str, type[SQLModel]] = {
         SigningKeyState,
         DicomObject,
         ExaminedStudy,
+        LedgerKey,
+        LedgerBreak,
     )
 }
 """Tables whose rows stand in the ledger, in the order that an entry lists them."""
+
+DERIVED = ("ledger_tile", "ledger_checkpoint", "ledger_cosignature")
+"""Insert-only too, but above the entries: no entry is over them."""
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     name: tuple(str(column.name) for column in SQLModel.metadata.tables[name].columns) for name in GOVERNED
