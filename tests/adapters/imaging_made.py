@@ -1,4 +1,4 @@
-"""Made series with regions: a bright ball in a body in air, a segmentation of it that highdicom writes, a structure set.
+"""Made series with regions: a bright ball in a body in air, a segmentation of it by highdicom, a structure set.
 And the IBSI digital phantom."""
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from highdicom import AlgorithmIdentificationSequence
 from highdicom.seg import (
-    Segmentation,
     SegmentAlgorithmTypeValues,
+    Segmentation,
     SegmentationFractionalTypeValues,
     SegmentationTypeValues,
     SegmentDescription,
