@@ -8,6 +8,7 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from cds_server.commands import dicom_deid
 from cds_server.commands.opening import common, emit, settings_of
 from models.errors import Misconfigured
 
@@ -81,6 +82,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     find.add_argument("--unmask", action="store_true", help="show patient data too")
     common(find)
 
+    deid = verbs.add_parser("deid", help=dicom_deid.HELP, description=dicom_deid.HELP)
+    dicom_deid.arguments(deid)
+
 
 def _counting(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) <= 1_000_000:
@@ -97,7 +101,7 @@ def day(text: str) -> str:
 
 
 def run(args: argparse.Namespace) -> int:
-    return {"peers": _peers, "echo": _echo, "find": _find}[args.verb](args)
+    return {"peers": _peers, "echo": _echo, "find": _find, "deid": dicom_deid.run}[args.verb](args)
 
 
 def _configured(settings: Settings) -> dict[str, DicomSource]:
