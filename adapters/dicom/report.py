@@ -12,10 +12,12 @@ and from its content under the site's key: the same result is the same bytes, an
 
 from __future__ import annotations
 
+import contextlib
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, timedelta, timezone
 from hashlib import sha256
 from typing import Any
 
@@ -60,6 +62,9 @@ _REJECTED = CodedConcept("113001", "DCM", "Rejected for Quality Reasons")
 _COMMENT = CodedConcept("121106", "DCM", "Comment")
 _DEVICE = CodedConcept("121007", "DCM", "Device")
 _NO_UNITS = CodedConcept("1", "UCUM", "no units")
+
+_OFFSET = re.compile(r"([+-])(0\d|1[0-4])([0-5]\d)")
+_ENDS = ("lower", "upper")
 
 UidOf = Callable[..., str]
 """Words -> a UID that follows from them under the site's key."""
@@ -119,16 +124,24 @@ def compose(report: Report) -> bytes:
     patients = {(each.patient.id.value, each.patient.id.issuer) for each in _all(report) if each.patient.id is not None}
     if len(patients) != 1 or any(each.patient.id is None for each in _all(report)):
         raise NotAllowed("the sources of the result do not name one patient", where="(0010,0020)")
-    before = config.settings.writing_validation_mode
-    config.settings.writing_validation_mode = config.IGNORE  # an archive's own UIDs and names come back as they were
-    try:
+    with _as_it_is():
         made = _withdrawal(report) if report.result.status is Status.WITHDRAWN else _document(report)
         _completed(made, report)
         made.SOPInstanceUID = report.uid_of("instance", sha256(_encoded(made)).hexdigest())
         body = _encoded(made)
-    finally:
-        config.settings.writing_validation_mode = before
     return part10.head(str(made.SOPClassUID).encode(), made.SOPInstanceUID.encode(), EXPLICIT.encode()) + body
+
+
+@contextlib.contextmanager
+def _as_it_is() -> Iterator[None]:
+    """An archive's own UIDs and names go back to it as they are: pydicom neither refuses them nor prints them."""
+    settings = config.settings
+    before = settings.writing_validation_mode, settings.reading_validation_mode
+    settings.writing_validation_mode = settings.reading_validation_mode = config.IGNORE
+    try:
+        yield
+    finally:
+        settings.writing_validation_mode, settings.reading_validation_mode = before
 
 
 def _all(report: Report) -> Iterator[Header]:
@@ -194,7 +207,7 @@ def _withdrawal(report: Report) -> Dataset:
 
 
 def _shared(report: Report, description: str) -> dict[str, Any]:
-    issued = report.result.issued.astimezone(UTC)
+    issued = report.result.issued.astimezone(_zone(report))
     kind = "withdrawal" if report.result.status is Status.WITHDRAWN else "series"
     return {
         "series_instance_uid": report.uid_of(kind, report.result.number, report.sources[0].study_uid),
@@ -217,12 +230,24 @@ def _completed(made: Dataset, report: Report) -> None:
     patient = report.sources[0].patient
     if patient.id is not None and patient.id.issuer:
         made.IssuerOfPatientID = patient.id.issuer
-    issued = report.result.issued.astimezone(UTC)
+    zone = _zone(report)
+    issued = report.result.issued.astimezone(zone)
     made.InstanceCreationDate, made.InstanceCreationTime = issued.strftime("%Y%m%d"), issued.strftime("%H%M%S")
     made.SeriesDate, made.SeriesTime = issued.strftime("%Y%m%d"), issued.strftime("%H%M%S")
-    # (0008,0201) would be of the study's times, too, which are the scanner's: the result's are UTC by (0040,A032)
-    made.ObservationDateTime = issued.strftime("%Y%m%d%H%M%S+0000")
+    made.ObservationDateTime = issued.strftime("%Y%m%d%H%M%S%z")
+    if zone is not UTC:
+        made.TimezoneOffsetFromUTC = issued.strftime("%z")
     made.pop("ContributingEquipmentSequence", None)
+
+
+def _zone(report: Report) -> timezone:
+    """That of the study's own times (0008,0201), for it would hold for these, too. Where the study does not say, UTC;
+    an instant is then (0040,A032) alone."""
+    found = _OFFSET.fullmatch(report.sources[0].offset)
+    if found is None:
+        return UTC
+    sign, hours, minutes = found.groups()
+    return timezone((-1 if sign == "-" else 1) * timedelta(hours=int(hours), minutes=int(minutes)))
 
 
 def _observer(report: Report) -> ObserverContext:
@@ -307,9 +332,6 @@ def _measured(value: Value) -> Iterator[Measurement]:
     for code, meaning, number in rows:
         if number is not None and math.isfinite(number):
             yield Measurement(name=coded(code, LOCAL, meaning), value=float(number), unit=_unit(value.unit))
-
-
-_ENDS = ("lower", "upper")
 
 
 def _said(value: Value) -> str | None:

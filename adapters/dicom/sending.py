@@ -69,7 +69,10 @@ class Reports:
         try:
             request: Any = event.request
             raw = request.EventInformation
-            encoded = raw.read(_LARGEST + 1) if raw is not None else b""
+            if raw is None:
+                return _NOT_DONE, None
+            raw.seek(0)  # pynetdicom may have looked at it
+            encoded = raw.read(_LARGEST + 1)
             if len(encoded) > _LARGEST:
                 return _NOT_DONE, None
             self._heard(encoded, str(event.context.transfer_syntax))
