@@ -6,12 +6,14 @@ Needs the database only: it works when the key store is lost, and while the serv
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cds_server.ledger.entry import GENESIS, Entry
-from cds_server.ledger.verify import Finding, verify
+from cds_server.ledger.verifier import Key
+from cds_server.ledger.verify import Finding, verify, walk
+from cds_server.signed_heads import SignedHeads
 from cds_server.store.engine import Database
 from cds_server.store.migrate import current
 from cds_server.store.reads import Reads
@@ -25,6 +27,8 @@ class Report:
     head: str
     """Chain hash of the last entry, hex."""
     findings: tuple[Finding, ...]
+    signed: int = 0
+    """Entries under the largest checkpoint that the log was held against; 0 where none was signed yet."""
 
 
 class _Walked:
@@ -40,31 +44,61 @@ class _Walked:
             yield entry
 
 
-def audit(data_dir: Path, url: str, *, deep: bool = False, most: int = 100) -> Report:
-    """Verify an instance; at most `most` findings. Raises Misconfigured when there is none."""
+def audit(
+    data_dir: Path,
+    url: str,
+    *,
+    deep: bool = False,
+    most: int = 100,
+    rows: bool = True,
+    keys: Sequence[Key] = (),
+    notes: Sequence[bytes] = (),
+) -> Report:
+    """Verify an instance; at most `most` findings. Raises Misconfigured when there is none.
+
+    Without `rows`: the log alone, entries against chain, tree and checkpoints. `keys` and `notes`: of the log, as
+    whoever checks has kept them; else the database's own keys are believed. Raises Wrong for a note that none signed.
+    """
     database = Database(url, data_dir)
     try:
         if current(database) is None:
             raise Misconfigured("the database holds no instance")
         reads = Reads(database, Vault.closed())
         last = reads.head()[0]  # the server may be writing: what comes after this is for the next check
-        rows = reads.row_stream(last)
-        walked = _Walked(reads.entries(upto=last))
+        heads = SignedHeads(reads, data_dir, keys, notes, last)
+        if not rows and not deep:
+            return _log_alone(reads, heads, last, most)
+        row_stream = reads.row_stream(last)
+        walked = _Walked(heads.watched(reads.entries(upto=last)))
         findings: list[Finding] = []
-        for finding in verify(walked, rows, deep=deep):
+        for finding in verify(walked, row_stream, deep=deep):
             findings.append(finding)
             if len(findings) >= most:
                 break
         else:
+            findings += heads.finish()
             findings += [
                 Finding(entry, f"row {row_id} of table {table} stands in no entry: it was added behind the log")
-                for table, row_id, entry in [*rows.finish(), *_beyond(reads, last)]
+                for table, row_id, entry in [*row_stream.finish(), *_beyond(reads, last)]
             ]
             if deep:
                 findings += _packs(data_dir, reads)
-        return Report(walked.count, walked.head.hex(), tuple(findings[:most]))
+        return Report(walked.count, walked.head.hex(), tuple(findings[:most]), heads.size)
     finally:
         database.close()
+
+
+def _log_alone(reads: Reads, heads: SignedHeads, last: int, most: int) -> Report:
+    found: list[Finding] = []
+    for finding in walk(reads.stored(last), heads.leaf):
+        found.append(finding)
+        heads.gone = True
+        if len(found) >= most:
+            break
+    else:
+        found += heads.finish()
+    count, head = reads.head() if not last else (last, reads.chain(last))
+    return Report(count, head.hex(), tuple(found[:most]), heads.size)
 
 
 def _beyond(reads: Reads, last: int) -> list[tuple[str, int, int]]:

@@ -11,6 +11,7 @@ import contextlib
 import ipaddress
 import socket
 import ssl
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,28 @@ def fetch_now(url: str, *, seconds: float, limit: int, verify: ssl.SSLContext | 
                 if len(body) > limit:
                     raise PeerFailed("answered with a body over the limit")
             return body, answer.headers.get("date", "")
+    except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
+        raise PeerFailed(f"no answer: {type(error).__name__}") from None
+
+
+def post_now(
+    url: str, body: bytes, *, seconds: float, limit: int, verify: ssl.SSLContext | bool = True
+) -> tuple[int, str, bytes]:
+    """Status, media type and body of an answer, within these seconds in all. Errors: PeerFailed."""
+    end = time.monotonic() + seconds
+    try:
+        with (
+            blocking_client(timeout=httpx.Timeout(seconds), verify=verify) as once,
+            once.stream("POST", url, content=body, headers={"Accept-Encoding": "identity"}) as answer,
+        ):
+            given = b""
+            for chunk in answer.iter_raw():
+                given += chunk
+                if len(given) > limit:
+                    raise PeerFailed("answered with a body over the limit")
+                if time.monotonic() > end:
+                    raise PeerFailed("it did not finish its answer")
+            return answer.status_code, answer.headers.get("content-type", ""), given
     except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
         raise PeerFailed(f"no answer: {type(error).__name__}") from None
 

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from cds_server.configured import Table, loopback, reachable
 from cds_server.ehrs import Ehr, check_issuers, namespace_of, origins, read_ehr
+from cds_server.ledger_settings import CHECKPOINT_SECONDS, WitnessSetting, read_ledger, read_witnesses
 from models.errors import Misconfigured
 
 __all__ = ["Ehr", "Settings", "SourceSetting", "StaffSetting", "from_environment", "load", "loopback"]
@@ -79,6 +80,9 @@ class Settings:
     """Where results go by themselves; `namespace` is the one whose patients the receiver knows."""
     ca_file: Path | None = None
     """Certificate authorities that we believe about peers, instead of the public ones (a hospital's own)."""
+    checkpoint_seconds: int = CHECKPOINT_SECONDS
+    """Between two signed heads of the log, where entries came; 0: only by hand."""
+    witnesses: tuple[WitnessSetting, ...] = ()
 
     def ehr(self, namespace: str) -> Ehr:
         for ehr in self.ehrs:
@@ -105,6 +109,8 @@ _TOP = frozenset(
         "ops_token_file",
         "staff",
         "ca_file",
+        "ledger",
+        "witness",
     }
 )
 MIN_TOKEN = 16
@@ -145,6 +151,8 @@ def load(environ: Mapping[str, str], **overrides: Any) -> Settings:
         ops_token=Table(table, "the file", origin).secret("ops_token", environ, "CDS_OPS_TOKEN"),
         staff=_staff(table, origin, environ),
         ca_file=asked.file("ca_file"),
+        checkpoint_seconds=read_ledger(table.get("ledger", {}), origin),
+        witnesses=read_witnesses(_tables(table, "witness", origin), origin),
     )
     _check(settings, asked)
     return settings

@@ -19,9 +19,17 @@ import orjson
 
 from cds_server.ledger.tree import leaf_hash, root
 from models.canonical import canonical
+from models.errors import TooLarge
+from models.errors import TooLarge
 
 GENESIS = hashlib.sha256(b"cds-server ledger v1").digest()
 """What the first entry is chained to."""
+
+MOST_BYTES = 65_535
+"""Of a body: what an entry bundle can carry (c2sp.org/tlog-tiles, two bytes of length)."""
+
+MOST_BYTES = 65_535
+"""Of a body: what an entry bundle can carry (c2sp.org/tlog-tiles, two bytes of length)."""
 
 Cell = str | int | bool | bytes | None
 Row = Mapping[str, Cell]
@@ -66,7 +74,7 @@ def seal_entry(
     """Build entry `seq` over the rows of one act.
 
     `rows` come grouped by table, each table in order of id. `mono_ns` and `boot` tell a clock that jumped from time
-    that passed; order is `seq`, never time.
+    that passed; order is `seq`, never time. Errors: TooLarge.
     """
     leaves = [row_leaf(table, row) for table, row in rows]
     counts: dict[str, int] = {}
@@ -85,5 +93,9 @@ def seal_entry(
             "detail": dict(detail),
         }
     )
+    if len(body) > MOST_BYTES:
+        raise TooLarge(f"a ledger entry has at most {MOST_BYTES} bytes")
+    if len(body) > MOST_BYTES:
+        raise TooLarge(f"a ledger entry has at most {MOST_BYTES} bytes")
     leaf = leaf_hash(body)
     return Entry(seq=seq, body=body, leaf=leaf, chain=chain_hash(previous, leaf), row_leaves=b"".join(leaves))

@@ -261,6 +261,18 @@ class Reads:
                 yield Entry(int(row[0]), bytes(row[1]), bytes(row[2]), bytes(row[3]), bytes(row[4]))
             last = int(rows[-1][0])
 
+    def stored(self, upto: int, batch: int = 4000) -> Iterator[Sequence[Any]]:
+        """(seq, body, leaf, chain) of all entries up to `upto`, a batch at a time."""
+        last = 0
+        asked = "SELECT seq, body, leaf, chain FROM ledger_entry WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
+        while rows := self.query(asked, (last, upto, batch)):
+            yield rows
+            last = int(rows[-1][0])
+
+    def chain(self, seq: int) -> bytes:
+        """Chain hash of an entry that is there."""
+        return bytes(self.query("SELECT chain FROM ledger_entry WHERE seq = ?", (seq,))[0][0])
+
     def row_stream(self, upto: int) -> RowStream:
         """The rows of entries up to `upto`."""
         return RowStream(self._database, upto)

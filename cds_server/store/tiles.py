@@ -41,6 +41,11 @@ class Tiles:
         number, offset = divmod(index, 1 << _HEIGHT - height)
         return self._nodes(tile_level, number, offset + 1 << height)[height][offset]
 
+    def forget_edge(self) -> None:
+        """Read what is not full yet anew: before a head is signed, nothing remembered vouches for the database."""
+        with self._lock:
+            self._edge.clear()
+
     def hashes(self, level: int, number: int, width: int = TILE) -> bytes:
         """A tile as it is given out: its first `width` hashes. Errors: LedgerBroken."""
         return b"".join(self._nodes(level, number, width)[0][:width])
