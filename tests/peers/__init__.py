@@ -70,6 +70,9 @@ PEERS = {
         Peer("orthanc", "an archive of somebody else (PACS)", "orthanc", _program("Orthanc")),
         Peer("orthanc-dicomweb", "its DICOMweb plug-in", "orthanc-dicomweb", _dicomweb),
         Peer("dcmtk", "DICOM programs of somebody else (storescu, storescp, movescu)", "dcmtk", _program("storescu")),
+        Peer(
+            "dicom3tools", "a checker of DICOM objects of somebody else (dciodvfy)", "dicom3tools", _program("dciodvfy")
+        ),
         Peer("data", "data written by others (CDS_PEER_DATA, or ../shared/data)", None, _data),
     )
 }

@@ -103,6 +103,19 @@ def test_dcmtk_reads_the_tree_and_finds_nothing_wrong(tmp_path: Path, status: St
         assert said in done.stdout
 
 
+@pytest.mark.parametrize("kind", ["final", "corrected", "withdrawn"])
+def test_a_checker_of_information_objects_finds_no_error(tmp_path: Path, kind: str) -> None:
+    """It warns of one thing: our private coding scheme is none that it knows."""
+    checker, first = require("dicom3tools"), compose(REPORT)
+    made = first if kind == "final" else again(REPORT, first, status=Status[kind.upper()])
+    place = tmp_path / "object.dcm"
+    place.write_bytes(made)
+    done = subprocess.run([str(checker), "-new", str(place)], capture_output=True, text=True, check=False)
+    lines = [each for each in (done.stdout + done.stderr).splitlines() if "defined term = <99CDS>" not in each]
+    assert [each for each in lines if "Error" in each or "Warning" in each] == []
+    assert done.returncode == 0
+
+
 # ---- C-STORE ---------------------------------------------------------------------------------------------------------
 
 
