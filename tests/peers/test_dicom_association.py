@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from pynetdicom.dimse_primitives import C_ECHO
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from adapters.dicom.association import Cause, Link, NoAssociation, context, echo
 from adapters.dicom.peers import PeerTls
@@ -58,3 +61,12 @@ def test_who_closes_the_connection_or_speaks_something_else(pacs: HostilePacs) -
 def test_tls_where_there_is_none(pacs: HostilePacs) -> None:
     found = echo(pacs.peer(tls=PeerTls()))
     assert found.cause is Cause.TLS
+
+
+def test_an_answer_waits_for_who_asked(pacs: HostilePacs) -> None:
+    """pynetdicom's own thread must not take it, however fast it comes: 1 of 250 lists was a series short."""
+    with Link(pacs.peer(), [context(Verification)], answer=5) as link:
+        waiting, answer = link.association.dimse.msg_queue, C_ECHO()
+        waiting.put((1, answer))
+        time.sleep(0.1)  # a hundred looks of that thread
+        assert link.association.dimse.get_msg(block=True) == (1, answer)
