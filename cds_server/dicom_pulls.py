@@ -22,6 +22,7 @@ from cds_server.intake import StoreIntake
 from cds_server.jobs import LEASE, Job, Jobs, Order, holder, lease, release
 from cds_server.remembered import Remembered, SystemClock
 from cds_server.settings import Settings
+from cds_server.store.reads import marks
 from cds_server.store.store import Store
 from models.errors import CdsError, Conflict
 
@@ -44,8 +45,7 @@ class StoredObjects:
         for at in range(0, len(uids), _AT_ONCE):
             asked = uids[at : at + _AT_ONCE]
             keys = {vault.index("landing", self._namespace, key_of(self._source, uid.encode())): uid for uid in asked}
-            marks = ", ".join("?" * len(keys))
-            rows = self._store.reads.query(f"SELECT dedup FROM landing WHERE dedup IN ({marks})", tuple(keys))  # noqa: S608 (marks only)
+            rows = self._store.reads.query(f"SELECT dedup FROM landing WHERE dedup IN ({marks(keys)})", tuple(keys))
             held.update(keys[bytes(dedup)] for (dedup,) in rows)
         return held
 

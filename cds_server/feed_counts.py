@@ -1,18 +1,28 @@
 """What happens on feeds, counted where it happens, and asked for in another process: numbers by source and by words of
-ours. They only grow, over restarts too."""
+ours. They only grow, over restarts too; but for what is `NOW`, which is what it is at present."""
 
 from __future__ import annotations
 
+import asyncio
+import functools
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
-from cds_server.reading import PartRead
+from cds_server.logs import log
 from cds_server.store.store import Store
 from cds_server.store.writer import Tx
+from models.errors import CdsError
 
+if TYPE_CHECKING:
+    from cds_server.reading import PartRead
+
+COUNT = 5.0
+"""Seconds between two times that counts are kept."""
 ODD = "odd: "
 """Before the code of what was odd about a message that was read."""
+NOW = "now: "
+"""Before what comes and goes, such as open associations. Who was killed leaves its last word until it is back."""
 
 
 class Counted(NamedTuple):
@@ -29,6 +39,56 @@ def add(tx: Tx, source: str, more: Mapping[str, int]) -> None:
             "ON CONFLICT (source, what) DO UPDATE SET count = feed_count.count + excluded.count",
             (source, what, count),
         )
+
+
+def say(tx: Tx, source: str, what: str, count: int) -> None:
+    """How many there are of what comes and goes."""
+    tx.execute(
+        "INSERT INTO feed_count (source, what, count) VALUES (?, ?, ?) "
+        "ON CONFLICT (source, what) DO UPDATE SET count = excluded.count",
+        (source, NOW + what, count),
+    )
+
+
+async def keep(
+    store: Store,
+    source: str,
+    counted: Counter[str],
+    told: frozenset[str] = frozenset(),
+    present: Mapping[str, Callable[[], int]] | None = None,
+) -> None:
+    """Keep what a listener counts where others can ask for it, every `COUNT` seconds and at the end, until cancelled.
+
+    told: what is logged as a warning, too. present: what comes and goes, and how many of it there are; none at the end.
+    """
+    kept: Counter[str] = Counter()
+    said: dict[str, int] = {}
+    while True:
+        over = False
+        try:
+            await asyncio.sleep(COUNT)
+        except asyncio.CancelledError:
+            over = True
+        more = counted - kept
+        for what in told & more.keys():
+            log().warning(f"feed, {what}", source=source, count=more[what])
+        now = {what: 0 if over else count() for what, count in (present or {}).items()}
+        changed = {what: count for what, count in now.items() if said.get(what) != count}
+        if more or changed:
+            try:
+                await store.writer.write(functools.partial(_kept, source=source, more=more, changed=changed))
+                kept += more
+                said |= changed
+            except CdsError as error:
+                log().error("a count of a feed was not kept", source=source, what=error.what)
+        if over:
+            return
+
+
+def _kept(tx: Tx, source: str, more: Mapping[str, int], changed: Mapping[str, int]) -> None:
+    add(tx, source, more)
+    for what, count in changed.items():
+        say(tx, source, what, count)
 
 
 def count_oddities(tx: Tx, source: str, parts: Iterable[PartRead]) -> None:

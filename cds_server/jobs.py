@@ -229,6 +229,13 @@ class Jobs:
         )
         return [job for (run,) in reversed(rows) for job in self.of_run(run)]
 
+    def last_of(self, source: str, mode: str) -> Job | None:
+        """The last job of a source and mode, whatever became of it."""
+        row = self._store.reads.one(
+            "SELECT MAX(id) FROM job WHERE kind = ? AND source = ? AND mode = ?", (self._kind, source, mode)
+        )
+        return self.get(row[0]) if row and row[0] else None
+
     def cursor(self, scope: str) -> Job | None:
         """The last job that advanced the cursor of a scope."""
         row = self._store.reads.one(
@@ -289,17 +296,31 @@ def is_due(jobs: Jobs, states: States, source: str, every: timedelta) -> bool:
     return datetime.now(UTC) - datetime.fromisoformat(latest[0].queued_at) >= every
 
 
-def pull_states(store: Store) -> list[tuple[str, str | None, dict[str, int]]]:
-    """Of each source that is pulled: its cursor, and how many jobs of its last run are in which state."""
+@dataclass(frozen=True, slots=True)
+class PullState:
+    """What is known of a source that is pulled."""
+
+    source: str
+    kind: str
+    cursor: str | None
+    states: dict[str, int]
+    """How many jobs of its last run are in which state."""
+
+
+def pull_states(store: Store) -> list[PullState]:
+    """Of each source that was pulled."""
     rows = store.reads.query(
-        "SELECT j.source, j.run, j.id, s.state, s.cursor FROM job j JOIN job_step s ON s.job_id = j.id "
+        "SELECT j.source, j.kind, j.run, j.id, s.state, s.cursor FROM job j JOIN job_step s ON s.job_id = j.id "
         "WHERE j.kind <> 'send' ORDER BY j.id, s.id"
     )
     cursors: dict[str, str | None] = {}
-    runs: dict[str, tuple[str, dict[int, str]]] = {}
-    for source, run, job_id, state, cursor in rows:
+    runs: dict[str, tuple[str, str, dict[int, str]]] = {}
+    for source, kind, run, job_id, state, cursor in rows:
         cursors[source] = cursor or cursors.get(source)
-        if source not in runs or runs[source][0] != run:
-            runs[source] = (run, {})
-        runs[source][1][job_id] = state
-    return [(source, cursors[source], dict(Counter(states.values()))) for source, (_, states) in runs.items()]
+        if source not in runs or runs[source][1] != run:
+            runs[source] = (kind, run, {})
+        runs[source][2][job_id] = state
+    return [
+        PullState(source, kind, cursors[source], dict(Counter(states.values())))
+        for source, (kind, _, states) in runs.items()
+    ]

@@ -7,23 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import os
 import resource
 import signal
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import uvloop
 
-from adapters.sources.hl7v2_mllp import Counts, Mllp
+from adapters.sources.hl7v2_mllp import Mllp
 from adapters.sources.room import Room
-from cds_server import logs
+from cds_server import feed_counts, logs
 from cds_server.backlog import digest_backlog
-from cds_server.feed_counts import add
 from cds_server.feeds import FeedSource, feed_sources
 from cds_server.intake import StoreIntake
 from cds_server.lifetime import end_with_parent
@@ -41,8 +38,6 @@ AGAIN = 5.0
 """Seconds after which `cds serve` tries a feed again that could not listen."""
 HELD_BY_ALL = 512 << 20
 """Bytes that all connections of all sources hold at most (F9), or four messages where they may be that long."""
-COUNT = 5.0
-"""Seconds between two times that counts are kept."""
 TOLD = frozenset({"numbers used again", "oversize", "strangers", "too many connections", "refused", "mistakes"})
 """What is counted and logged, too."""
 OTHER_FILES = 256
@@ -143,7 +138,7 @@ async def _one(
         ready=told,
         room=room,
     )
-    counting = asyncio.create_task(_count(store, source.name, mllp.counts))
+    counting = asyncio.create_task(feed_counts.keep(store, source.name, mllp.counts.of, TOLD))
     try:
         with contextlib.suppress(asyncio.CancelledError):
             while True:
@@ -157,29 +152,6 @@ async def _one(
     finally:
         counting.cancel()
         await asyncio.gather(counting, return_exceptions=True)
-
-
-async def _count(store: Store, source: str, counts: Counts) -> None:
-    """Keep what the listener counts where others can ask for it, every `COUNT` seconds and at the end; warnings are
-    told, too."""
-    kept: Counter[str] = Counter()
-    while True:
-        over = False
-        try:
-            await asyncio.sleep(COUNT)
-        except asyncio.CancelledError:
-            over = True
-        more = counts.of - kept
-        if more:
-            for what in TOLD & more.keys():
-                log().warning(f"feed, {what}", source=source, count=more[what])
-            try:
-                await store.writer.write(functools.partial(add, source=source, more=more))
-                kept += more
-            except CdsError as error:
-                log().error("a count of a feed was not kept", source=source, what=error.what)
-        if over:
-            return
 
 
 class _Applying:

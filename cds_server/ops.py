@@ -20,8 +20,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from adapters.bulk.states import EXPORT
+from adapters.dicom.states import PULL
 from cds_server import wire
-from cds_server.feed_counts import counts
+from cds_server.feed_counts import NOW, counts
 from cds_server.hooks.reasons import category
 from cds_server.jobs import pull_states
 from cds_server.operators import Operators
@@ -127,9 +128,12 @@ class Metrics:
         )
         self.events = self._gauge(
             "cds_feed_events",
-            "What happened on a feed since it is there: connections, messages, answers, junk, what was odd.",
+            "What happened on a feed since it is there: connections, messages, objects, answers, junk, what was odd.",
             "source",
             "event",
+        )
+        self.present = self._gauge(
+            "cds_feed_present", "What there is of a feed at present: open associations.", "source", "what"
         )
         self.outgoing = self._gauge(
             "cds_send_results", "Results on their way to a destination, by state.", "destination", "state"
@@ -247,17 +251,20 @@ def router(
             metrics.checked.labels(report.source).set(report.checked)
             metrics.unchecked.labels(report.source).set(report.passed_over + report.failed)
             metrics.findings.labels(report.source).set(report.times)
-        for counted in counts(store) if feeds else ():
-            metrics.events.labels(counted.source, counted.what).set(counted.times)
+        for counted in counts(store):
+            if counted.what.startswith(NOW):
+                metrics.present.labels(counted.source, counted.what.removeprefix(NOW)).set(counted.times)
+            else:
+                metrics.events.labels(counted.source, counted.what).set(counted.times)
         for sent in _sending(store, destinations):
             metrics.outgoing.labels(sent.destination, "waiting").set(sent.waiting)
             metrics.outgoing.labels(sent.destination, "refused").set(sent.parked)
             metrics.oldest.labels(sent.destination).set(sent.seconds)
-        for source, cursor, states in pull_states(store):
-            if cursor is not None:
-                metrics.pulled.labels(source).set(datetime.fromisoformat(cursor).timestamp())
-            for state in EXPORT.moves:
-                metrics.pulls.labels(source, state).set(states.get(state, 0))
+        for pulled in pull_states(store):
+            if pulled.cursor is not None:
+                metrics.pulled.labels(pulled.source).set(datetime.fromisoformat(pulled.cursor).timestamp())
+            for state in (EXPORT if pulled.kind == "fhir-bulk" else PULL).moves:
+                metrics.pulls.labels(pulled.source, state).set(pulled.states.get(state, 0))
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
     async def proof(request: Request) -> Response:

@@ -16,6 +16,7 @@ import uvloop
 
 from adapters.sources.dicom_storage import DicomStorage, StorageListening
 from cds_server import logs
+from cds_server.feed_counts import keep
 from cds_server.intake import StoreIntake
 from cds_server.lifetime import end_with_parent
 from cds_server.logs import log
@@ -26,6 +27,9 @@ HANDOVER = 0.0005
 """As in `serve`: the thread that synced the disk must not wait for the interpreter."""
 AGAIN = 5.0
 """Seconds after which a source tries again that could not listen."""
+OPEN = "open associations"
+TOLD = frozenset({"conflicts", "strangers", "too many connections", "mistakes", "answered A700", "answered 0110"})
+"""What is counted and logged, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,7 @@ def _listened(data_dir: Path, database_url: str, source: StorageSource, *, loud:
         ready=ready,
     )
     try:
-        uvloop.run(_until_stopped(storage, StoreIntake(store, f"feed:{source.name}")))
+        uvloop.run(_until_stopped(storage, store))
     except Misconfigured as error:
         log().error("a source does not listen", source=source.name, what=error.what, where=error.where)
         return False
@@ -78,15 +82,21 @@ def _listened(data_dir: Path, database_url: str, source: StorageSource, *, loud:
     return True
 
 
-async def _until_stopped(storage: DicomStorage, intake: StoreIntake) -> None:
+async def _until_stopped(storage: DicomStorage, store: Store) -> None:
+    intake = StoreIntake(store, f"feed:{storage.source}")
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
+    present = {OPEN: lambda: storage.open}
+    counting = loop.create_task(keep(store, storage.source, storage.counts, TOLD, present))
     for each in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(each, stopping.set)
     running, waiting = loop.create_task(storage.run(intake)), loop.create_task(stopping.wait())
     await asyncio.wait([running, waiting], return_when=asyncio.FIRST_COMPLETED)
     for task in (running, waiting):
         task.cancel()
-    for result in await asyncio.gather(running, waiting, return_exceptions=True):
+    results = await asyncio.gather(running, waiting, return_exceptions=True)
+    counting.cancel()  # after the last object was answered
+    await asyncio.gather(counting, return_exceptions=True)
+    for result in results:
         if isinstance(result, Exception):
             raise result
 

@@ -83,7 +83,7 @@ def _pulls(parts: Any, settings: Any) -> list[tuple[str, str, str]]:
     from cds_server.keys import KeySigner
 
     found = []
-    runs = {source: (cursor, states) for source, cursor, states in pull_states(parts.store)}
+    runs = {each.source: (each.cursor, each.states) for each in pull_states(parts.store)}
     for name, source in bulk_sources(settings).items():
         check = f"source {name}"
         if source.client_id is not None and not KeySigner(parts.store, source.registration).algorithms():

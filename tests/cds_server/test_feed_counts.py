@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ from adapters.hl7v2.oddities import CODES
 from adapters.readers.hl7v2 import MESSAGE
 from adapters.source import Arrival
 from adapters.sources.hl7v2_mllp import Counts
-from cds_server import listening
+from cds_server import feed_counts, listening
 from cds_server.app import build, create_app
 from cds_server.backlog import digest_backlog
 from cds_server.decisions import now
-from cds_server.feed_counts import add, counts
+from cds_server.feed_counts import add, counts, say
 from cds_server.intake import StoreIntake
 from cds_server.settings import load
 from cds_server.store.store import Store
@@ -60,14 +61,14 @@ def test_counts_only_grow(store: Store) -> None:
 def test_a_listener_keeps_its_counts_while_it_runs_and_at_its_end(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listening, "COUNT", 0.01)
+    monkeypatch.setattr(feed_counts, "COUNT", 0.01)
 
     async def story() -> None:
         seen = Counts()
-        task = asyncio.create_task(listening._count(store, "lab", seen))
+        task = asyncio.create_task(feed_counts.keep(store, "lab", seen.of, listening.TOLD))
         seen.of["skipped bytes"] += 7
         await until(lambda: bool(told(store)))
-        monkeypatch.setattr(listening, "COUNT", 60.0)
+        monkeypatch.setattr(feed_counts, "COUNT", 60.0)
         await asyncio.sleep(0.05)
         seen.of["skipped bytes"] += 1
         seen.of["oversize"] += 1
@@ -76,6 +77,27 @@ def test_a_listener_keeps_its_counts_while_it_runs_and_at_its_end(
 
     asyncio.run(story())
     assert told(store) == {("lab", "skipped bytes"): 8, ("lab", "oversize"): 1}
+
+
+def test_what_comes_and_goes_is_told_as_it_is_and_is_nothing_at_the_end(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_counts, "COUNT", 0.01)
+    open_now = [3]
+
+    async def story() -> None:
+        nothing: Counter[str] = Counter()
+        task = asyncio.create_task(
+            feed_counts.keep(store, "pacs", nothing, present={"open associations": lambda: open_now[0]})
+        )
+        for count in (3, 1):
+            open_now[0] = count
+            await until(lambda: told(store).get(("pacs", "now: open associations")) == open_now[0])
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(story())
+    assert told(store) == {("pacs", "now: open associations"): 0}
 
 
 def test_other_bytes_under_a_number_are_kept_and_told_once(store: Store) -> None:
@@ -102,8 +124,10 @@ def test_metrics_tell_what_happened_on_each_feed(tmp_path: Path) -> None:
     parts = build(load({"CDS_CONFIG": str(config)}, data_dir=tmp_path / "var", trust="open"), ACTOR)
     try:
         parts.store.writer.submit(lambda tx: add(tx, "lab", {"answered AR": 3})).result()
+        parts.store.writer.submit(lambda tx: say(tx, "pacs", "open associations", 2)).result()
         with TestClient(create_app(parts), base_url="http://127.0.0.1", client=("127.0.0.1", 5000)) as client:
             said = client.get("/metrics").text
         assert 'cds_feed_events{event="answered AR",source="lab"} 3.0' in said
+        assert 'cds_feed_present{source="pacs",what="open associations"} 2.0' in said
     finally:
         parts.close()

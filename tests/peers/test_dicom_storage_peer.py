@@ -20,6 +20,7 @@ import pydicom
 import pytest
 
 from adapters.dicom.part10 import data_set_at
+from cds_server.feed_counts import Counted, counts
 from cds_server.settings import load
 from cds_server.store.store import Store
 from tests import dicom_made
@@ -303,6 +304,16 @@ def test_cds_serve_runs_it_and_starts_it_again(servers: Make) -> None:
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", port), timeout=5)
     assert [each for each, _ in objects(server)] == [uid]
+    counted = {what: times for _, what, times in counts_of(server)}
+    assert (counted["duplicates"], counted["answered 0000"] >= 1, counted["now: open associations"]) == (1, True, 0)
+
+
+def counts_of(server: Server) -> list[Counted]:
+    store = Store.open(server.data_dir, f"sqlite:///{server.data_dir / 'cds.db'}")
+    try:
+        return counts(store)
+    finally:
+        store.close()
 
 
 def children(parent: int) -> list[int]:
