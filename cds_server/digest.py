@@ -15,7 +15,6 @@ from cds_server import carried
 from cds_server.identity import Identifier, join, join_by_feed, part_by_feed, withdraw
 from cds_server.projected import Projected
 from cds_server.reading import PartRead, Read
-from cds_server.store.entropy import new_ref
 from cds_server.store.reads import marks
 from cds_server.store.writer import Tx
 from cds_server.tally import Tally as Tally
@@ -417,8 +416,7 @@ def _held(read: Read) -> list[Identifier]:
 
 def add_record(tx: Tx, namespace: str, local_id: str, digest: bytes) -> tuple[int, str]:
     """A new patient record with its key: row id and reference."""
-    ref = new_ref()
-    tx.vault.new_record_key(ref, tx.fresh_keys)
+    ref = tx.vault.new_record(tx.fresh_keys)
     row_id = tx.add(
         "patient_record",
         ref=ref,

@@ -7,12 +7,14 @@ raising means refused, and nothing of it is visible.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from adapters.source import Arrival, Receipt
-from cds_server.store.entropy import new_ref
+from cds_server.store.entropy import new_key
 from cds_server.store.pack import MANIFEST, PackWriter, part_ref
 from cds_server.store.store import Store
+from cds_server.store.vault import Vault
 from cds_server.store.writer import Tx
 from models.canonical import canonical
 from models.nouns import JSON, LandingMeta
@@ -36,8 +38,7 @@ class StagedLanding:
         self._store = store
         self._actor = actor
         self._meta = meta
-        self._ref = new_ref()
-        self._pack = store.pack_writer(self._ref)
+        self._pack = store.pack_writer()
 
     async def write(self, chunk: bytes) -> None:
         self._pack.write(chunk)
@@ -61,27 +62,52 @@ class StagedLanding:
         else:
             inline, file = await asyncio.to_thread(self._pack.settle, blobs)
 
-        def act(tx: Tx) -> Receipt:
-            return land(tx, meta, self._ref, self._pack, inline, file, self._actor, dedup_key, other, beside)
+        # what needs no lock is done before anybody has it, and the keys are on disk by then
+        vault, pack, keys = self._store.vault, self._pack, dict(self._pack.keys)
+        sealed = None
+        if meta.manifest:
+            keys[part_ref(pack.landing, MANIFEST)] = new_key()
+            if beside is None:  # else it may say more
+                sealed = _sealed(vault, pack.landing, meta.manifest, {}, keys)
+        content = pack.content
+        key = dedup_key if dedup_key is not None else content
+        delivered = Delivered(pack, inline, file, keys, sealed, content, vault.index("landing", meta.namespace, key))
 
-        receipt = await self._store.writer.write(act)
-        if receipt.arrival is not Arrival.STORED and file is not None:
-            (self._store.data_dir / "blobs" / file).unlink(missing_ok=True)
+        def act(tx: Tx) -> Receipt:
+            return land(tx, meta, delivered, self._actor, key, other, beside)
+
+        receipt = await self._store.writer.write(act, keys=keys)
+        if receipt.arrival is not Arrival.STORED:
+            pack.forget_keys(keys)
+            if file is not None:
+                (blobs / file).unlink(missing_ok=True)
         return receipt
 
     async def abandon(self) -> None:
         self._pack.abandon()
 
 
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """A delivery, sealed, with all that its row needs and that could be known before the act."""
+
+    pack: PackWriter
+    inline: bytes | None
+    file: str | None
+    keys: Mapping[bytes, bytes]
+    """On disk before the act."""
+    sealed: bytes | None
+    """Its manifest, unless the act may add to it."""
+    content: bytes
+    dedup: bytes
+
+
 def land(
     tx: Tx,
     meta: LandingMeta,
-    ref: str,
-    pack: PackWriter,
-    inline: bytes | None,
-    file: str | None,
+    delivered: Delivered,
     actor: str,
-    dedup_key: bytes | None,
+    key: bytes,
     other: bytes | None = None,
     beside: JSON | None = None,
 ) -> Receipt:
@@ -89,8 +115,7 @@ def land(
 
     `beside` given: other bytes of that key are a landing, too, whose key is made of it and of their digest.
     """
-    content = pack.content
-    dedup = tx.vault.index("landing", meta.namespace, dedup_key if dedup_key is not None else content)
+    pack, content, dedup = delivered.pack, delivered.content, delivered.dedup
     known = tx.read("SELECT ref, content, parts, id FROM landing WHERE dedup = ?", (dedup,))
     reset = known[0][0] if known and other is not None and bytes(known[0][1]) != content else None
     if reset is not None and other is not None:
@@ -99,7 +124,7 @@ def land(
     first = known[0][0] if known and beside is not None and bytes(known[0][1]) != content else None
     if first is not None and beside is not None:
         meta = replace(meta, manifest={**meta.manifest, **beside})
-        dedup = tx.vault.index("landing", meta.namespace, (dedup_key or b"") + content)
+        dedup = tx.vault.index("landing", meta.namespace, key + content)
         known = tx.read("SELECT ref, content, parts, id FROM landing WHERE dedup = ?", (dedup,))
     if known:
         same = bytes(known[0][1]) == content
@@ -114,8 +139,11 @@ def land(
             )
             tx.entry("conflict", actor, {"landing": known[0][0]})
         return Receipt(Arrival.DUPLICATE if same else Arrival.CONFLICT, known[0][0], known[0][2])
-    landing_id = add_landing(tx, meta, ref, pack, inline, file, content, dedup)
-    said = {"landing": ref, "source": meta.source, "namespace": meta.namespace, "parts": pack.parts}
+    sealed = delivered.sealed
+    if sealed is None and meta.manifest:
+        sealed = _sealed(tx.vault, pack.landing, meta.manifest, tx.fresh_keys, delivered.keys)
+    landing_id = _add(tx, meta, pack, delivered.inline, delivered.file, content, dedup, sealed, None)
+    said = {"landing": pack.landing, "source": meta.source, "namespace": meta.namespace, "parts": pack.parts}
     if first is not None:
         tx.add(
             "flag",
@@ -130,7 +158,7 @@ def land(
         _tell_reset(tx, landing_id, meta.source)
         said["beside"] = reset
     tx.entry("land", actor, said)
-    return Receipt(Arrival.STORED, ref, pack.parts, first or reset)
+    return Receipt(Arrival.STORED, pack.landing, pack.parts, first or reset)
 
 
 def _tell_reset(tx: Tx, landing_id: int, source: str) -> None:
@@ -144,25 +172,42 @@ def _tell_reset(tx: Tx, landing_id: int, source: str) -> None:
         tx.add("flag", kind="flag", reason="number-used-again", landing_id=landing_id, detail=detail, at=tx.now)
 
 
+def _sealed(
+    vault: Vault, landing: str, manifest: JSON, fresh: dict[bytes, bytes], keys: Mapping[bytes, bytes]
+) -> bytes:
+    return vault.seal(part_ref(landing, MANIFEST), canonical(dict(manifest)), fresh, keys).cipher
+
+
 def add_landing(
     tx: Tx,
     meta: LandingMeta,
-    ref: str,
+    pack: PackWriter,
+    inline: bytes | None,
+    file: str | None,
+    dedup: bytes,
+    record_id: int | None = None,
+) -> int:
+    """The Landing row of what comes without a manifest; gives its id. `record_id`: whom a hook call is about.
+
+    Give the keys of the pack to the writer beside the act (`Writer.write`).
+    """
+    return _add(tx, meta, pack, inline, file, pack.content, dedup, None, record_id)
+
+
+def _add(
+    tx: Tx,
+    meta: LandingMeta,
     pack: PackWriter,
     inline: bytes | None,
     file: str | None,
     content: bytes,
     dedup: bytes,
-    record_id: int | None = None,
+    sealed: bytes | None,
+    record_id: int | None,
 ) -> int:
-    """The Landing row, its keys and its sealed manifest; gives the row's id. `record_id`: whom a hook call is about."""
-    tx.fresh_keys.update(pack.keys)
-    manifest = None
-    if meta.manifest:
-        manifest = tx.vault.seal(part_ref(ref, MANIFEST), canonical(dict(meta.manifest)), tx.fresh_keys).cipher
     return tx.add(
         "landing",
-        ref=ref,
+        ref=pack.landing,
         source=meta.source,
         namespace=meta.namespace,
         media_type=meta.media_type,
@@ -174,6 +219,6 @@ def add_landing(
         pack=inline,
         pack_file=file,
         pack_digest=pack.digest,
-        manifest=manifest,
+        manifest=sealed,
         record_id=record_id,
     )

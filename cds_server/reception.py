@@ -26,7 +26,6 @@ from cds_server.hooks.routes import Caller
 from cds_server.intake import add_landing
 from cds_server.reading import PartRead, Read, read_sealed, reader_id
 from cds_server.settings import Settings
-from cds_server.store.entropy import new_ref
 from cds_server.store.pack import INLINE, PackWriter
 from cds_server.store.reads import ActReads, Reads, RecordRow
 from cds_server.store.store import Store
@@ -127,7 +126,7 @@ class Reception:
             stored = () if made_here else self._stored(found, wanted, record, records, tx.now)
             return _Kept(landing_id, where, record, tx.now, records, tuple(stored), same)
 
-        kept = await self._store.writer.write(act)
+        kept = await self._store.writer.write(act, keys=packed.pack.keys)
         facts, unread = _beside(kept, brought.parts) if kept.unread is None else (kept.stored, kept.unread)
         seen = self._seen(wanted, kept, facts)
         return Landed(kept.landing_id, kept.record, seen, unread, kept.where.landing, brought, received)
@@ -170,13 +169,13 @@ class Reception:
             )
             record(tx, landing_id, where.landing)
 
-        await self._store.writer.write(act)
+        await self._store.writer.write(act, keys=packed.pack.keys)
 
     async def _pack(self, request: HookRequest, fetched: bytes | None) -> _Packed:
         """The request's bytes and what was read for it, each a part, sealed; what is large is on disk already, written
         where nobody waits for it."""
         body = request.without_token()
-        pack = self._store.pack_writer(new_ref())
+        pack = self._store.pack_writer()
 
         def seal() -> _Packed:
             pack.write(body)
@@ -218,9 +217,7 @@ class Reception:
         pack, ref = packed.pack, packed.pack.landing
         meta = LandingMeta(EHR_SOURCE, caller.namespace, cds_hooks.REQUEST, received)
         dedup = tx.vault.index("landing", ref)
-        landing_id = add_landing(
-            tx, meta, ref, pack, packed.inline, packed.file, pack.content, dedup, record.id if record else None
-        )
+        landing_id = add_landing(tx, meta, pack, packed.inline, packed.file, dedup, record.id if record else None)
         tx.entry(
             "land",
             actor(caller),

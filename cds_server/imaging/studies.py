@@ -23,7 +23,6 @@ from cds_server.imaging.index import archive_of
 from cds_server.imaging.pulled import Brought
 from cds_server.intake import add_landing
 from cds_server.reading import SourceRules
-from cds_server.store.entropy import new_ref
 from cds_server.store.reads import LandingRow
 from cds_server.store.store import Store
 from cds_server.store.writer import Tx
@@ -163,8 +162,8 @@ def _land(
     actor: str,
 ) -> str:
     """The landing of what was made, and the row that says so."""
-    ref = new_ref()
-    pack = store.pack_writer(ref)
+    pack = store.pack_writer()
+    ref = pack.landing
     for part in (canonical(bundle_of(made.resources)), *(png for _, png in made.pictures)) if made is not None else ():
         pack.write(part)
         pack.end_part()
@@ -181,7 +180,7 @@ def _land(
             known = tx.read("SELECT id FROM landing WHERE dedup = ?", (dedup,))
             fresh = not known
             meta = LandingMeta(first.source, first.namespace, MEDIA_TYPE, tx.now)
-            landing_id = known[0][0] if known else add_landing(tx, meta, ref, pack, inline, file, pack.content, dedup)
+            landing_id = known[0][0] if known else add_landing(tx, meta, pack, inline, file, dedup)
         else:
             tx.add(
                 "flag",
@@ -209,6 +208,6 @@ def _land(
         tx.entry("study", actor, {"outcome": outcome, "objects": len(held), **detailed})
         return fresh
 
-    if not store.writer.submit(act).result() and file is not None:
+    if not store.writer.submit(act, keys=pack.keys).result() and file is not None:
         (store.data_dir / "blobs" / file).unlink(missing_ok=True)
     return outcome

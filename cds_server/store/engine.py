@@ -28,6 +28,61 @@ _PATIENCE = 20.0
 """Seconds to wait for the write lock before saying that the record is unavailable."""
 
 
+class _Gate:
+    """A file lock that is also one between threads: flock does not tell two of one process apart."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: int | None = None
+        self._threads = threading.Lock()
+
+    def take(self, *, wait: bool) -> None:
+        """Raises: BlockingIOError where somebody else has it and we shall not `wait`; OSError."""
+        if not self._threads.acquire(blocking=wait):
+            raise BlockingIOError
+        try:
+            if self._file is None:
+                self._file = self._opened()
+            fcntl.flock(self._file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BaseException:
+            self._threads.release()
+            raise
+
+    def give_back(self) -> None:
+        if self._file is not None:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+        self._threads.release()
+
+    def _opened(self) -> int:
+        try:
+            return os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError:
+            return os.open(self._path, os.O_RDONLY)
+
+    def close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+class Turn:
+    """The gate, had; given back once, by whichever thread."""
+
+    _gate: _Gate | None = None
+
+    def __init__(self, gate: _Gate | None, *, wait: bool) -> None:
+        if gate is not None:
+            gate.take(wait=wait)
+        self._gate = gate
+
+    def end(self) -> None:
+        gate, self._gate = self._gate, None
+        if gate is not None:
+            gate.give_back()
+
+    __del__ = end  # of an event loop that ended while a thread was still waiting for it
+
+
 class Database:
     """An engine, and the two things that the rest of the store does with it: read, and write alone."""
 
@@ -42,9 +97,7 @@ class Database:
             event.listen(self.engine, "begin", _sqlite_begin)
         else:
             self.engine = create_engine(url, pool_size=8, pool_pre_ping=True)
-        self._gate = data_dir / "write.lock"
-        self._gate_fd: int | None = None
-        self._thread_gate = threading.Lock()
+        self._gate = _Gate(data_dir / "write.lock") if self.sqlite else None
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -55,22 +108,34 @@ class Database:
         except DBAPIError as error:
             raise translated(error.orig) from None
 
+    def turn(self, *, wait: bool = True) -> Turn:
+        """The right to write, of one caller at a time across threads and processes. Waits for nothing else.
+
+        Without `wait`: BlockingIOError at once where somebody else has it. On PostgreSQL everybody gets one, and
+        `writing` waits for the server's own lock. Raises: RecordUnavailable and its kinds.
+        """
+        try:
+            return Turn(self._gate, wait=wait)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise translated_os(error) from None
+
     @contextlib.contextmanager
-    def writing(self, *, wait: bool = True, synced: bool = True) -> Iterator[Connection]:
+    def writing(self, turn: Turn | None = None, *, synced: bool = True) -> Iterator[Connection]:
         """The one write transaction of this instance at a time, across threads and processes; commits at the end.
 
-        Without `wait`: BlockingIOError at once where somebody else is writing, and always on PostgreSQL, where asking
-        is waiting for another machine.
-
         SQLite: a file lock (waiters are woken at once and in turn, unlike SQLite's own polling), then BEGIN IMMEDIATE.
-        PostgreSQL: an advisory lock held to the end of the transaction.
+        PostgreSQL: an advisory lock held to the end of the transaction. `turn`: the file lock, had already; it is given
+        back at the end in any case.
 
         Not `synced`: a commit waits for no disk; a power cut may undo it, whole, and nothing of what came before it.
         The next synced commit, here or in another process, syncs it as well (sqlite.org/pragma.html#pragma_synchronous,
         NORMAL with a write-ahead log; PostgreSQL, asynchronous commit).
         """
+        turn = turn or self.turn()
         try:
-            with self._alone(wait), self.engine.connect() as connection, connection.begin():
+            with self.engine.connect() as connection, connection.begin():
                 if self.sqlite:
                     if connection.info.get("synced", True) != synced:
                         connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if synced else 'NORMAL'}")
@@ -83,10 +148,10 @@ class Database:
                 yield connection
         except DBAPIError as error:
             raise translated(error.orig) from None
-        except BlockingIOError:
-            raise
         except OSError as error:
             raise translated_os(error) from None
+        finally:
+            turn.end()
 
     def _begin_immediate(self, connection: Connection) -> None:
         deadline = time.monotonic() + _PATIENCE
@@ -98,29 +163,6 @@ class Database:
                 if "locked" not in str(error.orig) or time.monotonic() > deadline:
                     raise
                 time.sleep(0.001)
-
-    @contextlib.contextmanager
-    def _alone(self, wait: bool) -> Iterator[None]:
-        if not self.sqlite:
-            if not wait:
-                raise BlockingIOError
-            yield
-            return
-        if self._gate_fd is None:
-            try:
-                self._gate_fd = os.open(self._gate, os.O_RDWR | os.O_CREAT, 0o600)
-            except OSError:
-                self._gate_fd = os.open(self._gate, os.O_RDONLY)
-        if not self._thread_gate.acquire(blocking=wait):  # flock does not tell two threads of one process apart
-            raise BlockingIOError
-        try:
-            fcntl.flock(self._gate_fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            try:
-                yield
-            finally:
-                fcntl.flock(self._gate_fd, fcntl.LOCK_UN)
-        finally:
-            self._thread_gate.release()
 
     def checkpoint(self) -> None:
         """SQLite: copy the write-ahead log into the database, as far as nobody has to wait for it."""
@@ -147,9 +189,8 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
-        if self._gate_fd is not None:
-            os.close(self._gate_fd)
-            self._gate_fd = None
+        if self._gate is not None:
+            self._gate.close()
 
 
 def _sqlite_connect(connection: Any, _record: Any) -> None:

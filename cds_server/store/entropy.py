@@ -34,6 +34,11 @@ random_bytes = _pool.take
 """(count) -> that many bytes that nobody was given before."""
 
 
+def new_key() -> bytes:
+    """A key for AES-256."""
+    return random_bytes(32)
+
+
 def new_ref() -> str:
     """A random reference, 32 hex digits."""
     return random_bytes(16).hex()

@@ -14,7 +14,7 @@ import contextlib
 import hashlib
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,8 +22,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from cds_server.store.engine import translated_os
-from cds_server.store.entropy import random_bytes
-from cds_server.store.vault import KEY_BYTES, Vault
+from cds_server.store.entropy import new_key
+from cds_server.store.ready import NO_KEYS
+from cds_server.store.vault import Vault
 from models.errors import KeysUnavailable, RecordUnavailable, TooLarge
 
 FRAME = 1 << 20
@@ -34,13 +35,16 @@ KEYS_HELD = 10_000
 MANIFEST = 0xFFFFFFFF
 """The part number under which the key of a landing's manifest stands."""
 
+PART, FIRST = b"p", bytes(4)
+"""How the key reference of a part begins, and how that of the first one ends."""
+
 HEAD = struct.Struct(">BI")
 TAG = 16
 
 
 def part_ref(landing: str, ordinal: int) -> bytes:
     """Key reference of one part."""
-    return b"p" + bytes.fromhex(landing) + ordinal.to_bytes(4)
+    return PART + bytes.fromhex(landing) + ordinal.to_bytes(4)
 
 
 _NAMED: set[Path] = set()
@@ -50,8 +54,10 @@ _NAMED: set[Path] = set()
 class PackWriter:
     """Seals parts as they come. Stays in memory up to 64 kB, then moves to a file in `staging`."""
 
-    def __init__(self, vault: Vault, landing: str, staging: Path) -> None:
+    def __init__(self, vault: Vault, landing: str, staging: Path, ready: Mapping[bytes, bytes] = NO_KEYS) -> None:
+        """`ready`: keys of its parts that are on disk already."""
         self._vault = vault
+        self._ready = ready
         self.landing = landing
         self._staging = staging
         self._file: BinaryIO | None = None
@@ -62,6 +68,7 @@ class PackWriter:
         self._cipher: AESGCM | None = None
         self._frame = 0
         self.keys: dict[bytes, bytes] = {}
+        """Those that are not on disk yet."""
         self.parts = 0
         self.size = 0
 
@@ -71,8 +78,10 @@ class PackWriter:
         if self._cipher is None:
             if self.parts >= MANIFEST:
                 raise TooLarge("a landing has at most 4,294,967,294 parts")
-            key = random_bytes(KEY_BYTES)
-            self.keys[part_ref(self.landing, self.parts)] = key
+            ref = part_ref(self.landing, self.parts)
+            key = self._ready.get(ref)
+            if key is None:
+                key = self.keys[ref] = new_key()
             self._cipher, self._frame = AESGCM(key), 0
         self._content.update(chunk)
         self.size += len(chunk)
@@ -146,6 +155,10 @@ class PackWriter:
                 (folder / self.landing).unlink(missing_ok=True)
             raise translated_os(error) from None
         return None, f"{self.landing[:2]}/{self.landing}"
+
+    def forget_keys(self, keys: Mapping[bytes, bytes]) -> None:
+        """Of a pack that was not kept, and is never tried again: its keys are for nothing, and `keys`, too."""
+        self._vault.ready.spent({**self._ready, **keys})
 
     def abandon(self) -> None:
         if self._file is not None:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from cds_server.store.engine import Database, translated_os
 from cds_server.store.migrate import migrate
-from cds_server.store.pack import MANIFEST, PackWriter, part_ref, read_parts
+from cds_server.store.pack import FIRST, MANIFEST, PART, PackWriter, part_ref, read_parts
 from cds_server.store.part_stream import PartStream
 from cds_server.store.reads import LandingRow, Reads
 from cds_server.store.vault import KeyStore, Vault
@@ -57,7 +57,7 @@ class Store:
 
     def close(self) -> None:
         self.writer.close()
-        self.vault.keys.close()
+        self.vault.close()
         self.database.close()
 
     def check_writable(self) -> None:
@@ -75,8 +75,10 @@ class Store:
 
     # -- the bytes of landings -----------------------------------------------------------------------------------------
 
-    def pack_writer(self, landing: str) -> PackWriter:
-        return PackWriter(self.vault, landing, self.data_dir / "staging")
+    def pack_writer(self) -> PackWriter:
+        """Of a new landing, which it names."""
+        name = self.vault.ready.name(PART, FIRST)
+        return PackWriter(self.vault, name.ref, self.data_dir / "staging", name.keys)
 
     def open_pack(self, landing: LandingRow) -> BinaryIO:
         """The sealed bytes. Raises RecordUnavailable when the blob file is missing."""

@@ -19,20 +19,22 @@ import sqlite3
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from cds_server.store.entropy import random_bytes
+from cds_server.store.entropy import new_key, random_bytes
+from cds_server.store.ready import NO_KEYS, ReadyKeys
 from models.canonical import reader_of
 from models.errors import DiskFull, KeysUnavailable, ReadOnlyStore, RecordUnavailable
 from models.nouns import Fact
 
 KEY_BYTES = 32
 _NONCE = bytes(12)
+_RECORD = b"r"
 KEYS_A_STATEMENT = 400
 _CACHED_RECORDS = 8192
 _facts = reader_of(list[Fact])
@@ -87,21 +89,48 @@ class KeyStore:
     def put(self, keys: Iterable[tuple[bytes, bytes]]) -> None:
         """Keys that are on disk when this returns.
 
-        A statement writes and syncs many of them: each one that a thread runs makes it wait for the interpreter again.
+        All or none: a second key for a reference would leave what is sealed under one of the two unreadable. One
+        statement writes and syncs many: each that a thread runs makes it wait for the interpreter again.
         Raises KeysUnavailable, also when the file was taken away or replaced: keys would go with this process.
         """
         waiting = list(keys)
         with self._lock:
             try:
                 self._check_place()
-                for chunk in (waiting[i : i + KEYS_A_STATEMENT] for i in range(0, len(waiting), KEYS_A_STATEMENT)):
-                    rows = ", ".join(["(?, ?)"] * len(chunk))
-                    self._connection.execute(
-                        f"INSERT OR IGNORE INTO object_key (ref, key) VALUES {rows}",
-                        [cell for row in chunk for cell in row],
-                    )
+                with self._together() if len(waiting) > KEYS_A_STATEMENT else contextlib.nullcontext():
+                    for chunk in (waiting[i : i + KEYS_A_STATEMENT] for i in range(0, len(waiting), KEYS_A_STATEMENT)):
+                        rows = ", ".join(["(?, ?)"] * len(chunk))
+                        self._connection.execute(
+                            f"INSERT OR ABORT INTO object_key (ref, key) VALUES {rows}",
+                            [cell for row in chunk for cell in row],
+                        )
             except sqlite3.Error as error:
                 raise _refused(error, self.path.name) from None
+
+    @contextlib.contextmanager
+    def _together(self) -> Iterator[None]:
+        """One sync for several statements."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+
+    def destroy(self, refs: Sequence[bytes]) -> None:
+        """Take keys out, for good: what was sealed under them is never read again. Raises as `put` does."""
+        with self._lock:
+            try:
+                self._check_place()
+                with self._together():
+                    self._connection.executemany("DELETE FROM object_key WHERE ref = ?", [(ref,) for ref in refs])
+            except sqlite3.Error as error:
+                raise _refused(error, self.path.name) from None
+
+    def in_place(self) -> bool:
+        """Whether the file is still where it was opened."""
+        return _place(self.path) == self._place
 
     def check(self) -> None:
         """Raises KeysUnavailable when the store is not where it was, or cannot be read."""
@@ -109,7 +138,7 @@ class KeyStore:
         self.get(b"\0")
 
     def _check_place(self) -> None:
-        if _place(self.path) != self._place:
+        if not self.in_place():
             raise KeysUnavailable("the key store was taken away or replaced while in use", where=self.path.name)
 
     def get(self, ref: bytes) -> bytes | None:
@@ -185,6 +214,12 @@ class ClosedKeys:
     def put(self, keys: Iterable[tuple[bytes, bytes]]) -> None:
         raise KeysUnavailable("this check runs without keys")
 
+    def destroy(self, refs: Sequence[bytes]) -> None:
+        raise KeysUnavailable("this check runs without keys")
+
+    def in_place(self) -> bool:
+        return False
+
     def check(self) -> None:
         raise KeysUnavailable("this check runs without keys")
 
@@ -232,10 +267,15 @@ class Vault:
     def __init__(self, keys: KeyStore | ClosedKeys) -> None:
         self.keys = keys
         self.index = Index(keys.secret("index"))
+        self.ready = ReadyKeys(keys)
         self.unsaved: dict[bytes, bytes] = {}
         """Keys of acts whose transaction is still open: a later act of the same group may open what they sealed."""
         self._records: OrderedDict[str, AESGCM] = OrderedDict()
         self._lock = threading.Lock()
+
+    def close(self) -> None:
+        self.ready.close()
+        self.keys.close()
 
     @classmethod
     def closed(cls) -> Vault:
@@ -244,10 +284,14 @@ class Vault:
 
     # -- payloads: one key each ----------------------------------------------------------------------------------------
 
-    def seal(self, ref: bytes, payload: bytes, fresh: dict[bytes, bytes]) -> Sealed:
-        """Seal under a new key; the caller stores `fresh` (ref -> key) before the row that holds the cipher."""
-        key = random_bytes(KEY_BYTES)
-        fresh[ref] = key
+    def seal(
+        self, ref: bytes, payload: bytes, fresh: dict[bytes, bytes], ready: Mapping[bytes, bytes] = NO_KEYS
+    ) -> Sealed:
+        """Seal under the key that is `ready` for this reference, and for nothing else, or under a new one; the caller
+        stores `fresh` (ref -> key) before the row that holds the cipher."""
+        key = ready.get(ref)
+        if key is None:
+            key = fresh[ref] = new_key()
         return Sealed(AESGCM(key).encrypt(_NONCE, payload, ref), commitment(key, payload))
 
     def key(self, ref: bytes) -> bytes | None:
@@ -265,10 +309,15 @@ class Vault:
 
     # -- facts: one key per patient record -----------------------------------------------------------------------------
 
-    def new_record_key(self, ref: str, fresh: dict[bytes, bytes]) -> None:
-        key = random_bytes(KEY_BYTES)
-        fresh[record_key_ref(ref)] = key
-        self._remember(ref, AESGCM(key))
+    def new_record(self, fresh: dict[bytes, bytes]) -> str:
+        """A reference with a key of its own, on disk already or in `fresh`."""
+        name = self.ready.name(_RECORD)
+        of = record_key_ref(name.ref)
+        key = name.keys.get(of)
+        if key is None:
+            key = fresh[of] = new_key()
+        self._remember(name.ref, AESGCM(key))
+        return name.ref
 
     def open_facts(self, record: str, cipher: bytes) -> list[Fact]:
         return _facts(self.open_of_record(record, cipher))
@@ -313,7 +362,7 @@ def commitment(key: bytes, payload: bytes) -> bytes:
 
 
 def record_key_ref(record: str) -> bytes:
-    return b"r" + bytes.fromhex(record)
+    return _RECORD + bytes.fromhex(record)
 
 
 def object_ref(kind: bytes, ref: str) -> bytes:

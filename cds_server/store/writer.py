@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import queue
 import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,7 +25,8 @@ from sqlalchemy import Connection
 from sqlalchemy.engine.interfaces import DBAPICursor
 
 from cds_server.ledger.entry import GENESIS, Cell, Entry, seal_entry
-from cds_server.store.engine import Database
+from cds_server.store.engine import Database, Turn
+from cds_server.store.ready import NO_KEYS
 from cds_server.store.tables import COLUMNS
 from cds_server.store.vault import Vault
 from models.errors import CdsError
@@ -42,6 +44,7 @@ _HOLD, _HOLD_UNSYNCED = 0.005, 0.007
 _TURN = 0.0003
 """Seconds between two such groups: a lock that is taken back at once is never had by whoever waits for it."""
 _BOOT = uuid.uuid4().hex
+_HEAD = "SELECT seq, chain FROM ledger_entry ORDER BY seq DESC LIMIT 1"
 
 
 def _insert(table: str, columns: tuple[str, ...]) -> str:
@@ -139,11 +142,13 @@ class Tx:
         return self.seq - 1, self._previous
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Act(Generic[T]):
     run: Callable[[Tx], T]
     future: Future[T] | asyncio.Future[T]
-    repeatable: bool = False
+    repeatable: bool
+    keys: Mapping[bytes, bytes]
+    """Keys that its rows will need, as far as they are known before it runs and not on disk yet."""
 
     def begin(self) -> bool:
         """Whether the caller still waits.
@@ -174,13 +179,14 @@ class _Group:
         self.outcomes: list[tuple[_Act[Any], Any, BaseException | None]] = []
         self.rows = 0
 
-    def open(self, *, wait: bool = True, synced: bool = True) -> None:
-        """Begin. Without `wait`: BlockingIOError where it cannot be had at once; then it may be opened again."""
-        self._transaction = self._database.writing(wait=wait, synced=synced)
+    def open(self, turn: Turn, *, synced: bool = True) -> None:
+        """Begin. The turn is ours from here on."""
+        self._turn = turn
+        self._transaction = self._database.writing(turn, synced=synced)
         self._connection = self._transaction.__enter__()
-        self._cursor = self._database.cursor(self._connection)
-        self._seq, self._chain = head(self._connection)
         self._began = time.monotonic()
+        self._cursor = self._database.cursor(self._connection)
+        self._seq, self._chain = _head_by(self._cursor)
 
     @property
     def held(self) -> float:
@@ -206,13 +212,15 @@ class _Group:
         self._cursor.execute("RELEASE SAVEPOINT act")
 
     def sync(self) -> None:
-        """Make it durable: first the keys, then the rows that need them. Nothing but waiting for disks."""
+        """Make it durable: first the keys that came up in the acts, then the rows that need them. Nothing but waiting
+        for disks; whoever waits for the lock has it before the thread that asked for this hears of it."""
         if self._keys:
             self._vault.keys.put(self._keys.items())
         self._cursor.execute("COMMIT")
+        self._turn.end()
 
     def close(self) -> None:
-        """Give the connection and the lock back."""
+        """Give the connection back."""
         self._transaction.__exit__(None, None, None)
         self._forget()
 
@@ -250,25 +258,29 @@ class Writer:
         self.groups = 0
         self.acts = 0
 
-    def submit(self, run: Callable[[Tx], T], *, repeatable: bool = False) -> Future[T]:
+    def submit(
+        self, run: Callable[[Tx], T], *, repeatable: bool = False, keys: Mapping[bytes, bytes] = NO_KEYS
+    ) -> Future[T]:
         """Queue an act. Its future holds the result once it is durable, or the error that refused it.
 
+        `keys`: those that its rows will need and that are known already. They are on disk before the write lock is
+        taken, with those of the other acts of its group; where it is refused they are of nothing, and do no harm.
         `repeatable`: of an act that nobody was promised, and that is done again where a power cut undoes it. It waits
         for no disk; whatever is synced after it syncs it too.
         """
         future: Future[T] = Future()
-        self._queue.put(_Act(run, future, repeatable))
+        self._queue.put(_Act(run, future, repeatable, keys))
         with self._starting:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._loop, name="cds-writer", daemon=True)
                 self._thread.start()
         return future
 
-    async def write(self, run: Callable[[Tx], T]) -> T:
-        """The result of an act, once it is durable."""
+    async def write(self, run: Callable[[Tx], T], *, keys: Mapping[bytes, bytes] = NO_KEYS) -> T:
+        """The result of an act, once it is durable. `keys`: as in `submit`."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._waiting.append(_Act(run, future))
+        self._waiting.append(_Act(run, future, False, keys))
         if self._draining is None or self._draining.done():
             self._draining = loop.create_task(self._drain())
         return await future
@@ -286,14 +298,27 @@ class Writer:
     async def _drain(self) -> None:
         loop = asyncio.get_running_loop()
         while self._waiting:
+            early = _needing_keys(self._waiting)
+            if early:
+                try:
+                    await loop.run_in_executor(self._disk, self._store_keys, early)
+                except BaseException as cause:
+                    self._refuse_early(self._waiting, early, cause)
+                    if not isinstance(cause, Exception):
+                        raise
+                    continue
             group = _Group(self._database, self._vault)
             acts: list[_Act[Any]] = []
             try:
                 try:
-                    group.open(wait=False)
+                    turn = self._database.turn(wait=False)
                 except BlockingIOError:
-                    await loop.run_in_executor(self._disk, group.open)
-                while self._waiting and len(acts) < _GROUP:
+                    turn = await loop.run_in_executor(self._disk, self._database.turn)
+                if self._database.sqlite:
+                    group.open(turn)
+                else:  # to ask is to wait for another machine
+                    await loop.run_in_executor(self._disk, group.open, turn)
+                while self._waiting and len(acts) < _GROUP and not self._waiting[0].keys:
                     acts.append(self._waiting.popleft())
                     if acts[-1].begin():
                         group.run(acts[-1])
@@ -346,11 +371,18 @@ class Writer:
 
     def _commit(self, waiting: deque[_Act[Any]]) -> None:
         """One transaction over as many of these as it may hold the lock for; takes them out."""
+        early = _needing_keys(waiting)
+        if early:
+            try:
+                self._store_keys(early)
+            except Exception as cause:  # noqa: BLE001 (as below)
+                self._refuse_early(waiting, early, cause)
+                return
         acts: list[_Act[Any]] = []
         group = _Group(self._database, self._vault)
         try:
             repeatable = waiting[0].repeatable
-            group.open(synced=not repeatable)
+            group.open(self._database.turn(), synced=not repeatable)
             hold = _HOLD_UNSYNCED if repeatable else _HOLD
             while waiting and waiting[0].repeatable is repeatable and len(acts) < _GROUP and group.held < hold:
                 acts.append(waiting.popleft())
@@ -368,6 +400,19 @@ class Writer:
                 self._uncopied_rows = 0
                 self._copied = self._copier.submit(self._checkpoint)
 
+    # -- both ----------------------------------------------------------------------------------------------------------
+
+    def _store_keys(self, acts: Sequence[_Act[Any]]) -> None:
+        """On disk, before the lock: one sync for all of them, and nobody waits for it but their callers."""
+        self._vault.keys.put([key for act in acts for key in act.keys.items()])
+        for act in acts:
+            act.keys = NO_KEYS
+
+    def _refuse_early(self, waiting: deque[_Act[Any]], acts: Sequence[_Act[Any]], cause: BaseException) -> None:
+        for act in acts:
+            waiting.remove(act)
+        self._refuse(acts, cause)
+
     def _answer(self, group: _Group) -> None:
         self.groups += 1
         self.acts += len(group.outcomes)
@@ -381,7 +426,18 @@ class Writer:
             act.answer(None, error)
 
 
+def _needing_keys(waiting: Iterable[_Act[Any]]) -> list[_Act[Any]]:
+    """Those of the next group."""
+    return [act for act in itertools.islice(waiting, _GROUP) if act.keys]
+
+
+def _head_by(cursor: DBAPICursor) -> tuple[int, bytes]:
+    cursor.execute(_HEAD)
+    row = cursor.fetchone()
+    return (int(row[0]), bytes(row[1])) if row else (0, GENESIS)
+
+
 def head(connection: Connection) -> tuple[int, bytes]:
     """(sequence number, chain hash) of the last entry; (0, genesis) for an empty log."""
-    row = connection.exec_driver_sql("SELECT seq, chain FROM ledger_entry ORDER BY seq DESC LIMIT 1").fetchone()
+    row = connection.exec_driver_sql(_HEAD).fetchone()
     return (int(row[0]), bytes(row[1])) if row else (0, GENESIS)

@@ -1,0 +1,127 @@
+"""Names whose keys are on disk before anybody needs them, so that what is sealed under them waits for one disk less.
+
+A key must be durable before the row that needs it. A key without a row does no harm: so many of them are stored at
+once, ahead, in a thread, and each is handed out once. A process that ends leaves those that it did not hand out: never
+more than it did.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import uuid
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Protocol
+
+from cds_server.store.entropy import new_key, random_bytes
+from models.errors import CdsError
+
+NO_KEYS: Mapping[bytes, bytes] = MappingProxyType({})
+MOST = 256
+"""Names of a kind that are kept ready."""
+_FROM = 8
+"""Names of a kind that are asked for before any is made ahead: a command of one delivery leaves none behind."""
+_SPENT = 256
+"""Keys of nothing that wait for their end at most, before they are destroyed."""
+
+
+class Keys(Protocol):
+    """What is asked of the key store."""
+
+    def put(self, keys: Sequence[tuple[bytes, bytes]]) -> None: ...
+
+    def destroy(self, refs: Sequence[bytes]) -> None: ...
+
+    def in_place(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A random reference, and the keys under it that are on disk already (none: whoever seals makes them)."""
+
+    ref: str
+    """32 hex digits."""
+    keys: Mapping[bytes, bytes]
+    """Key reference -> key."""
+
+    @property
+    def uuid(self) -> str:
+        """The reference as a random UUID (RFC 9562, version 4): it was made as one."""
+        return str(uuid.UUID(hex=self.ref))
+
+
+class ReadyKeys:
+    """Hands out names of each kind. There are as many ready as were asked for so far, up to `MOST`."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+        self._lock = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, "cds-keys")
+        self._kinds: dict[tuple[bytes, bytes], _Kind] = {}
+        self._spent: list[bytes] = []
+        self._process = os.getpid()
+
+    def name(self, kind: bytes, end: bytes = b"") -> Name:
+        """A new name; its key stands under `kind` + the reference's 16 bytes + `end`, if there was one ready."""
+        with self._lock:
+            if os.getpid() != self._process:  # forked: these are the parent's
+                return Name(_new_ref().hex(), NO_KEYS)
+            of = self._kinds.setdefault((kind, end), _Kind())
+            of.asked += 1
+            wanted = min(MOST, of.asked)
+            if of.asked >= _FROM and not of.filling and len(of.ready) <= wanted // 2:
+                of.filling = True
+                self._thread.submit(self._fill, kind, end, wanted)
+            if not of.ready or not self._keys.in_place():
+                return Name(_new_ref().hex(), NO_KEYS)
+            return of.ready.popleft()
+
+    def spent(self, refs: Mapping[bytes, bytes]) -> None:
+        """Keys of what was not kept after all: their end may wait, and is not certain."""
+        with self._lock:
+            self._spent += refs
+            if len(self._spent) < _SPENT:
+                return
+            refs_now, self._spent = self._spent, []
+        with contextlib.suppress(RuntimeError):  # closed
+            self._thread.submit(self._destroy, refs_now)
+
+    def close(self) -> None:
+        """Wait for what is under way. Whoever asks then makes keys of its own."""
+        with self._lock:
+            self._process = 0
+        self._thread.shutdown(wait=True)
+
+    def _fill(self, kind: bytes, end: bytes, wanted: int) -> None:
+        of = self._kinds[kind, end]
+        names = []
+        for _ in range(max(1, wanted - len(of.ready))):
+            ref = _new_ref()
+            names.append(Name(ref.hex(), {kind + ref + end: new_key()}))
+        try:
+            self._keys.put([key for name in names for key in name.keys.items()])
+        except CdsError:  # whoever stores a key of its own is told
+            names = []
+        with self._lock:
+            of.ready.extend(names)
+            of.filling = False
+
+    def _destroy(self, refs: list[bytes]) -> None:
+        with contextlib.suppress(CdsError):
+            self._keys.destroy(refs)
+
+
+class _Kind:
+    def __init__(self) -> None:
+        self.ready: deque[Name] = deque()
+        self.asked = 0
+        self.filling = False
+
+
+def _new_ref() -> bytes:
+    return uuid.UUID(bytes=random_bytes(16), version=4).bytes
