@@ -331,4 +331,5 @@ def otsu(volume: Volume) -> float:
     sums = np.cumsum(counts * centres)
     gap = sums[:-1] / np.maximum(below, 1) - (sums[-1] - sums[:-1]) / np.maximum(above, 1)
     between = below * above * gap**2
-    return float(low + (int(np.argmax(between)) + 1) * (high - low) / 256)
+    best = np.flatnonzero(between >= between.max() * (1 - 1e-12))  # as good anywhere in a gap: its middle
+    return float(low + (best.mean() + 1) * (high - low) / 256)
