@@ -48,6 +48,13 @@ def _sekmet() -> Path | None:
     return place if place.is_file() else None
 
 
+def _mirp() -> Path | None:
+    """The interpreter that has it: in the same environment."""
+    python = ROOT / ".venv" / "peers" / "bin" / "python"
+    installed = any((ROOT / ".venv" / "peers" / "lib").glob("python3*/site-packages/mirp/__init__.py"))
+    return python if python.is_file() and installed else None
+
+
 def _program(name: str) -> Callable[[], Path | None]:
     def find() -> Path | None:
         found = shutil.which(name, path="/usr/bin:/usr/sbin:/usr/local/bin:/usr/local/sbin")
@@ -67,6 +74,7 @@ PEERS = {
         Peer("postgres", "PostgreSQL server programs", "postgresql", _postgres),
         Peer("chromium", "the browser", "chromium", _chromium),
         Peer("sekmet", "a FHIR server of somebody else (requirements/peers.txt, in .venv/peers)", None, _sekmet),
+        Peer("mirp", "radiomics by somebody else (requirements/peers.txt, in .venv/peers)", None, _mirp),
         Peer("orthanc", "an archive of somebody else (PACS)", "orthanc", _program("Orthanc")),
         Peer("orthanc-dicomweb", "its DICOMweb plug-in", "orthanc-dicomweb", _dicomweb),
         Peer("dcmtk", "DICOM programs of somebody else (storescu, storescp, movescu)", "dcmtk", _program("storescu")),
