@@ -32,6 +32,7 @@ ORDER = (
     "conformance",
     "inference",
     "ledger",
+    "witness",
     "models",
     "service",
     "keys",

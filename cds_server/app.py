@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 from starlette.requests import Request
 
-from cds_server import __version__, keys, openapi, ops, wire
+from cds_server import __version__, keys, ledger_doors, openapi, ops, wire
 from cds_server.deadline import Clock, Gate
 from cds_server.decisions import Decisions, Recorded
 from cds_server.hooks.context import HookRequest
@@ -178,16 +178,19 @@ def create_app(parts: Parts) -> FastAPI:
         redoc_url=None,
     )
     staff = Staff(parts.settings, parts.store) if parts.settings.staff else None
+    operators, watch = Operators(parts.settings, staff), ledger_doors.LedgerWatch(parts.store, parts.settings)
     for doors in (
         router(Desk(parts), max_body=parts.settings.max_body),
         ops.router(
             parts.store,
             parts.registry,
             parts.metrics,
-            Operators(parts.settings, staff),
+            operators,
             _feeds(parts.settings),
             [each.name for each in parts.settings.destinations],
+            watch,
         ),
+        ledger_doors.router(parts.store, watch, operators),
         *([staff_router(staff)] if staff else []),
         keys.router(keys.Keys(parts.store)),
         openapi.router(parts.registry.specs, parts.settings),

@@ -64,8 +64,8 @@ def audit(
         if current(database) is None:
             raise Misconfigured("the database holds no instance")
         reads = Reads(database, Vault.closed())
+        heads = SignedHeads(reads, data_dir, keys, notes)  # before the head: a server that writes may sign meanwhile
         last = reads.head()[0]  # the server may be writing: what comes after this is for the next check
-        heads = SignedHeads(reads, data_dir, keys, notes, last)
         if not rows and not deep:
             return _log_alone(reads, heads, last, most)
         row_stream = reads.row_stream(last)

@@ -6,6 +6,7 @@ subscribe   who subscribes to what a feed brought is judged again
 send        results that a [[destination]] wants are queued; a process of its own sends them
 conform     a sample of what feeds brought is held against its version of HL7 v2
 validate    full R4 validation of it; where a resource fails, the inferences of the call that brought it are flagged
+checkpoint  the head of the log is signed, and witnesses sign it, in threads of their own
 pull        each [[source]] with a schedule is pulled when its time has come, by a process of its own
 """
 
@@ -32,6 +33,7 @@ from cds_server import jobs, logs
 from cds_server.backlog import Landings, Queued
 from cds_server.digest import VALIDATOR, add_validation
 from cds_server.followers import Followers
+from cds_server.keeper import Keeper
 from cds_server.lifetime import end_with_parent
 from cds_server.logs import log
 from cds_server.prepare import Delivery, prepare_all, prepared_of
@@ -86,6 +88,8 @@ def run(settings: Settings, parent: int) -> None:
     idle.submit(os.getpid)  # forked now, while there is neither a thread nor an open database
     store = Store.open(settings.data_dir, settings.database_url)
     followers = Followers(store, settings)
+    keeper = Keeper(store, settings)
+    keeper.start()
     code = 1
     try:
         _work(settings, store, idle, followers, lambda: os.getppid() != parent or stopping.is_set(), stopping.wait)
@@ -93,6 +97,7 @@ def run(settings: Settings, parent: int) -> None:
     except Exception as error:  # noqa: BLE001 (whatever it is, the server starts this process again)
         log().error("background work failed", error=type(error).__name__)
     finally:
+        keeper.stop()
         followers.stop()
         with contextlib.suppress(CdsError):
             store.close()

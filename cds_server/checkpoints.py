@@ -63,14 +63,14 @@ class Checkpoints:
 
     # -- keys ----------------------------------------------------------------------------------------------------------
 
-    def keys(self) -> list[Key]:
+    def signing_keys(self) -> list[Key]:
         """Every key that ever signed, oldest first; the name of each is the origin that it signed for."""
         return [Key(origin, LOG, bytes(raw)) for origin, raw in self._store.reads.query(_KEYS)]
 
     @property
     def origin(self) -> str | None:
         """Of the log as it is signed now; None before the first key."""
-        keys = self.keys()
+        keys = self.signing_keys()
         return keys[-1].name if keys else None
 
     def rotate(self, actor: str) -> Key:
@@ -127,7 +127,7 @@ class Checkpoints:
         except FileNotFoundError:
             return None
         try:
-            return Signed(parse_checkpoint(open_note(raw, self.keys()).text), raw)
+            return Signed(parse_checkpoint(open_note(raw, self.signing_keys()).text), raw)
         except Wrong:
             raise LedgerBroken(
                 "the file `checkpoint` in the data directory was not signed by a key of this log: it is of another log"
@@ -144,7 +144,7 @@ class Checkpoints:
             self.tiles.forget_edge()
             if not self._store.reads.head()[0]:
                 return None
-            if not self.keys():
+            if not self.signing_keys():
                 self._new_key(actor)
             last = self.check()
             size = self._store.reads.head()[0]
@@ -189,7 +189,7 @@ class Checkpoints:
 
     def _agreed(self, below: int) -> int:
         """Up to which entry the log is the one that checkpoints in the database signed."""
-        keys, agreed = self.keys(), 0
+        keys, agreed = self.signing_keys(), 0
         asked = "SELECT size, note FROM ledger_checkpoint WHERE size < ? ORDER BY size"
         rows = self._store.reads.query(asked, (below,))
         low, high = 0, len(rows)
@@ -228,7 +228,7 @@ class Checkpoints:
             self._store.writer.submit(partial(keep, rows=rows)).result()
 
     def _sign(self, last: Checkpoint | None, size: int) -> Signed:
-        keys = self.keys()
+        keys = self.signing_keys()
         origin = keys[-1].name
         checkpoint = Checkpoint(origin, size, root_at(self.tiles.node, size))
         text = checkpoint_text(checkpoint)
@@ -285,7 +285,7 @@ class Checkpoints:
             signed = self._outside_or_none() or self.last()
             if signed is None:
                 raise LedgerBroken("nothing was signed yet; take the file `checkpoint`, which is not ours, away")
-            lost, keys = signed.checkpoint, self.keys()
+            lost, keys = signed.checkpoint, self.signing_keys()
             base, _, generation = keys[-1].name.partition("#")
             key = Key(f"{base}#{int(generation or 1) + 1}", LOG, keys[-1].raw)
 

@@ -7,6 +7,8 @@
 
 Order of copying: database, then blobs, then keys. A blob and a key are written before the row that needs them, so
 whatever the copied database names is in the copied files and keys, also while the server runs.
+
+The file `checkpoint` is not copied, on purpose: it says how far the log went, and the one of a backup would vouch for it.
 """
 
 from __future__ import annotations
@@ -82,7 +84,7 @@ def restore(settings: Settings, source: Path, keys: Path | None = None) -> dict[
     report = audit(data, settings.database_url, deep=True)
     if report.findings:
         raise LedgerBroken(f"the restored log does not verify: {report.findings[0]}")
-    return {"entries": report.entries, "head": report.head}
+    return {"entries": report.entries, "head": report.head, "signed": report.signed}
 
 
 def _copy_tree(source: Path, to: Path) -> int:

@@ -388,7 +388,14 @@ def _operators() -> dict[str, Any]:
     unready = {"description": "Not ready, and why.", "content": {wire.JSON_TYPE: {"schema": state}}}
     text = {"content": {"text/plain; version=0.0.4": {"schema": {"type": "string"}}}}
     seq = {"name": "seq", "in": "path", "required": True, "schema": {"type": "integer", "minimum": 0, "maximum": 2**53}}
-    entry = _object(["seq", "leaf", "chain", "entry"], {"leaf": _TEXT, "chain": _TEXT, "entry": {"type": "object"}})
+    proof = {
+        "leaf": _TEXT,
+        "chain": _TEXT,
+        "entry": {"type": "object"},
+        "checkpoint": _TEXT,
+        "inclusion": _array(_TEXT),
+    }
+    entry = _object(["seq", "leaf", "chain", "entry"], proof)
     key_set = "The set (RFC 7517).", _object(["keys"], {"keys": _array(_ref("PublicKey"))})
     name = {
         "name": "registration",
@@ -407,9 +414,13 @@ def _operators() -> dict[str, Any]:
         "/metrics": door(
             "metrics", "Prometheus text; loopback, or the operators' token", _answers("Counts.", None, (401,), **text)
         ),
+        "/ledger/checkpoint": door(
+            "checkpoint", "The signed head of the log; loopback, or the operators' token",
+            _answers("A note.", None, (401, 404), **text),
+        ),
         "/ledger/proof/{seq}": door(
-            "proof", "One ledger entry; loopback, or the operators' token", _answers("It.", entry, (401, 404)),
-            parameters=[seq],
+            "proof", "One ledger entry and its way to the signed head; loopback, or the operators' token",
+            _answers("It.", entry, (401, 404)), parameters=[seq],
         ),
         PATH: door("description", "This document", _answers("It.", {"type": "object"}, ())),
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""What operators and auditors ask over HTTP: alive, ready, metrics, the entry behind a card.
+"""What operators ask over HTTP: alive, ready, metrics. (`ledger_doors`: the log.)
 
 Metrics and ledger are for operators (`operators`): anybody else is answered 401, like at any other door.
 """
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import orjson
 from fastapi import APIRouter
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -28,12 +27,13 @@ from cds_server.jobs import pull_states
 from cds_server.operators import Operators
 from cds_server.registry import Registry
 from cds_server.store.store import Store
-from models.errors import CdsError, NotFound
+from models.errors import CdsError
 from models.nouns import ClinicianAction, Outcome
 
 if TYPE_CHECKING:
     from cds_server.feeds import FeedSource
     from cds_server.hl7_sampling import Report
+    from cds_server.ledger_doors import LedgerWatch
     from cds_server.outbox import Counted
     from cds_server.silence import Heard
 
@@ -143,6 +143,25 @@ class Metrics:
         )
         self.pulls = self._gauge("cds_pull_jobs", "Jobs of the last run of a source, by state.", "source", "state")
 
+        self.unsigned = self._gauge("cds_ledger_unsigned_entries", "Entries that no checkpoint covers.")
+        self.unsigned_age = self._gauge("cds_ledger_unsigned_seconds", "Age of the oldest of them.")
+        self.refused = self._gauge("cds_ledger_signing_refused", "1 where the log is not signed: something is wrong.")
+        self.unwitnessed = self._gauge(
+            "cds_witness_unsigned_entries", "Entries under no checkpoint that this witness signed.", "witness"
+        )
+        self.witness_trouble = self._gauge(
+            "cds_witness_trouble", "1 where the last try with this witness failed.", "witness"
+        )
+
+    def ledger(self, watch: LedgerWatch) -> None:
+        entries, seconds, refused, witnesses = watch.figures()
+        self.unsigned.set(entries)
+        self.unsigned_age.set(seconds)
+        self.refused.set(refused)
+        for name, (behind, trouble) in witnesses.items():
+            self.unwitnessed.labels(name).set(behind)
+            self.witness_trouble.labels(name).set(trouble)
+
     def _gauge(self, name: str, what: str, *labels: str) -> Gauge:
         """What the store says when it is asked: of several workers, the last that asked is right."""
         return Gauge(name, what, labels, registry=self.registry, multiprocess_mode="mostrecent")
@@ -223,6 +242,7 @@ def router(
     operators: Operators,
     feeds: Sequence[FeedSource] = (),
     destinations: Sequence[str] = (),
+    watch: LedgerWatch | None = None,
 ) -> APIRouter:
     began = time.monotonic()
 
@@ -232,9 +252,10 @@ def router(
     async def readyz(_: Request) -> Response:
         checks = readiness(store, registry)
         ready = all(state == "ok" for state in checks.values())
-        return wire.json_response(
-            {"status": "ready" if ready else "not ready", "checks": checks}, 200 if ready else 503
-        )
+        answer: dict[str, Any] = {"status": "ready" if ready else "not ready", "checks": checks}
+        if watch is not None and (warnings := watch.warnings()):
+            answer["warnings"] = dict(warnings)
+        return wire.json_response(answer, 200 if ready else 503)
 
     async def metrics_text(request: Request) -> Response:
         operators.check(request)
@@ -267,20 +288,8 @@ def router(
                 metrics.pulls.labels(pulled.source, state).set(pulled.states.get(state, 0))
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
-    async def proof(request: Request) -> Response:
-        """One entry as it stands in the log: its body, its RFC 6962 leaf hash, its place in the chain."""
-        operators.check(request)
-        seq = request.path_params["seq"]
-        entry = store.reads.entry(seq)
-        if entry is None:
-            raise NotFound("there is no such ledger entry")
-        return wire.json_response(
-            {"seq": seq, "leaf": entry.leaf.hex(), "chain": entry.chain.hex(), "entry": orjson.loads(entry.body)}
-        )
-
     api = APIRouter(redirect_slashes=False)
     api.add_route("/healthz", healthz, methods=["GET"])
     api.add_route("/readyz", readyz, methods=["GET"])
     api.add_route("/metrics", metrics_text, methods=["GET"])
-    api.add_route("/ledger/proof/{seq:int}", proof, methods=["GET"])
     return api

@@ -20,9 +20,7 @@ from cds_server.store.reads import Reads
 class SignedHeads:
     """`leaf` for each entry in order, then `finish`; `findings` say what differs, each with the first bad entry."""
 
-    def __init__(
-        self, reads: Reads, data_dir: Path, keys: Sequence[Key] = (), notes: Sequence[bytes] = (), upto: int = 1 << 62
-    ) -> None:
+    def __init__(self, reads: Reads, data_dir: Path, keys: Sequence[Key] = (), notes: Sequence[bytes] = ()) -> None:
         """`keys`: pinned by whoever checks, else those in the database. `notes`: checkpoints that they bring along.
 
         Raises Wrong where one of those notes is not signed by a key.
@@ -43,9 +41,7 @@ class SignedHeads:
         self._heads: dict[int, list[Checkpoint]] = {}
         for note in notes:
             self._expect(parse_checkpoint(open_note(note, self._keys).text))
-        for size, note in reads.query(
-            "SELECT size, note FROM ledger_checkpoint WHERE size <= ? ORDER BY size", (upto,)
-        ):
+        for size, note in reads.query("SELECT size, note FROM ledger_checkpoint ORDER BY size"):
             self._of_database(int(size), bytes(note))
         self._outside(data_dir / FILE)
 

@@ -20,6 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from cds_server.audit import audit
     from cds_server.commands.opening import parts_of
+    from cds_server.ledger_doors import LedgerWatch
     from cds_server.ops import readiness
     from cds_server.trust.checks import outside
     from models.errors import CdsError
@@ -31,6 +32,8 @@ def run(args: argparse.Namespace) -> int:
         with parts_of(settings, "system") as parts:
             for name, state in readiness(parts.store, parts.registry).items():
                 checks.append((name, "ok" if state == "ok" else "FAILS", "" if state == "ok" else state))
+            warnings = LedgerWatch(parts.store, settings).warnings()
+            checks += [(name, "LOOK", what) for name, what in warnings.items()] or [("checkpoint", "ok", "")]
             for version, wrong in parts.registry.shelf.verify().items():
                 checks.append((f"model {version}", "FAILS" if wrong else "ok", "; ".join(wrong)))
             last = parts.store.reads.last_entry_at()

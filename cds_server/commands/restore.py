@@ -10,6 +10,13 @@ from cds_server.commands.opening import common, emit, settings_of
 NAME = "restore"
 HELP = "put a backup back into an empty data directory, and verify its log"
 
+SIGNING = """
+The log was signed up to entry {signed} in this backup, perhaps further since: it is not signed again before you say how.
+  Nothing lost?   put the last published checkpoint (file `checkpoint` of the old data directory, or a witness's
+                  /checkpoints) into the data directory as `checkpoint`: signing goes on if the log extends it.
+  Entries lost?   cds ledger break --reason TEXT: an entry says so, and the log goes on under another origin, whose key
+                  every witness and auditor must be given."""
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", metavar="DIR", help="what `cds backup` made")
@@ -22,5 +29,8 @@ def run(args: argparse.Namespace) -> int:
 
     settings = settings_of(args)
     made = restore(settings, Path(args.directory), Path(args.keys) if args.keys else None)
-    emit(args, made, f"{made['entries']} entries restored; the log verifies")
+    told = f"{made['entries']} entries restored; the log verifies"
+    if made["signed"]:
+        told += SIGNING.format(signed=made["signed"])
+    emit(args, made, told)
     return 0
