@@ -25,7 +25,8 @@ def main() -> None:
         glrlm_spatial_method="3d_volume_merge",
     )
     row = found.iloc[0].to_dict()
-    sys.stdout.write(json.dumps({key: float(row[key]) for key in row if key.split("_")[0] in ("morph", "stat", "cm", "rlm")}) + "\n")
+    kept = {key: float(row[key]) for key in row if key.split("_")[0] in ("morph", "stat", "cm", "rlm")}
+    sys.stdout.write(json.dumps(kept) + "\n")
 
 
 if __name__ == "__main__":
