@@ -28,10 +28,8 @@ _KEYS = frozenset(
     | {"every", "reconcile", "reconcile_most", "days", "files_in_parallel", "longest_wait", "failure_wait"}
     | {"lineage_file", "lineage_url"}
 )
-_SPAN = re.compile(r"([1-9][0-9]{0,4})(m|h|d)")
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 """RFC 6749, 3.3."""
-_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 RECONCILE_MOST = 10
 
 
@@ -107,8 +105,8 @@ def read(source: SourceSetting, settings: Settings) -> BulkSource:
         scopes=_scopes(table),
         proxy=proxy,
         ca_file=Path(ca_file) if ca_file else settings.ca_file,
-        every=span(table, "every"),
-        reconcile=span(table, "reconcile"),
+        every=table.span("every"),
+        reconcile=table.span("reconcile"),
         reconcile_most=table.whole("reconcile_most", RECONCILE_MOST, 0, 100),
         limits=Limits(
             days=table.whole("days", 30, 1, 365),
@@ -120,17 +118,6 @@ def read(source: SourceSetting, settings: Settings) -> BulkSource:
         lineage_file=Path(found) if (found := table.text("lineage_file")) else None,
         lineage_url=lineage_url,
     )
-
-
-def span(table: Table, key: str) -> timedelta | None:
-    """`30m`, `1h`, `7d`."""
-    text = table.text(key)
-    if text is None:
-        return None
-    found = _SPAN.fullmatch(text)
-    if found is None:
-        raise table.wrong(key, "is not a span of time as 30m, 12h or 7d")
-    return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
 def _rules(table: Table, url: str) -> HostRules:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,6 +15,8 @@ from urllib.parse import urlsplit
 from models.errors import Misconfigured
 
 _MAX_SECRET = 4096
+_SPAN = re.compile(r"([1-9][0-9]{0,4})(m|h|d)")
+_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,16 @@ class Table:
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
             raise self.wrong(key, f"is not a whole number between {low} and {high}")
         return value
+
+    def span(self, key: str) -> timedelta | None:
+        """`30m`, `1h`, `7d`."""
+        text = self.text(key)
+        if text is None:
+            return None
+        found = _SPAN.fullmatch(text)
+        if found is None:
+            raise self.wrong(key, "is not a span of time as 30m, 12h or 7d")
+        return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
     def urls(self, key: str) -> tuple[str, ...]:
         return tuple(self._url(key, url) for url in self.texts(key))

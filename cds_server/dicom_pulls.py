@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
-from adapters.dicom.finding import Found, find
+from adapters.dicom.finding import find
 from adapters.dicom.peers import Retrieve
+from adapters.dicom.query import Match
 from adapters.dicom.receiving import Storing, key_of
 from adapters.dicom.states import PULL, State
 from adapters.sources.dicom_move import Ask, DicomPull, Tell
+from cds_server.dicom_schedule import NEW, begins, cursor_after, is_due, question, scope
 from cds_server.dicom_sources import KIND, DicomSource
+from cds_server.feed_counts import add
 from cds_server.intake import StoreIntake
 from cds_server.jobs import LEASE, Job, Jobs, Order, holder, lease, release
 from cds_server.remembered import Remembered, SystemClock
@@ -69,15 +74,29 @@ class DicomPulls:
         up by the next run), Malformed, Misconfigured (the question; no job is made), RecordUnavailable and its kinds.
         """
         if asked is not None:
-            asked.query(self._source.peer.root)
+            asked.queries(self._source.peer.root)
         with self._leased():
-            return asyncio.run(self._run(asked))
+            return asyncio.run(self._run(asked, MODE))
 
-    def would_ask(self, asked: Ask) -> Found:
-        """The studies that a run would be about: no job is made. Errors: as `find`."""
-        found = find(self._source.peer, asked.query(self._source.peer.root))
-        found.matches[:] = [each for each in found.matches if asked.means(each)]
-        return found
+    def run_due(self) -> list[Job] | None:
+        """What the clock runs: take up what was left, and ask for new studies where that is due; None: nothing is.
+        Errors: as `run`."""
+        with self._leased():
+            moment = datetime.now(UTC)
+            if not is_due(self._store, self._source, moment):
+                return None
+            asks = begins(self.jobs, self._source, moment)
+            asked = Ask.of(question(self.jobs, self._source, moment)) if asks else None
+            return asyncio.run(self._run(asked, NEW))
+
+    def would_ask(self, asked: Ask) -> list[Match]:
+        """The studies that a run would be about: no job is made. Errors: as `find`; PeerFailed where it does not say
+        all of them."""
+        found: dict[str, Match] = {}
+        for query in asked.queries(self._source.peer.root):
+            matches = find(self._source.peer, query).whole(self._source.name)
+            found |= {each.text("StudyInstanceUID"): each for each in matches if asked.means(each)}
+        return list(found.values())
 
     def cancel(self) -> list[Job]:
         """End what is unfinished. Errors: Conflict."""
@@ -95,12 +114,13 @@ class DicomPulls:
             with contextlib.suppress(CdsError):
                 release(self._store, name, self._holder)
 
-    async def _run(self, asked: Ask | None) -> list[Job]:
+    async def _run(self, asked: Ask | None, mode: str) -> list[Job]:
         heart = asyncio.create_task(self._keep_lease())
         try:
             planned = self.jobs.unfinished(self._source.name)
             if asked is not None and all(job.asked != asked.plain() for job in planned):
-                order = Order(MODE, f"{KIND}:{self._source.name}", asked.plain())
+                kept = scope(self._source) if mode == NEW else f"{KIND}:{self._source.name}"
+                order = Order(mode, kept, asked.plain())
                 planned += self.jobs.queue(self._source.name, [order], self._actor)
             return [await self._one(job) for job in planned]
         finally:
@@ -118,8 +138,18 @@ class DicomPulls:
             limits=source.limits,
             tell=self._tell,
         )
-        await pull.run(StoreIntake(self._store, f"pull:{source.name}"))
+        try:
+            await pull.run(StoreIntake(self._store, f"pull:{source.name}"))
+        finally:
+            await self._count(pull.storing)
         return memory.row
+
+    async def _count(self, storing: Storing | None) -> None:
+        """What came by C-GET is counted as what a storage takes."""
+        if storing is not None and storing.counts:
+            with contextlib.suppress(CdsError):
+                counted = functools.partial(add, source=storing.source, more=storing.counts)
+                await self._store.writer.write(counted)
 
     def _storing(self) -> Storing:
         place = self._settings.data_dir
@@ -131,7 +161,11 @@ class DicomPulls:
         )
 
     def _memory(self, job: Job) -> Remembered:
-        return Remembered(self.jobs, self._store, job, self._source.namespace, self._actor, told="dicom pull")
+        kind = _OfTheClock if job.mode == NEW else Remembered
+        memory = kind(self.jobs, self._store, job, self._source.namespace, self._actor, told="dicom pull")
+        if isinstance(memory, _OfTheClock):
+            memory.cursor = functools.partial(cursor_after, self.jobs, self._source, job)
+        return memory
 
     async def _cancel(self) -> list[Job]:
         ended = []
@@ -148,16 +182,28 @@ class DicomPulls:
                 await asyncio.to_thread(lease, self._store, f"pull:{self._source.name}", self._holder)
 
 
+class _OfTheClock(Remembered):
+    """Its last step sets the cursor, in the same act."""
+
+    cursor: Callable[[str], str | None] = staticmethod(lambda _: None)
+
+    async def move(self, to: str, *, cause: str | None = None, **remember: Any) -> None:
+        cursor = await asyncio.to_thread(self.cursor, to) if to in PULL.ends else None
+        await self.step(to, cause=cause, cursor=cursor, remember=remember)
+
+
 def plain(job: Job) -> dict[str, Any]:
     """What became of a job, without a UID: counts only."""
     results = job.remembers.get("results") or []
     counted = {key: sum(each[key] for each in results) for key in ("expected", "stored", "held_first", "late_series")}
     return {
         "job": job.ref,
+        "mode": job.mode,
         "state": job.state,
         "cause": job.cause,
         "queued_at": job.queued_at,
         "at": job.at,
+        "cursor": job.cursor,
         "studies": len(job.remembers.get("studies") or []),
         "partial": sum(not each["complete"] for each in results),
         **counted,

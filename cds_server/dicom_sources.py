@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +33,10 @@ _KEYS = frozenset(
     {"host", "port", "ae_title", "our_ae_title", "root", "moves", "retrieve", "destination", "storage"}
     | {"without_tls", "tls_ca_file", "tls_cert_file", "tls_key_file", "tls_server_name"}
     | {"max_pdu", "concurrency", "windows", "profile", "quirks", "rounds", "longest_pause_seconds"}
+    | {"every", "modalities", "since", "look_back_days"}
     | set(_SECONDS)
 )
+_MODALITY = re.compile(r"[A-Z0-9_]{2,16}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,13 @@ class DicomSource:
     stored_as: str
     """The source that what it sends is stored under: one object is then known by whichever way it came."""
     limits: Limits
+    every: timedelta | None = None
+    """How often it is asked for new studies; None: only by `cds pull`."""
+    modalities: tuple[str, ...] = ()
+    """Of the studies that the clock asks for; none: all."""
+    since: str = ""
+    """YYYYMMDD: where the clock's first question begins; "": `look_back_days` ago."""
+    look_back_days: int = 2
 
 
 def dicom_sources(settings: Settings) -> dict[str, DicomSource]:
@@ -97,7 +108,26 @@ def read(source: SourceSetting, settings: Settings, storages: Mapping[str, Stora
         rounds=table.whole("rounds", Limits().rounds, 1, 100),
         longest_pause=float(table.seconds("longest_pause_seconds", 300, 1, 86_400)),
     )
-    return DicomSource(source.name, source.namespace, peer, storage.name if storage else source.name, limits)
+    clocked = _clocked(table, peer.root)
+    return DicomSource(source.name, source.namespace, peer, storage.name if storage else source.name, limits, **clocked)
+
+
+def _clocked(table: Table, root: Root) -> dict[str, Any]:
+    """What is asked by the clock."""
+    every, modalities, since = table.span("every"), table.texts("modalities"), table.text("since") or ""
+    for key in ("modalities", "since", "look_back_days"):
+        if every is None and key in table.entries:
+            raise table.wrong(key, "is for what the clock asks: set every, too")
+    if every is not None and root is not Root.STUDY:
+        raise table.wrong("every", "needs root = 'study': the patient root knows no question about all patients")
+    if not all(_MODALITY.fullmatch(each) for each in modalities):
+        raise table.wrong("modalities", "has one that is no modality, as CT or MR (0008,0060)")
+    try:
+        begins = f"{date.fromisoformat(since):%Y%m%d}" if since else ""
+    except ValueError:
+        raise table.wrong("since", "is no day as 2026-01-31") from None
+    back = table.whole("look_back_days", 2, 1, 365)
+    return {"every": every, "modalities": modalities, "since": begins, "look_back_days": back}
 
 
 def _one_of(table: Table, key: str, kind: Any, default: Any) -> Any:

@@ -164,7 +164,12 @@ class Match:
 
 
 def study_query(
-    *, study: str | None = None, accession: str | None = None, patient: str | None = None, since: str | None = None
+    *,
+    study: str | None = None,
+    accession: str | None = None,
+    patient: str | None = None,
+    since: str | None = None,
+    modality: str | None = None,
 ) -> Query:
     """The studies that a pull is about, at the study root. `since`: YYYYMMDD, of the study. Raises Malformed."""
     keys: dict[str, str | tuple[str, ...]] = {}
@@ -176,6 +181,8 @@ def study_query(
         keys["PatientID"] = exactly(patient, "PatientID")
     if since:
         keys["StudyDate"] = f"{since}-"
+    if modality:
+        keys["ModalitiesInStudy"] = exactly(modality, "ModalitiesInStudy")
     return Query(Level.STUDY, keys)
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from adapters.dicom.association import Cause, NoAssociation
-from adapters.dicom.finding import Ended, find, listed
+from adapters.dicom.finding import Ended, Found, find, listed
 from adapters.dicom.peers import DicomPeer, Level, Moves, Retrieve, Root
 from adapters.dicom.query import Match, Query, study_query
 from adapters.dicom.receiving import Storing
@@ -48,39 +48,55 @@ class Received(Protocol):
         """Those of the SOP Instance UIDs that are durable."""
 
 
+class Speaking(Protocol):
+    """How an archive is spoken to, where it is not by C-FIND, C-MOVE and C-GET: DICOMweb."""
+
+    async def studies(self, query: Query, most: int) -> Found: ...
+
+    async def listed(self, study: str) -> Expected: ...
+
+    async def retrieve(self, request: Query, expected: Expected, intake: Intake) -> Said: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a job is about: one study, or those of an accession number or of a patient."""
+    """What a job is about: one study, those of an accession number or of a patient, or all since a day."""
 
     study: str | None = None
     accession: str | None = None
     patient: str | None = None
     since: str | None = None
     """YYYYMMDD: studies of that day or later."""
+    modalities: tuple[str, ...] = ()
+    """Studies with an image of one of these; none: all."""
 
-    def plain(self) -> dict[str, str]:
+    def plain(self) -> dict[str, Any]:
         named = {"study": self.study, "accession": self.accession, "patient": self.patient, "since": self.since}
-        return {name: value for name, value in named.items() if value}
+        given: dict[str, Any] = {name: value for name, value in named.items() if value}
+        return {**given, "modalities": list(self.modalities)} if self.modalities else given
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Ask:
-        return cls(
-            *(str(plain[name]) if plain.get(name) else None for name in ("study", "accession", "patient", "since"))
-        )
+        named = {name: str(plain[name]) for name in ("study", "accession", "patient", "since") if plain.get(name)}
+        return cls(**named, modalities=tuple(str(each) for each in plain.get("modalities", ())))
 
-    def query(self, root: Root) -> Query:
-        """Raises: Malformed, Misconfigured; nothing was asked."""
-        if not (self.study or self.accession or self.patient):
-            raise Misconfigured("a pull names a study, an accession number or a patient")
-        return study_query(**self.plain()).checked(root)
+    def queries(self, root: Root) -> list[Query]:
+        """One a modality: only UIDs can be asked for as a list. Raises: Malformed, Misconfigured; nothing was asked."""
+        if not (self.study or self.accession or self.patient or self.since):
+            raise Misconfigured("a pull names a study, an accession number, a patient or a first day")
+        named = {"study": self.study, "accession": self.accession, "patient": self.patient, "since": self.since}
+        return [study_query(**named, modality=each).checked(root) for each in self.modalities or (None,)]
 
     def means(self, match: Match) -> bool:
         """Whether an answer is one to this question. An archive that does not know a key answers as if it were not
-        asked: with everybody's studies (PS3.4, C.2.2.1.2)."""
+        asked: with everybody's studies (PS3.4, C.2.2.1.2). One that does not say a study's modalities is believed."""
         asked = {"StudyInstanceUID": self.study, "AccessionNumber": self.accession, "PatientID": self.patient}
         if not match.text("StudyInstanceUID"):
             return False
         if self.since and match.text("StudyDate") and match.text("StudyDate") < self.since:
+            return False
+        said = {each.strip() for each in match.values.get("ModalitiesInStudy", ())} - {""}
+        if self.modalities and said and said.isdisjoint(self.modalities):
             return False
         return all(match.text(key).strip() == value.strip() for key, value in asked.items() if value)
 
@@ -102,6 +118,8 @@ class DicomPull:
     tick: float = 1.0
     """Seconds between two looks at what has come."""
     tell: Tell = lambda *_: None
+    over: Speaking | None = None
+    """None: DIMSE, as the peer's profile says."""
     _planned: tuple[Expected, Gap, Round] | None = field(default=None, init=False)
     """What this process is about to ask for: after a restart it is made anew."""
 
@@ -130,16 +148,18 @@ class DicomPull:
 
     async def _find(self) -> None:
         try:
-            query = self.asked.query(self.peer.root)
+            queries = self.asked.queries(self.peer.root)
         except (BadInput, Misconfigured) as error:
             await self.memory.move(State.FAILED, cause=str(error))
             return
         self.tell("asking for studies", 0, None)
-        found = await self._tried(lambda: find(self.peer, query, most=STUDIES))
-        if found.ended is Ended.CUT:
-            await self.memory.move(State.FAILED, cause="the archive has more studies of these than one pull takes")
-            return
-        matches = found.whole(self.peer.name)
+        matches: list[Match] = []
+        for query in queries:
+            found = await self._studies(query)
+            if found.ended is Ended.CUT:
+                await self.memory.move(State.FAILED, cause="the archive has more studies of these than one pull takes")
+                return
+            matches += found.whole(self.peer.name)
         meant = {each.text("StudyInstanceUID"): each for each in matches if self.asked.means(each)}
         studies = [{"study": uid, "patient": each.text("PatientID")} for uid, each in sorted(meant.items())]
         strange = len(matches) - sum(self.asked.means(each) for each in matches)
@@ -176,7 +196,7 @@ class DicomPull:
     async def _reconcile(self) -> None:
         remembers = self.memory.remembers
         study = remembers["studies"][int(remembers["at"])]
-        expected = await self._tried(lambda: listed(self.peer, study["study"], study["patient"]))
+        expected = await self._listed(study["study"], study["patient"])
         held = await self.received.holds(expected.study, expected.uids())
         lacking = gap(expected, held)
         known = remembers.get("progress")
@@ -245,6 +265,9 @@ class DicomPull:
         return (barren if barren >= self.limits.barren else 0), list(told)[:8]
 
     async def _one(self, intake: Intake, expected: Expected, request: Query, wanted: Collection[str]) -> Said:
+        if self.over is not None:
+            return await self.over.retrieve(request, expected, intake)
+
         async def arrivals() -> int:
             return len(await self.received.holds(expected.study, wanted))
 
@@ -280,6 +303,16 @@ class DicomPull:
             await self.clock.sleep(self.tick)
 
     # ---- the archive -------------------------------------------------------------------------------------------------
+
+    async def _studies(self, query: Query) -> Found:
+        if self.over is not None:
+            return await self.over.studies(query, STUDIES)
+        return await self._tried(lambda: find(self.peer, query, most=STUDIES))
+
+    async def _listed(self, study: str, patient: str) -> Expected:
+        if self.over is not None:
+            return await self.over.listed(study)
+        return await self._tried(lambda: listed(self.peer, study, patient))
 
     async def _tried(self, ask: Callable[[], _T]) -> _T:
         for attempt in range(1, self.attempts + 1):

@@ -91,12 +91,12 @@ def _studies(args: argparse.Namespace, settings: Settings) -> int:
     if looks_back:
         existing(settings)
     elif not asked.plain():
-        asked_for = "name what is meant by --study, --accession or --patient"
+        asked_for = "name what is meant by --study, --accession, --patient or --since"
         raise Misconfigured(f"an archive is not pulled as a whole: {asked_for}")
     with store_of(settings) as store, _watching() as tell:
         pulls = DicomPulls(settings, store, source, actor_of(args, settings), tell)
         if args.dry_run:
-            found = pulls.would_ask(asked).whole(source.name)
+            found = pulls.would_ask(asked)
             images = sum(each.whole("NumberOfStudyRelatedInstances") or 0 for each in found)
             text = f"{len(found)} studies, {images} instances as the archive counts them"
             emit(args, {"source": source.name, "studies": len(found), "instances": images}, text)
@@ -113,15 +113,17 @@ def _told_studies(jobs: list[dict[str, Any]]) -> str:
     rows = [
         [
             each["job"][:8],
+            each["mode"],
             each["state"],
             each["at"][:19],
             str(each["studies"]),
             f"{each['stored']} of {each['expected']}",
+            (each["cursor"] or "-")[:10],
             each["cause"] or "",
         ]
         for each in jobs
     ]
-    return table(["job", "state", "at", "studies", "instances", "why"], rows)
+    return table(["job", "mode", "state", "at", "studies", "instances", "up to", "why"], rows)
 
 
 def _dry_run(args: argparse.Namespace, pulls: Any, source: BulkSource) -> int:
