@@ -26,6 +26,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
+from adapters.dicom.part10 import MEDIA_TYPE as IMAGE
 from adapters.readers import cds_hooks, fhir, validation
 from adapters.readers.hl7v2 import MESSAGE
 from adapters.terminology import units
@@ -70,6 +71,13 @@ AS_FHIR = frozenset({*cds_hooks.MEDIA_TYPES, *fhir.MEDIA_TYPES})
 FEW = 64
 BEHIND = 0.5
 """Seconds that deliveries may wait for their digest before validation waits for them."""
+SHARE = 0.05
+"""Of the time that validation takes while something is digested: a full feed brings more than one process could judge,
+and what is left is judged when the feed rests."""
+SAVED = 0.25
+"""Seconds of it that are saved up at most."""
+JUDGED_WITHIN = 0.05
+"""Seconds that a batch of validation aims at: what comes meanwhile is read after it."""
 
 
 def run(settings: Settings, parent: int) -> None:
@@ -129,28 +137,51 @@ def _work(
         "conform": followers.conform,
         "validate": validator.some,
     }
-    newest, called = store.reads.newest_call(), 0.0
+    newest, called, spare = store.reads.newest_call(), 0.0, Spare(SHARE, SAVED)
     while not over():
         began, worked = time.monotonic(), 0
         digester.quietly = validator.quietly = began - called < CALLED
         for name, some in work.items():
             if name in ("validate", "conform") and digester.lag > BEHIND:
                 continue
+            if name == "validate" and digester.begun and not spare.is_left():
+                continue
+            started = time.monotonic()
             try:
                 worked += jobs.lease(store, name, holder) and some()
             except CdsError as error:
                 log().error("background work failed", job=name, what=error.what)
+            if name == "validate" and digester.begun:
+                spare.took(time.monotonic() - started)
         calls = 0
         with contextlib.suppress(CdsError):
             followers.look()
             calls, newest = store.reads.calls_since(newest)
         ended = time.monotonic()
+        spare.passed(ended - began)
         if calls:
             called = ended
         if not worked:
             wait(IDLE)
         elif calls:
             wait(min(calls * A_CALL, (REST if digester.lag < PATIENCE else REST_BEHIND) * (ended - began)))
+
+
+class Spare:
+    """A share of the time, for what can wait: saved up to a limit, and paid back where more was taken."""
+
+    def __init__(self, share: float, most: float) -> None:
+        self._share, self._most = share, most
+        self._seconds = 0.0
+
+    def passed(self, seconds: float) -> None:
+        self._seconds = min(self._most, self._seconds + self._share * seconds)
+
+    def took(self, seconds: float) -> None:
+        self._seconds -= seconds
+
+    def is_left(self) -> bool:
+        return self._seconds > 0
 
 
 T = TypeVar("T")
@@ -203,6 +234,8 @@ class Digester:
         self._cursor = 0
         self.lag = 0.0
         """Seconds that the oldest landing of the last look had waited."""
+        self.begun = 0
+        """Landings of the last look."""
         self.quietly = False
         """Calls come in."""
 
@@ -210,16 +243,16 @@ class Digester:
         """Digest up to a few landings; gives how many. The next ones may be under way then."""
         while len(self._ahead) < 2 and self._look():
             pass
-        self.lag, begun = 0.0, 0
+        self.lag, self.begun = 0.0, 0
         if self._ahead:
             landings, read = self._ahead.popleft()
-            begun = len(landings)
+            self.begun = len(landings)
             self.lag = (datetime.now(UTC) - datetime.fromisoformat(landings[0].received_at)).total_seconds()
             self._acting.append(self._landings.queue(zip(landings, prepared_of(read.result()), strict=True)))
         while self._acting and (len(self._acting) > 1 or not self._ahead):
             for _ in self._landings.done(self._acting.popleft()):
                 pass
-        return begun
+        return self.begun
 
     def _look(self) -> bool:
         """Have some of what waits read."""
@@ -234,30 +267,47 @@ class Digester:
 
 
 class Validator:
-    """Asks fhir.resources about the readable resources of parts, oldest first, and records what it says."""
+    """Asks fhir.resources about the readable resources of parts, oldest first, and records what it says.
+
+    Not about those of DICOM objects: a part of them may be gigabytes long, and an object is digested from its stream.
+    """
 
     def __init__(self, store: Store, idle: Executor) -> None:
         self._store = store
         self._idle = idle
         self._cursor = 0
+        self._batch = FEW
         self.quietly = False
 
     def some(self) -> int:
-        """Validate up to a batch of resources; gives how many."""
+        """Validate up to a batch of resources; gives how many. How many the next one holds follows from the time that
+        this one took."""
+        began = time.monotonic()
+        done = self._some()
+        if done:
+            fitting = done * JUDGED_WITHIN / max(time.monotonic() - began, 1e-6)
+            self._batch = max(1, min(BATCH, round(0.5 * self._batch + 0.5 * fitting)))
+        return done
+
+    def _some(self) -> int:
         settled = instant(datetime.now(UTC) - timedelta(seconds=SETTLED))
         rows = self._store.reads.query(
-            "SELECT r.id, r.landing_id, r.part, r.pointer FROM resource r "
+            "SELECT r.id, r.landing_id, r.part, r.pointer FROM resource r JOIN landing l ON l.id = r.landing_id "
             "LEFT JOIN validation v ON v.landing_id = r.landing_id AND v.part = r.part "
-            "WHERE r.id > ? AND v.id IS NULL AND r.known_from < ? ORDER BY r.id LIMIT ?",
-            (self._cursor, settled, BATCH),
+            "WHERE r.id > ? AND v.id IS NULL AND r.known_from < ? AND l.media_type <> ? ORDER BY r.id LIMIT ?",
+            (self._cursor, settled, IMAGE, self._batch),
         )
         if not rows:
             return 0
         places: dict[tuple[int, int], list[str]] = {}
         for _, landing_id, part, pointer in rows:
             places.setdefault((landing_id, part), []).append(pointer)
-        if len(rows) == BATCH and len(places) > 1:
-            places.popitem()  # its other resources may stand in the next batch: one part, one verdict
+        if len(rows) == self._batch:  # the last one's others may stand in the next batch: one part, one verdict
+            if len(places) > 1:
+                places.popitem()
+            else:
+                rows = self._all_of(*next(iter(places)))
+                places = {place: [row[3] for row in rows] for place in places}
         asking = [
             self._idle.submit(reading, self.quietly, verdict, self._asked(*place, pointers))
             for place, pointers in places.items()
@@ -274,10 +324,15 @@ class Validator:
             invalid = sum(bool(problems) for asked in verdicts for problems in asked.values())
             tx.entry("validate", "system", {"parts": len(places), "invalid": invalid, "validator": VALIDATOR})
 
-        self._store.writer.submit(act).result()
+        self._store.writer.submit(act, repeatable=True).result()  # what a power cut undoes is asked again
         last = next(reversed(places))
         self._cursor = max(row[0] for row in rows if (row[1], row[2]) == last)
         return len(rows)
+
+    def _all_of(self, landing_id: int, part: int) -> list[tuple[int, int, int, str]]:
+        """Row id, landing, part and pointer of the resources of a long part."""
+        asked = "SELECT id, landing_id, part, pointer FROM resource WHERE landing_id = ? AND part = ? ORDER BY id"
+        return [(row[0], row[1], row[2], row[3]) for row in self._store.reads.query(asked, (landing_id, part))]
 
     def _asked(self, landing_id: int, part: int, pointers: list[str]) -> tuple[str, Part | None, list[str]]:
         landing = self._store.reads.landing(landing_id)

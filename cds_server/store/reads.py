@@ -12,6 +12,7 @@ import orjson
 from sqlalchemy import Boolean
 from sqlmodel import SQLModel
 
+from adapters.dicom.part10 import MEDIA_TYPE as IMAGE
 from cds_server.ledger.entry import Entry, Row
 from cds_server.store.engine import Database
 from cds_server.store.tables import COLUMNS, MANY
@@ -224,10 +225,12 @@ class Reads:
         return {row[0]: row[1] for row in rows}
 
     def unvalidated_count(self) -> int:
-        """Resources whose part nobody has asked fhir.resources about."""
+        """Resources whose part nobody has asked fhir.resources about, and somebody will: not those of images."""
         row = self.one(
-            "SELECT COUNT(*) FROM resource r LEFT JOIN validation v ON v.landing_id = r.landing_id AND v.part = r.part "
-            "WHERE v.id IS NULL"
+            "SELECT COUNT(*) FROM resource r JOIN landing l ON l.id = r.landing_id "
+            "LEFT JOIN validation v ON v.landing_id = r.landing_id AND v.part = r.part "
+            "WHERE v.id IS NULL AND l.media_type <> ?",
+            (IMAGE,),
         )
         return int(row[0]) if row else 0
 

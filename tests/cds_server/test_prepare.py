@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from adapters.dicom.part10 import MEDIA_TYPE as IMAGE
 from adapters.hl7v2.feed import Feed
 from adapters.readers import fhir
 from adapters.readers.hl7v2 import MESSAGE
@@ -208,3 +209,67 @@ def test_resources_made_from_a_message_are_validated_as_they_were_made(
 
 def test_a_part_that_cannot_be_opened_is_invalid_as_such() -> None:
     assert background.verdict("test", None, ["/OBX/0"]) == {"/OBX/0": ["the part cannot be opened"]}
+
+
+def test_a_part_of_more_resources_than_a_batch_is_judged_as_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "SETTLED", -60.0)
+    monkeypatch.setattr(background, "BATCH", 2)
+    monkeypatch.setattr(background, "FEW", 2)
+    land_parts(store, [oru(1, 1, 60), oru(2, 1, 61)], namespace="ward", media_type=MESSAGE)
+    with ThreadPoolExecutor(1) as pool:
+        assert background.Digester(store, pool, JOINING).some() == 1
+        validator = background.Validator(store, pool)
+        while validator.some():
+            pass
+    resources = dict(store.reads.query("SELECT part, COUNT(DISTINCT pointer) FROM resource GROUP BY part"))
+    assert set(resources) == {0, 1}
+    assert min(resources.values()) > 2
+    assert dict(store.reads.query("SELECT part, checked FROM validation")) == resources
+    assert store.reads.unvalidated_count() == 0
+
+
+def test_objects_of_images_are_not_opened_to_be_judged(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part of one may be gigabytes long."""
+    monkeypatch.setattr(background, "SETTLED", -60.0)
+    land_parts(store, [b"an object"], media_type=IMAGE)
+
+    def act(tx: Tx) -> None:
+        landing_id = tx.read("SELECT id FROM landing")[0][0]
+        tx.add(
+            "resource",
+            landing_id=landing_id,
+            part=0,
+            pointer="",
+            namespace="a",
+            type="Observation",
+            local_digest=b"l",
+            reader="test",
+            known_from=tx.now,
+            content=b"c",
+            test=False,
+            labels="",
+        )
+        tx.entry("test", "user:test", {})
+
+    store.writer.submit(act).result()
+    with ThreadPoolExecutor(1) as pool:
+        assert background.Validator(store, pool).some() == 0
+    assert store.reads.unvalidated_count() == 0
+
+
+def test_what_can_wait_takes_its_share_of_the_time_and_no_more() -> None:
+    spare = background.Spare(0.05, 0.25)
+    assert not spare.is_left()
+    taken = 0.0
+    for _ in range(1000):
+        spare.passed(0.1)
+        if spare.is_left():
+            spare.took(0.06)
+            taken += 0.06
+    assert 0.04 * 100 < taken < 0.06 * 100
+    for _ in range(1000):
+        spare.passed(1.0)
+    spare.took(0.2)
+    assert spare.is_left()
+    spare.took(0.2)
+    assert not spare.is_left()
