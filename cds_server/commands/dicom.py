@@ -8,7 +8,7 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from cds_server.commands import dicom_deid
+from cds_server.commands import dicom_deid, dicom_pictures
 from cds_server.commands.opening import common, emit, settings_of
 from models.errors import Misconfigured
 
@@ -85,6 +85,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     deid = verbs.add_parser("deid", help=dicom_deid.HELP, description=dicom_deid.HELP)
     dicom_deid.arguments(deid)
 
+    pictures = verbs.add_parser("pictures", help=dicom_pictures.HELP, description=dicom_pictures.HELP)
+    dicom_pictures.arguments(pictures)
+
 
 def _counting(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) <= 1_000_000:
@@ -101,7 +104,9 @@ def day(text: str) -> str:
 
 
 def run(args: argparse.Namespace) -> int:
-    return {"peers": _peers, "echo": _echo, "find": _find, "deid": dicom_deid.run}[args.verb](args)
+    return {"peers": _peers, "echo": _echo, "find": _find, "deid": dicom_deid.run, "pictures": dicom_pictures.run}[
+        args.verb
+    ](args)
 
 
 def _configured(settings: Settings) -> dict[str, DicomSource]:
