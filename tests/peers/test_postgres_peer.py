@@ -49,3 +49,24 @@ def test_each_test_has_a_database_of_its_own(postgres_url: str) -> None:
 def test_and_the_next_one_is_empty_again(postgres_url: str) -> None:
     with connect(postgres_url) as connection:
         assert value(connection, b"SELECT to_regclass('planted')") is None
+
+
+ROWS = b"SELECT count(*) FROM instance"
+GIVEN: list[str] = []
+
+
+@pytest.mark.parametrize("turn", ["made", "given back", "given back with another schema", "made again"])
+def test_what_is_given_back_is_as_new(migrated_postgres_url: str, turn: str) -> None:
+    """No rows, sequences from their beginning, the grants and triggers of the schema; else it is another database."""
+    with connect(migrated_postgres_url) as connection:
+        assert value(connection, ROWS) == 0
+        assert value(connection, b"SELECT count(*) FROM pg_sequences WHERE last_value IS NOT NULL") == 0
+        assert value(connection, b"SELECT to_regclass('planted')") is None
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute(b"DELETE FROM instance")
+    assert (migrated_postgres_url in GIVEN) == turn.startswith("given back")
+    GIVEN.append(migrated_postgres_url)
+    with connect(migrated_postgres_url) as connection:
+        connection.execute(b"INSERT INTO instance (id, created_at) VALUES ('planted', '')")
+        if turn == "given back with another schema":
+            connection.execute(b"CREATE TABLE planted (id int)")
