@@ -8,7 +8,7 @@
 Order of copying: database, then blobs, then keys. A blob and a key are written before the row that needs them, so
 whatever the copied database names is in the copied files and keys, also while the server runs.
 
-The file `checkpoint` is not copied, on purpose: it says how far the log went, and the one of a backup would vouch for it.
+The file `checkpoint` is not copied, on purpose: it says how far the log went, and a backup must not vouch for itself.
 """
 
 from __future__ import annotations

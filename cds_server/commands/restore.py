@@ -11,7 +11,7 @@ NAME = "restore"
 HELP = "put a backup back into an empty data directory, and verify its log"
 
 SIGNING = """
-The log was signed up to entry {signed} in this backup, perhaps further since: it is not signed again before you say how.
+The log was signed up to entry {signed} in this backup, perhaps further since. It is not signed before you say how:
   Nothing lost?   put the last published checkpoint (file `checkpoint` of the old data directory, or a witness's
                   /checkpoints) into the data directory as `checkpoint`: signing goes on if the log extends it.
   Entries lost?   cds ledger break --reason TEXT: an entry says so, and the log goes on under another origin, whose key
