@@ -24,6 +24,7 @@ TINY = {
     "hooks": ("--seconds", "1", "--rounds", "1", "--processes", "1", "--connections", "4", "8"),
     "hook_profile": ("--count", "3", "--types", "Patient"),
     "hl7_parse": ("--count", "20"),
+    "imaging_features": ("--slices", "12", "--size", "64", "--rounds", "1"),
     "land_digest": ("--types", "Patient"),
     "land_memory": ("--bytes", "2000000"),
     "mllp": ("--seconds", "1", "--sustained", "1", "--results", "20"),
