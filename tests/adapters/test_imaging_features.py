@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -173,3 +175,13 @@ def flooded(mask: np.ndarray) -> int:
                     front.append(near)
         best = max(best, size)
     return best
+
+
+def test_the_page_lists_every_feature() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "imaging-features.md").read_text("utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("|")]
+    listed = {row[0]: row for row in rows if len(row) == 7 and row[0] in FEATURES}
+    assert list(listed) == list(FEATURES)
+    for code, feature in FEATURES.items():
+        assert listed[code][1] == feature.name
+        assert listed[code][4] == (str(REFERENCE[code][0]) if code in REFERENCE else "not compared")
