@@ -33,9 +33,10 @@ from cds_server.panel import Bench, Panel, told
 from cds_server.reception import Known, Landed, Reception, actor
 from cds_server.registry import Registry, runtime_id
 from cds_server.settings import Settings
-from cds_server.shown import Shown, add_shown
+from cds_server.shown import CARD, Shown, add_shown
 from cds_server.store.entropy import new_ref, new_uuid
 from cds_server.store.reads import RecordRow
+from cds_server.store.ready import Names
 from cds_server.store.store import Store
 from cds_server.store.vault import object_ref
 from cds_server.store.writer import Tx
@@ -179,12 +180,13 @@ class Decisions:
         The first judgement is the service's own: its inference owns the cards. `instead`: the error that is answered
         where there are none, because something lacked that might have given one.
         """
-        refs = [new_uuid() for _ in judgements]
+        names = Names(self._store.vault.ready)
+        refs = [names.uuid(INFERENCE) for _ in judgements]
         guide = CardGuide(
             inference=refs[0],
             data_as_of=landed.known.at,
             public_url=self._settings.public_url,
-            new_uuid=new_uuid,
+            new_uuid=lambda: names.uuid(CARD),
             beside=tuple(zip(refs[1:], judgements[1:], strict=True)),
             sources=self._origins.of((fact for each in judgements for fact in each.snapshot.facts), landed),
             partial=partial,
@@ -207,10 +209,10 @@ class Decisions:
             entries = []
             for ref, judgement in zip(refs, judgements, strict=True):
                 inference_id, commitments = self._add_inference(
-                    tx, spec.id, caller, landed.record.id, call_id, ref, judgement
+                    tx, spec.id, caller, landed.record.id, call_id, ref, judgement, names
                 )
                 if ref == refs[0]:
-                    commitments |= add_shown(tx, spec.id, caller.namespace, inference_id, shown)
+                    commitments |= add_shown(tx, spec.id, caller.namespace, inference_id, shown, names)
                     if occasion:
                         commitments |= self._hygiene.remember(tx, occasion, inference_id, shown.weighed)
                 entry = tx.entry(
@@ -234,6 +236,7 @@ class Decisions:
             if begun:
                 self.later(self._undelivered(spec.id, caller, refs))
             raise
+        names.done()
         items = tuple(
             {"service": spec.id, "id": ref, "seq": entry.seq, "leaf": entry.leaf.hex()}
             for ref, entry in zip(refs, entries, strict=True)
@@ -252,7 +255,8 @@ class Decisions:
         panel = self.panel(spec)
         known = self.known(panel.wanted, record)
         judgement, *_ = panel.judge(known, {})
-        ref = new_uuid()
+        names = Names(self._store.vault.ready)
+        ref = names.uuid(INFERENCE)
         guide = CardGuide(inference=ref, data_as_of=known.at, public_url=self._settings.public_url, new_uuid=new_uuid)
         cards = [render(card) for card in spec.cards(judgement, guide)]
         if not cards:
@@ -272,7 +276,9 @@ class Decisions:
                 received_at=known.at,
             )
             caller = Caller(record.namespace)
-            inference_id, commitments = self._add_inference(tx, spec.id, caller, record.id, call_id, ref, judgement)
+            inference_id, commitments = self._add_inference(
+                tx, spec.id, caller, record.id, call_id, ref, judgement, names
+            )
             if warns and not tx.read(
                 "SELECT 1 FROM flag f LEFT JOIN flag_closing c ON c.flag_id = f.id "
                 "WHERE f.reason = 'warned' AND f.record_id = ? AND f.detail = ? AND c.id IS NULL",
@@ -340,9 +346,10 @@ class Decisions:
         call_id: int,
         inference: str,
         judgement: Judgement,
+        names: Names,
     ) -> tuple[int, dict[str, Any]]:
-        snapshot_ref = new_ref()
-        sealed = tx.vault.seal(object_ref(SNAPSHOT, snapshot_ref), judgement.snapshot.bytes, tx.fresh_keys)
+        snapshot_ref = names.ref(SNAPSHOT)
+        sealed = tx.vault.seal(object_ref(SNAPSHOT, snapshot_ref), judgement.snapshot.bytes, tx.fresh_keys, names)
         snapshot_id = tx.add(
             "snapshot",
             ref=snapshot_ref,
@@ -351,7 +358,7 @@ class Decisions:
             sealed=sealed.cipher,
             commitment=sealed.commitment,
         )
-        judged = tx.vault.seal(object_ref(INFERENCE, inference), judged_bytes(judgement), tx.fresh_keys)
+        judged = tx.vault.seal(object_ref(INFERENCE, inference), judged_bytes(judgement), tx.fresh_keys, names)
         inference_id = tx.add(
             "inference",
             ref=inference,
@@ -401,10 +408,10 @@ class Decisions:
         reason: str | None,
         landing_id: int | None,
     ) -> int:
-        ref = new_ref()
-        user = None
+        names = Names(tx.vault.ready)
+        ref, user = names.ref(CALL), None
         if request is not None and request.user_id is not None:
-            user = tx.vault.seal(object_ref(CALL, ref), request.user_id.encode(), tx.fresh_keys).cipher
+            user = tx.vault.seal(object_ref(CALL, ref), request.user_id.encode(), tx.fresh_keys, names).cipher
         return tx.add(
             "call",
             ref=ref,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cds_server.hygiene import Weighed
-from cds_server.store.entropy import new_ref
+from cds_server.store.ready import Names
 from cds_server.store.vault import object_ref
 from cds_server.store.writer import Tx
 from models.canonical import canonical
@@ -39,11 +39,11 @@ class Shown:
         return "abstained" if judgement.score.abstained is not None else "answered"
 
 
-def add_shown(tx: Tx, service: str, namespace: str, inference_id: int, shown: Shown) -> dict[str, Any]:
+def add_shown(tx: Tx, service: str, namespace: str, inference_id: int, shown: Shown, names: Names) -> dict[str, Any]:
     """Seal each card and each system action; gives what the entry says of them."""
     cards = {}
     for card in shown.cards:
-        sealed = tx.vault.seal(object_ref(CARD, card["uuid"]), canonical(card), tx.fresh_keys)
+        sealed = tx.vault.seal(object_ref(CARD, card["uuid"]), canonical(card), tx.fresh_keys, names)
         tx.add(
             "card",
             uuid=card["uuid"],
@@ -58,8 +58,8 @@ def add_shown(tx: Tx, service: str, namespace: str, inference_id: int, shown: Sh
         return {"cards": cards}
     actions = []
     for action in shown.system_actions:
-        ref = new_ref()
-        sealed = tx.vault.seal(object_ref(SYSTEM_ACTION, ref), canonical(action), tx.fresh_keys)
+        ref = names.ref(SYSTEM_ACTION)
+        sealed = tx.vault.seal(object_ref(SYSTEM_ACTION, ref), canonical(action), tx.fresh_keys, names)
         tx.add(
             "system_action",
             ref=ref,

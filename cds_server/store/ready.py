@@ -40,6 +40,12 @@ class Keys(Protocol):
     def in_place(self) -> bool: ...
 
 
+class Taken(Protocol):
+    """Keys that are on disk, by reference."""
+
+    def get(self, ref: bytes, /) -> bytes | None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Name:
     """A random reference, and the keys under it that are on disk already (none: whoever seals makes them)."""
@@ -62,21 +68,22 @@ class ReadyKeys:
         self._keys = keys
         self._lock = threading.Lock()
         self._thread = ThreadPoolExecutor(1, "cds-keys")
-        self._kinds: dict[tuple[bytes, bytes], _Kind] = {}
+        self._kinds: dict[tuple[bytes, ...], _Kind] = {}
         self._spent: list[bytes] = []
         self._process = os.getpid()
 
-    def name(self, kind: bytes, end: bytes = b"") -> Name:
-        """A new name; its key stands under `kind` + the reference's 16 bytes + `end`, if there was one ready."""
+    def name(self, kind: bytes, *ends: bytes) -> Name:
+        """A new name; its keys stand under `kind` + the reference's 16 bytes + each of `ends` (none: one key, under
+        no more than these), if there was one ready."""
         with self._lock:
             if os.getpid() != self._process:  # forked: these are the parent's
                 return Name(_new_ref().hex(), NO_KEYS)
-            of = self._kinds.setdefault((kind, end), _Kind())
+            of = self._kinds.setdefault((kind, *ends), _Kind())
             of.asked += 1
             wanted = min(MOST, of.asked)
             if of.asked >= _FROM and not of.filling and len(of.ready) <= wanted // 2:
                 of.filling = True
-                self._thread.submit(self._fill, kind, end, wanted)
+                self._thread.submit(self._fill, kind, ends, wanted)
             if not of.ready or not self._keys.in_place():
                 return Name(_new_ref().hex(), NO_KEYS)
             return of.ready.popleft()
@@ -97,12 +104,12 @@ class ReadyKeys:
             self._process = 0
         self._thread.shutdown(wait=True)
 
-    def _fill(self, kind: bytes, end: bytes, wanted: int) -> None:
-        of = self._kinds[kind, end]
+    def _fill(self, kind: bytes, ends: tuple[bytes, ...], wanted: int) -> None:
+        of = self._kinds[kind, *ends]
         names = []
         for _ in range(max(1, wanted - len(of.ready))):
             ref = _new_ref()
-            names.append(Name(ref.hex(), {kind + ref + end: new_key()}))
+            names.append(Name(ref.hex(), {kind + ref + end: new_key() for end in ends or (b"",)}))
         try:
             self._keys.put([key for name in names for key in name.keys.items()])
         except CdsError:  # whoever stores a key of its own is told
@@ -114,6 +121,36 @@ class ReadyKeys:
     def _destroy(self, refs: list[bytes]) -> None:
         with contextlib.suppress(CdsError):
             self._keys.destroy(refs)
+
+
+class Names:
+    """The names of one act. A key is had for sealing once."""
+
+    def __init__(self, ready: ReadyKeys) -> None:
+        self._ready = ready
+        self._keys: dict[bytes, bytes] = {}
+
+    def ref(self, kind: bytes) -> str:
+        """32 hex digits."""
+        return self._named(kind).ref
+
+    def uuid(self, kind: bytes) -> str:
+        """The same as a UUID."""
+        return self._named(kind).uuid
+
+    def _named(self, kind: bytes) -> Name:
+        name = self._ready.name(kind)
+        self._keys |= name.keys
+        return name
+
+    def get(self, ref: bytes, /) -> bytes | None:
+        """The key of a name that was ready; afterwards it is used."""
+        return self._keys.pop(ref, None)
+
+    def done(self) -> None:
+        """The act is on record: what nothing was sealed under is of nothing."""
+        if self._keys:
+            self._ready.spent(self._keys)
 
 
 class _Kind:

@@ -19,7 +19,7 @@ import sqlite3
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from cds_server.store.entropy import new_key, random_bytes
-from cds_server.store.ready import NO_KEYS, ReadyKeys
+from cds_server.store.ready import NO_KEYS, ReadyKeys, Taken
 from models.canonical import reader_of
 from models.errors import DiskFull, KeysUnavailable, ReadOnlyStore, RecordUnavailable
 from models.nouns import Fact
@@ -284,9 +284,7 @@ class Vault:
 
     # -- payloads: one key each ----------------------------------------------------------------------------------------
 
-    def seal(
-        self, ref: bytes, payload: bytes, fresh: dict[bytes, bytes], ready: Mapping[bytes, bytes] = NO_KEYS
-    ) -> Sealed:
+    def seal(self, ref: bytes, payload: bytes, fresh: dict[bytes, bytes], ready: Taken = NO_KEYS) -> Sealed:
         """Seal under the key that is `ready` for this reference, and for nothing else, or under a new one; the caller
         stores `fresh` (ref -> key) before the row that holds the cipher."""
         key = ready.get(ref)

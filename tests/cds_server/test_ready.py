@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from adapters.source import Arrival
-from cds_server.store.pack import MANIFEST, part_ref
-from cds_server.store.ready import MOST, ReadyKeys
+from cds_server.store.pack import FIRST, LAST, MANIFEST, PART, part_ref
+from cds_server.store.ready import MOST, Names, ReadyKeys
 from cds_server.store.store import Store
 from cds_server.store.vault import KEYS_A_STATEMENT, object_ref
 from cds_server.store.writer import Tx
@@ -186,9 +186,9 @@ def test_nothing_is_sealed_under_a_key_that_went_with_its_file(store: Store, dat
     for number in range(40):
         land_parts(store, [b"message %d" % number])
         filled(store.vault.ready)
-    assert store.vault.ready.name(b"p", bytes(4)).keys
+    assert store.vault.ready.name(PART, FIRST, LAST).keys
     (data_dir / "keys.db").rename(data_dir / "taken.db")
-    assert not store.vault.ready.name(b"p", bytes(4)).keys
+    assert not store.vault.ready.name(PART, FIRST, LAST).keys
     with pytest.raises(KeysUnavailable):
         land_parts(store, [b"one more"])
     (data_dir / "taken.db").rename(data_dir / "keys.db")
@@ -237,3 +237,23 @@ def test_many_keys_are_stored_together_or_not_at_all(store: Store, data_dir: Pat
     assert len(on_disk(data_dir)) == len(many)
     store.vault.keys.destroy([ref for ref, _ in many[1:]])
     assert on_disk(data_dir) == {many[0][0]: b"k" * 32}
+
+
+def test_a_name_is_sealed_under_once_and_what_is_not_needed_is_destroyed(store: Store, data_dir: Path) -> None:
+    for _ in range(20):
+        store.vault.ready.name(b"t")
+        filled(store.vault.ready)
+    names, fresh = Names(store.vault.ready), dict[bytes, bytes]()
+    used, unused = names.uuid(b"t"), names.ref(b"t")
+    sealed = store.vault.seal(object_ref(b"t", used), b"once", fresh, names)
+    assert fresh == {}
+    assert store.vault.open(object_ref(b"t", used), sealed.cipher) == b"once"
+    store.vault.seal(object_ref(b"t", used), b"twice", fresh, names)
+    with pytest.raises(KeysUnavailable):
+        store.vault.keys.put(fresh.items())
+    assert object_ref(b"t", unused) in on_disk(data_dir)
+    names.done()
+    store.vault.ready.spent({b"none" + bytes([n // 256, n % 256]): b"" for n in range(300)})  # as many as are destroyed
+    filled(store.vault.ready)
+    assert object_ref(b"t", unused) not in on_disk(data_dir)
+    assert store.vault.open(object_ref(b"t", used), sealed.cipher) == b"once"
