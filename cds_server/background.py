@@ -58,8 +58,9 @@ on the same core, and holds the write lock."""
 REST, REST_BEHIND = 9.0, 3.0
 """Times as long as it worked, at most; less where the oldest delivery waits for longer than `PATIENCE`."""
 PATIENCE = 60.0
-CALLED = 2.0
-"""Seconds after a call in which reading takes only the time that nobody else wants."""
+CALLED, LATE = 2.0, 2.0
+"""Seconds after a call in which reading takes only the time that nobody else wants, unless the oldest delivery waits
+for longer than `LATE`: on a machine that is busy otherwise, there may be none."""
 NICE = 10
 ENDING = 5.0
 """Seconds that the reader is given at the end."""
@@ -140,7 +141,8 @@ def _work(
     newest, called, spare = store.reads.newest_call(), 0.0, Spare(SHARE, SAVED)
     while not over():
         began, worked = time.monotonic(), 0
-        digester.quietly = validator.quietly = began - called < CALLED
+        validator.quietly = began - called < CALLED
+        digester.quietly = validator.quietly and digester.lag < LATE
         for name, some in work.items():
             if name in ("validate", "conform") and digester.lag > BEHIND:
                 continue
