@@ -55,6 +55,11 @@ def _mirp() -> Path | None:
     return python if python.is_file() and installed else None
 
 
+def _anonymizer() -> Path | None:
+    place = ROOT / ".venv" / "peers" / "bin" / "dicom-anonymizer"
+    return place if place.is_file() else None
+
+
 def _program(name: str) -> Callable[[], Path | None]:
     def find() -> Path | None:
         found = shutil.which(name, path="/usr/bin:/usr/sbin:/usr/local/bin:/usr/local/sbin")
@@ -81,6 +86,8 @@ PEERS = {
         Peer(
             "dicom3tools", "a checker of DICOM objects of somebody else (dciodvfy)", "dicom3tools", _program("dciodvfy")
         ),
+        Peer("dicom-anonymizer", "a de-identifier of somebody else (in .venv/peers, too)", None, _anonymizer),
+        Peer("dicom3tools", "dciodvfy: checks objects against their IODs", "dicom3tools", _program("dciodvfy")),
         Peer("data", "data written by others (CDS_PEER_DATA, or ../shared/data)", None, _data),
     )
 }

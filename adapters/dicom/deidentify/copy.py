@@ -247,7 +247,12 @@ def _mark(made: Dataset, walk: Walk, profile: Profile, plan: Plan | None) -> Non
     made.PatientIdentityRemoved = "YES"
     made.DeidentificationMethod = [f"PS3.15 {EDITION}, profile {profile.name}"[:64]]
     items = []
-    for value, meaning in profile.codes + ([OPTIONS["clean-pixel-data"]] if plan else []):
+    codes = {*profile.codes}
+    if plan is not None:
+        codes.add(OPTIONS["clean-pixel-data"])
+    if "ContentSequence" in made:  # its text is gone or cleaned, its structure is there
+        codes.add(OPTIONS["clean-structured-content"])
+    for value, meaning in sorted(codes):
         item = Dataset()
         item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "DCM", meaning[:64]
         items.append(item)
