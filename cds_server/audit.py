@@ -17,8 +17,9 @@ from cds_server.signed_heads import SignedHeads
 from cds_server.store.engine import Database
 from cds_server.store.migrate import current
 from cds_server.store.reads import Reads
+from cds_server.store.segments import Place
 from cds_server.store.vault import Vault
-from models.errors import Misconfigured
+from models.errors import Misconfigured, RecordUnavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +119,9 @@ def _packs(data_dir: Path, reads: Reads) -> Iterator[Finding]:
             found = hashlib.sha256(landing.pack).digest()
         else:
             try:
-                with open(data_dir / "blobs" / str(landing.pack_file), "rb") as blob:
-                    found = hashlib.file_digest(blob, "sha256").digest()
-            except OSError:
+                with Place.of(str(landing.pack_file)).open(data_dir / "blobs") as blob:
+                    found = hashlib.file_digest(blob, "sha256").digest()  # type: ignore[arg-type]
+            except (OSError, RecordUnavailable):
                 yield Finding(landing_id >> 20, f"the blob of landing {landing.ref} is missing or cannot be read")
                 continue
         if found != landing.pack_digest:

@@ -23,22 +23,27 @@ from models.nouns import JSON, LandingMeta
 class StoreIntake:
     """The Intake port of the adapters, on this instance's store."""
 
-    def __init__(self, store: Store, actor: str) -> None:
+    def __init__(self, store: Store, actor: str, *, appended: bool = False) -> None:
+        """`appended`: of many deliveries of some 100 kB, whose sealed bytes share files (`store.segments`)."""
         self._store = store
         self._actor = actor
+        self._appended = appended
+        if appended:
+            store.segments.make_ready()
 
     def stage(self, meta: LandingMeta) -> StagedLanding:
-        return StagedLanding(self._store, self._actor, meta)
+        return StagedLanding(self._store, self._actor, meta, appended=self._appended)
 
 
 class StagedLanding:
     """One delivery on its way in; see `adapters.source.Staged` for the contract."""
 
-    def __init__(self, store: Store, actor: str, meta: LandingMeta) -> None:
+    def __init__(self, store: Store, actor: str, meta: LandingMeta, *, appended: bool = False) -> None:
         self._store = store
         self._actor = actor
         self._meta = meta
-        self._pack = store.pack_writer()
+        self._in_thread = appended
+        self._pack = store.pack_writer(manifest=bool(meta.manifest), appended=appended)
 
     async def write(self, chunk: bytes) -> None:
         self._pack.write(chunk)
@@ -57,8 +62,11 @@ class StagedLanding:
         self._pack.end_part()
         meta = self._meta if learnt is None else replace(self._meta, manifest={**self._meta.manifest, **learnt})
         blobs = self._store.data_dir / "blobs"
+        appended = None
         if self._pack.in_memory:  # nothing to wait for, and a thread costs more than it all
             inline, file = self._pack.settle(blobs)
+        elif appended := self._pack.append():
+            inline, file = None, str(appended.place)
         else:
             inline, file = await asyncio.to_thread(self._pack.settle, blobs)
 
@@ -66,21 +74,27 @@ class StagedLanding:
         vault, pack, keys = self._store.vault, self._pack, dict(self._pack.keys)
         sealed = None
         if meta.manifest:
-            keys[part_ref(pack.landing, MANIFEST)] = new_key()
+            ref = part_ref(pack.landing, MANIFEST)
+            if ref not in pack.ready:
+                keys[ref] = new_key()
             if beside is None:  # else it may say more
-                sealed = _sealed(vault, pack.landing, meta.manifest, {}, keys)
+                sealed = _sealed(vault, pack.landing, meta.manifest, {}, {**pack.ready, **keys})
         content = pack.content
         key = dedup_key if dedup_key is not None else content
-        delivered = Delivered(pack, inline, file, keys, sealed, content, vault.index("landing", meta.namespace, key))
+        dedup = vault.index("landing", meta.namespace, key)
+        delivered = Delivered(pack, inline, file, {**pack.ready, **keys}, sealed, content, dedup)
 
         def act(tx: Tx) -> Receipt:
             return land(tx, meta, delivered, self._actor, key, other, beside)
 
-        receipt = await self._store.writer.write(act, keys=keys)
+        if self._in_thread:
+            before = appended.sync if appended is not None else None
+            receipt = await asyncio.wrap_future(self._store.writer.submit(act, keys=keys, before=before))
+        else:
+            receipt = await self._store.writer.write(act, keys=keys)
         if receipt.arrival is not Arrival.STORED:
             pack.forget_keys(keys)
-            if file is not None:
-                (blobs / file).unlink(missing_ok=True)
+            pack.withdraw(blobs)
         return receipt
 
     async def abandon(self) -> None:

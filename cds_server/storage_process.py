@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shutil
 import signal
@@ -47,6 +48,8 @@ def storing(data_dir: Path, database_url: str, log_level: str, source: StorageSo
     end_with_parent(signal.SIGTERM)
     logs.configure(log_level)
     sys.setswitchinterval(HANDOVER)
+    gc.freeze()  # what is here now stays: going through it again and again would stop an object
+    gc.set_threshold(20_000, 20, 50)
     try:
         while not _listened(data_dir, database_url, source, loud=loud):
             time.sleep(AGAIN)
@@ -83,7 +86,7 @@ def _listened(data_dir: Path, database_url: str, source: StorageSource, *, loud:
 
 
 async def _until_stopped(storage: DicomStorage, store: Store) -> None:
-    intake = StoreIntake(store, f"feed:{storage.source}")
+    intake = StoreIntake(store, f"feed:{storage.source}", appended=True)
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
     present = {OPEN: lambda: storage.open}
     counting = loop.create_task(keep(store, storage.source, storage.counts, TOLD, present))

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cds_server.store.engine import translated_os
 from cds_server.store.entropy import new_key
 from cds_server.store.ready import NO_KEYS
+from cds_server.store.segments import LONGEST, Appended, Segments
 from cds_server.store.vault import Vault
 from models.errors import KeysUnavailable, RecordUnavailable, TooLarge
 
@@ -35,8 +36,8 @@ KEYS_HELD = 10_000
 MANIFEST = 0xFFFFFFFF
 """The part number under which the key of a landing's manifest stands."""
 
-PART, FIRST = b"p", bytes(4)
-"""How the key reference of a part begins, and how that of the first one ends."""
+PART, FIRST, LAST = b"p", bytes(4), MANIFEST.to_bytes(4)
+"""How the key reference of a part begins, and how those of the first one and of the manifest end."""
 
 HEAD = struct.Struct(">BI")
 TAG = 16
@@ -54,13 +55,24 @@ _NAMED: set[Path] = set()
 class PackWriter:
     """Seals parts as they come. Stays in memory up to 64 kB, then moves to a file in `staging`."""
 
-    def __init__(self, vault: Vault, landing: str, staging: Path, ready: Mapping[bytes, bytes] = NO_KEYS) -> None:
-        """`ready`: keys of its parts that are on disk already."""
+    def __init__(
+        self,
+        vault: Vault,
+        landing: str,
+        staging: Path,
+        ready: Mapping[bytes, bytes] = NO_KEYS,
+        segments: Segments | None = None,
+    ) -> None:
+        """`ready`: keys of its parts and its manifest that are on disk already. `segments`: up to `LONGEST` it stays in
+        memory, to be appended to one of them (`append`)."""
         self._vault = vault
-        self._ready = ready
+        self.ready = ready
         self.landing = landing
         self._staging = staging
         self._file: BinaryIO | None = None
+        self._segments = segments
+        self._held = INLINE if segments is None else LONGEST
+        self._appended: Appended | None = None
         self._memory = bytearray()
         self._digest = hashlib.sha256()
         self._content = vault.index_stream()
@@ -79,7 +91,7 @@ class PackWriter:
             if self.parts >= MANIFEST:
                 raise TooLarge("a landing has at most 4,294,967,294 parts")
             ref = part_ref(self.landing, self.parts)
-            key = self._ready.get(ref)
+            key = self.ready.get(ref)
             if key is None:
                 key = self.keys[ref] = new_key()
             self._cipher, self._frame = AESGCM(key), 0
@@ -107,17 +119,21 @@ class PackWriter:
         self._frame += 1
         frame = HEAD.pack(last, len(sealed)) + sealed
         self._digest.update(frame)
-        if self._file is None and len(self._memory) + len(frame) <= INLINE:
+        if self._file is None and len(self._memory) + len(frame) <= self._held:
             self._memory += frame
             return
         try:
-            if self._file is None:
-                self._file = open(self._staging / self.landing, "xb", buffering=1 << 20)  # noqa: SIM115 (settle or abandon closes it)
-                self._file.write(self._memory)
-                self._memory.clear()
-            self._file.write(frame)
+            self._spilt().write(frame)
         except OSError as error:
             raise translated_os(error) from None
+
+    def _spilt(self) -> BinaryIO:
+        """The file in staging; what was in memory is in it."""
+        if self._file is None:
+            self._file = open(self._staging / self.landing, "xb", buffering=1 << 20)  # noqa: SIM115 (settle or abandon closes it)
+            self._file.write(self._memory)
+            self._memory.clear()
+        return self._file
 
     @property
     def content(self) -> bytes:
@@ -130,17 +146,18 @@ class PackWriter:
 
     @property
     def in_memory(self) -> bool:
-        return self._file is None
+        return self._file is None and len(self._memory) <= INLINE
 
     def settle(self, blobs: Path) -> tuple[bytes | None, str | None]:
         """Make it durable: (bytes for the row, None), or (None, file name) after fsync and rename.
 
         Raises: RecordUnavailable and its kinds, as `write` does.
         """
-        if self._file is None:
+        if self.in_memory:
             return bytes(self._memory), None
         folder = blobs / self.landing[:2]
         try:
+            self._file = self._spilt()
             self._file.flush()
             folder.mkdir(exist_ok=True)
             os.rename(self._staging / self.landing, folder / self.landing)
@@ -156,9 +173,25 @@ class PackWriter:
             raise translated_os(error) from None
         return None, f"{self.landing[:2]}/{self.landing}"
 
+    def append(self) -> Appended | None:
+        """Into a segment, instead of `settle`; durable once that is synced. None where it is not for one, or none is
+        ready. Raises as `settle` does.
+        """
+        if self._segments is None or self._file is not None:
+            return None
+        self._appended = self._segments.append(self._memory)
+        return self._appended
+
+    def withdraw(self, blobs: Path) -> None:
+        """Of a pack that was settled and stands in no row."""
+        if self._appended is not None:
+            self._appended.give_back()
+        elif self._file is not None:
+            (blobs / self.landing[:2] / self.landing).unlink(missing_ok=True)
+
     def forget_keys(self, keys: Mapping[bytes, bytes]) -> None:
         """Of a pack that was not kept, and is never tried again: its keys are for nothing, and `keys`, too."""
-        self._vault.ready.spent({**self._ready, **keys})
+        self._vault.ready.spent({**self.ready, **keys})
 
     def abandon(self) -> None:
         if self._file is not None:

@@ -12,9 +12,10 @@ from typing import BinaryIO
 
 from cds_server.store.engine import Database, translated_os
 from cds_server.store.migrate import migrate
-from cds_server.store.pack import FIRST, MANIFEST, PART, PackWriter, part_ref, read_parts
+from cds_server.store.pack import FIRST, LAST, MANIFEST, PART, PackWriter, part_ref, read_parts
 from cds_server.store.part_stream import PartStream
 from cds_server.store.reads import LandingRow, Reads
+from cds_server.store.segments import Place, Segments
 from cds_server.store.vault import KeyStore, Vault
 from cds_server.store.writer import Writer
 from models.errors import ReadOnlyStore, RecordUnavailable
@@ -29,6 +30,7 @@ class Store:
     writer: Writer
     reads: Reads
     instance: str
+    segments: Segments
 
     @classmethod
     def open(cls, data_dir: Path, url: str) -> Store:
@@ -53,10 +55,12 @@ class Store:
         except BaseException:
             database.close()
             raise
-        return cls(data_dir, database, vault, Writer(database, vault), Reads(database, vault), instance)
+        segments = Segments(data_dir / "blobs", data_dir / "staging")
+        return cls(data_dir, database, vault, Writer(database, vault), Reads(database, vault), instance, segments)
 
     def close(self) -> None:
         self.writer.close()
+        self.segments.close()
         self.vault.close()
         self.database.close()
 
@@ -75,17 +79,18 @@ class Store:
 
     # -- the bytes of landings -----------------------------------------------------------------------------------------
 
-    def pack_writer(self) -> PackWriter:
-        """Of a new landing, which it names."""
-        name = self.vault.ready.name(PART, FIRST)
-        return PackWriter(self.vault, name.ref, self.data_dir / "staging", name.keys)
+    def pack_writer(self, *, manifest: bool = False, appended: bool = False) -> PackWriter:
+        """Of a new landing, which it names. `manifest`: it will have one. `appended`: to a segment, if one is ready."""
+        name = self.vault.ready.name(PART, *((FIRST, LAST) if manifest else (FIRST,)))
+        segments = self.segments if appended else None
+        return PackWriter(self.vault, name.ref, self.data_dir / "staging", name.keys, segments)
 
     def open_pack(self, landing: LandingRow) -> BinaryIO:
         """The sealed bytes. Raises RecordUnavailable when the blob file is missing."""
         if landing.pack is not None:
             return io.BytesIO(landing.pack)
         try:
-            return open(self.data_dir / "blobs" / str(landing.pack_file), "rb")
+            return Place.of(str(landing.pack_file)).open(self.data_dir / "blobs")
         except FileNotFoundError:
             raise RecordUnavailable("the blob of a landing is missing", where=f"landing {landing.ref}") from None
 

@@ -149,6 +149,8 @@ class _Act(Generic[T]):
     repeatable: bool
     keys: Mapping[bytes, bytes]
     """Keys that its rows will need, as far as they are known before it runs and not on disk yet."""
+    before: Callable[[], None] | None = None
+    """What else must be on disk before its rows."""
 
     def begin(self) -> bool:
         """Whether the caller still waits.
@@ -259,17 +261,23 @@ class Writer:
         self.acts = 0
 
     def submit(
-        self, run: Callable[[Tx], T], *, repeatable: bool = False, keys: Mapping[bytes, bytes] = NO_KEYS
+        self,
+        run: Callable[[Tx], T],
+        *,
+        repeatable: bool = False,
+        keys: Mapping[bytes, bytes] = NO_KEYS,
+        before: Callable[[], None] | None = None,
     ) -> Future[T]:
         """Queue an act. Its future holds the result once it is durable, or the error that refused it.
 
         `keys`: those that its rows will need and that are known already. They are on disk before the write lock is
         taken, with those of the other acts of its group; where it is refused they are of nothing, and do no harm.
+        `before`: called where the keys are stored, for what else its rows need on disk; what it raises refuses the act.
         `repeatable`: of an act that nobody was promised, and that is done again where a power cut undoes it. It waits
         for no disk; whatever is synced after it syncs it too.
         """
         future: Future[T] = Future()
-        self._queue.put(_Act(run, future, repeatable, keys))
+        self._queue.put(_Act(run, future, repeatable, keys, before))
         with self._starting:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._loop, name="cds-writer", daemon=True)
@@ -404,9 +412,12 @@ class Writer:
 
     def _store_keys(self, acts: Sequence[_Act[Any]]) -> None:
         """On disk, before the lock: one sync for all of them, and nobody waits for it but their callers."""
-        self._vault.keys.put([key for act in acts for key in act.keys.items()])
+        if keys := [key for act in acts for key in act.keys.items()]:
+            self._vault.keys.put(keys)
         for act in acts:
-            act.keys = NO_KEYS
+            if act.before is not None:
+                act.before()
+            act.keys, act.before = NO_KEYS, None
 
     def _refuse_early(self, waiting: deque[_Act[Any]], acts: Sequence[_Act[Any]], cause: BaseException) -> None:
         for act in acts:
@@ -428,7 +439,7 @@ class Writer:
 
 def _needing_keys(waiting: Iterable[_Act[Any]]) -> list[_Act[Any]]:
     """Those of the next group."""
-    return [act for act in itertools.islice(waiting, _GROUP) if act.keys]
+    return [act for act in itertools.islice(waiting, _GROUP) if act.keys or act.before is not None]
 
 
 def _head_by(cursor: DBAPICursor) -> tuple[int, bytes]:
