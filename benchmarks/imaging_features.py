@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -56,7 +56,7 @@ def main() -> int:
     features, whole, memory = json.loads(ran.stdout)
     print(f"{args.slices} slices of {args.size} x {args.size}, a region of {int(mask.sum())} voxels; {machine()}")
     size = f"a {args.slices}-slice series with one region"
-    limit = {"against": f"a limit of {LIMIT:g} s", "goal": f"<= {LIMIT:g}"}
+    limit: Any = {"against": f"a limit of {LIMIT:g} s", "goal": f"<= {LIMIT:g}"}
     ok = figure(f"features of {size}", features, "s", **limit, ok=features <= LIMIT)
     ok &= figure(f"examination of {size}, decoding and pictures too", whole, "s", **limit, ok=whole <= LIMIT)
     against = "the series in float32 and the interpreter with its codecs"
