@@ -1,0 +1,120 @@
+"""`cds dicom deid`: exit codes, the entry in the log, keys by project."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapters.dicom.headers import header_of
+from cds_server.__main__ import main
+from cds_server.audit import audit
+from cds_server.settings import Settings
+from cds_server.store.store import Store
+from tests.adapters.dicom_deidentified import ct, ultrasound
+from tests.adapters.dicom_planted import FAMILY, NAME, NUMBER, found_in
+from tests.dicom_made import ct_series, part10
+
+
+@pytest.fixture
+def deid(settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
+    monkeypatch.setenv("CDS_CONFIG", str(settings.data_dir / "cds.toml"))
+    monkeypatch.setenv("CDS_DATA_DIR", str(settings.data_dir))
+    monkeypatch.setenv("CDS_DATABASE_URL", settings.database_url)
+
+    def run(*arguments: object, code: int = 0) -> str:
+        capsys.readouterr()
+        found = main(["dicom", "deid", *map(str, arguments)])
+        out, err = capsys.readouterr()
+        assert found == code, err
+        assert found_in((out + err).encode()) == []
+        return str(out or err)
+
+    yield run
+    if (settings.data_dir / "keys.db").exists():
+        assert audit(settings.data_dir, settings.database_url, deep=True).findings == ()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / FAMILY / "in"
+    made.mkdir(parents=True)
+    for number, each in enumerate(ct_series(slices=3, size=16)):
+        each.PatientName, each.PatientID = NAME, NUMBER
+        (made / f"{FAMILY}-{number}.dcm").write_bytes(part10(each))
+    return made
+
+
+def test_an_export_is_told_and_recorded(deid: Any, folder: Path, tmp_path: Path, settings: Settings) -> None:
+    (folder / "us.dcm").write_bytes(part10(ultrasound()))
+    out = tmp_path / "out"
+    said = json.loads(deid(folder, out, "--profile", "research", "--project", "trial-1", "--json", code=1))
+    assert said["counts"] == {"written": 3, "refused": 1, "unreadable": 0, "skipped": 0}
+    store = Store.open(settings.data_dir, settings.database_url)
+    try:
+        (body,) = store.reads.query("SELECT body FROM ledger_entry WHERE seq = ?", (said["entry"],))[0]
+    finally:
+        store.close()
+    entry = json.loads(body)
+    assert entry["kind"] == "deidentify"
+    detail = entry["detail"]
+    assert (detail["project"], detail["profile"]) == ("trial-1", "research")
+    assert detail["counts"] == said["counts"]
+    assert detail["outputs"] == said["outputs_digest"]
+    assert detail["report"] == hashlib.sha256((out / "deidentification.json").read_bytes()).hexdigest()
+    assert found_in(bytes(body)) == []
+    for path in out.rglob("*"):
+        assert found_in(str(path.relative_to(out)).encode()) == []
+        assert not path.is_file() or found_in(path.read_bytes()) == []
+
+
+def test_one_project_maps_alike_and_another_does_not(deid: Any, folder: Path, tmp_path: Path) -> None:
+    for name, project in (("a", "one"), ("b", "one"), ("c", "two")):
+        deid(folder, tmp_path / name, "--profile", "basic", "--project", project)
+    kept = {
+        name: {str(path.relative_to(tmp_path / name)): path.read_bytes() for path in (tmp_path / name).rglob("*.dcm")}
+        for name in "abc"
+    }
+    assert kept["a"] == kept["b"]
+    assert not set(kept["a"]) & set(kept["c"])
+    ids = {name: {header_of(raw).patient.id for raw in files.values()} for name, files in kept.items()}
+    assert len(ids["a"]) == len(ids["c"]) == 1
+    assert ids["a"] != ids["c"]
+
+
+def test_a_refusal_of_all_is_4_and_an_inspection_is_recorded(deid: Any, tmp_path: Path) -> None:
+    path = tmp_path / "us.dcm"
+    path.write_bytes(part10(ultrasound()))
+    deid(path, tmp_path / "out", "--profile", "basic", code=4)
+    assert "no rule says" in deid(path, tmp_path / "out", "--profile", "basic", "--pixels", "blank", code=4)
+    said = json.loads(deid(path, tmp_path / "out", "--profile", "basic", "--inspected", "ultrasound", "--json"))
+    assert said["inspected"] == ["ultrasound"]
+    assert said["risk"]["level"] == "high"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--profile", "none"),
+        ("--profile", "basic", "--option", "everything"),
+        ("--profile", "research", "--option", "full-dates"),
+        ("--profile", "basic", "--project", "no such/name"),
+        ("--profile", "basic", "--inspected", "document"),
+    ],
+)
+def test_what_is_asked_wrongly_is_2(arguments: tuple[str, ...], deid: Any, tmp_path: Path) -> None:
+    path = tmp_path / "ct.dcm"
+    path.write_bytes(ct())
+    deid(path, tmp_path / "out", *arguments, code=2)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_folders_are_apart(deid: Any, folder: Path, tmp_path: Path) -> None:
+    deid(folder, folder / "out", "--profile", "basic", code=2)
+    deid(folder, folder, "--profile", "basic", code=2)
+    deid(folder, folder.parent, "--profile", "basic", code=2)
+    deid(tmp_path / "none", tmp_path / "out", "--profile", "basic", code=2)
