@@ -10,16 +10,17 @@ import asyncio
 import contextlib
 import functools
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from adapters.dicom.finding import find
+from adapters.dicom.finding import Found, find
 from adapters.dicom.peers import Retrieve
-from adapters.dicom.query import Match
+from adapters.dicom.query import Match, Query
 from adapters.dicom.receiving import Storing, key_of
 from adapters.dicom.states import PULL, State
-from adapters.sources.dicom_move import Ask, DicomPull, Tell
+from adapters.sources.dicom_move import STUDIES, Ask, DicomPull, Tell
+from adapters.sources.dicomweb import Dicomweb
 from cds_server.dicom_schedule import NEW, begins, cursor_after, is_due, question, scope
 from cds_server.dicom_sources import KIND, DicomSource
 from cds_server.feed_counts import add
@@ -94,9 +95,17 @@ class DicomPulls:
         all of them."""
         found: dict[str, Match] = {}
         for query in asked.queries(self._source.peer.root):
-            matches = find(self._source.peer, query).whole(self._source.name)
+            matches = self._found(query).whole(self._source.name)
             found |= {each.text("StudyInstanceUID"): each for each in matches if asked.means(each)}
         return list(found.values())
+
+    def _found(self, query: Query) -> Found:
+        async def over_http() -> Found:
+            async with self._over(self._storing()) as web:
+                assert web is not None  # noqa: S101 (that is asked below)
+                return await web.studies(query, STUDIES)
+
+        return asyncio.run(over_http()) if self._source.web is not None else find(self._source.peer, query)
 
     def cancel(self) -> list[Job]:
         """End what is unfinished. Errors: Conflict."""
@@ -128,21 +137,37 @@ class DicomPulls:
 
     async def _one(self, job: Job) -> Job:
         source, memory = self._source, self._memory(job)
-        pull = DicomPull(
-            source.peer,
-            memory,
-            Ask.of(job.asked),
-            StoredObjects(self._store, source.namespace, source.stored_as),
-            self._clock,
-            storing=self._storing() if source.peer.retrieve is Retrieve.GET else None,
-            limits=source.limits,
-            tell=self._tell,
-        )
-        try:
-            await pull.run(StoreIntake(self._store, f"pull:{source.name}"))
-        finally:
-            await self._count(pull.storing)
+        storing = self._storing() if source.peer.retrieve is Retrieve.GET else None
+        async with self._over(storing) as over:
+            pull = DicomPull(
+                source.peer,
+                memory,
+                Ask.of(job.asked),
+                StoredObjects(self._store, source.namespace, source.stored_as),
+                self._clock,
+                storing=storing,
+                limits=source.limits,
+                tell=self._tell,
+                over=over,
+            )
+            try:
+                await pull.run(StoreIntake(self._store, f"pull:{source.name}"))
+            finally:
+                await self._count(storing)
         return memory.row
+
+    @contextlib.asynccontextmanager
+    async def _over(self, storing: Storing | None) -> AsyncIterator[Dicomweb | None]:
+        """How it is spoken to, where that is HTTP."""
+        web, longest = self._source.web, self._source.peer.timeouts.longest
+        if web is None or storing is None:
+            yield None
+            return
+        door = web.door()
+        try:
+            yield Dicomweb(self._source.name, web.url, door, web.headers, storing, self._clock, longest)
+        finally:
+            await door.aclose()
 
     async def _count(self, storing: Storing | None) -> None:
         """What came by C-GET is counted as what a storage takes."""

@@ -1,4 +1,4 @@
-"""A `[[source]]` of kind `dicom`: an archive that is asked for studies, and where what it sends arrives."""
+"""A `[[source]]` of kind `dicom` or `dicomweb`: an archive that is asked for studies; where what it sends arrives."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ from adapters.dicom.reconcile import Limits
 from cds_server.configured import Table, loopback
 from cds_server.dicom_archives import KEYS as ARCHIVE
 from cds_server.dicom_listening import storage_sources
+from cds_server.dicomweb_access import KEYS as ACCESS
+from cds_server.dicomweb_access import WebAccess, access
 from cds_server.settings import Settings, SourceSetting
 from cds_server.storage_process import StorageSource
+from cds_server.vendor_door import place
 from models.errors import Misconfigured
 
 KIND = "dicom"
 """`adapters.sources.dicom_move.NAME`, without loading what speaks DICOM: settings are read by everybody."""
+WEB = "dicomweb"
 _SECONDS = {
     "connect_seconds": ("connect", 10, 1, 600),
     "accept_seconds": ("accept", 30, 1, 600),
@@ -33,9 +37,18 @@ _KEYS = frozenset(
     {"host", "port", "ae_title", "our_ae_title", "root", "moves", "retrieve", "destination", "storage"}
     | {"without_tls", "tls_ca_file", "tls_cert_file", "tls_key_file", "tls_server_name"}
     | {"max_pdu", "concurrency", "windows", "profile", "quirks", "rounds", "longest_pause_seconds"}
-    | {"every", "modalities", "since", "look_back_days"}
     | set(_SECONDS)
 )
+_WEB_KEYS = ACCESS | {
+    "concurrency",
+    "windows",
+    "profile",
+    "quirks",
+    "rounds",
+    "longest_pause_seconds",
+    "longest_seconds",
+}
+_CLOCK_KEYS = frozenset({"every", "modalities", "since", "look_back_days"})
 _MODALITY = re.compile(r"[A-Z0-9_]{2,16}")
 
 
@@ -55,18 +68,24 @@ class DicomSource:
     since: str = ""
     """YYYYMMDD: where the clock's first question begins; "": `look_back_days` ago."""
     look_back_days: int = 2
+    web: WebAccess | None = None
+    """Where it is asked over HTTP; then `peer` says no more than how much of it is asked, and when."""
 
 
 def dicom_sources(settings: Settings) -> dict[str, DicomSource]:
     """Those of the configuration, by name. Raises Misconfigured."""
     storages = storage_sources(settings)
-    return {each.name: read(each, settings, storages) for each in settings.sources if each.kind == KIND}
+    return {
+        each.name: _read_web(each, settings) if each.kind == WEB else read(each, settings, storages)
+        for each in settings.sources
+        if each.kind in (KIND, WEB)
+    }
 
 
 def read(source: SourceSetting, settings: Settings, storages: Mapping[str, StorageSource]) -> DicomSource:
     """One of them. Raises: Misconfigured, one sentence that names the key and the file."""
     table = Table(source.options, f"[[source]] {source.name!r}", settings.origin)
-    table.known_only(_KEYS | ARCHIVE)
+    table.known_only(_KEYS | _CLOCK_KEYS | ARCHIVE)
     retrieve = _one_of(table, "retrieve", Retrieve, Retrieve.MOVE)
     storage = _storage(table, storages)
     if storage is not None and storage.namespace != source.namespace:
@@ -104,12 +123,37 @@ def read(source: SourceSetting, settings: Settings, storages: Mapping[str, Stora
         raise table.wrong(error.where, error.what) from None
     if 0 < peer.max_pdu < 4096:
         raise table.wrong("max_pdu", "is below 4096 (0: as much as comes)")
-    limits = Limits(
+    stored_as = storage.name if storage else source.name
+    return DicomSource(source.name, source.namespace, peer, stored_as, _limits(table), **_clocked(table, peer.root))
+
+
+def _read_web(source: SourceSetting, settings: Settings) -> DicomSource:
+    """One that is asked over HTTP. Raises: Misconfigured."""
+    table = Table(source.options, f"[[source]] {source.name!r}", settings.origin)
+    table.known_only(_WEB_KEYS | _CLOCK_KEYS | ARCHIVE)
+    web = access(table, settings)
+    at = place(web.url)
+    peer = DicomPeer(
+        name=source.name,
+        host=at.host,
+        port=at.port,
+        ae_title="DICOMWEB",
+        our_ae_title="CDS",
+        retrieve=Retrieve.GET,
+        timeouts=replace(Timeouts(), longest=float(table.seconds("longest_seconds", 21_600, 10, 604_800))),
+        concurrency=table.whole("concurrency", 1, 1, 8),
+        windows=_windows(table),
+        quirks=_quirks(table),
+    )
+    found = _clocked(table, peer.root)
+    return DicomSource(source.name, source.namespace, peer, source.name, _limits(table), **found, web=web)
+
+
+def _limits(table: Table) -> Limits:
+    return Limits(
         rounds=table.whole("rounds", Limits().rounds, 1, 100),
         longest_pause=float(table.seconds("longest_pause_seconds", 300, 1, 86_400)),
     )
-    clocked = _clocked(table, peer.root)
-    return DicomSource(source.name, source.namespace, peer, storage.name if storage else source.name, limits, **clocked)
 
 
 def _clocked(table: Table, root: Root) -> dict[str, Any]:

@@ -120,6 +120,10 @@ def _named(settings: Settings, name: str) -> DicomSource:
     if name not in found:
         known = ", ".join(found) or "none"
         raise Misconfigured(f"there is no [[source]] of kind 'dicom' by that name in {settings.origin}: {known}")
+    if found[name].web is not None:
+        raise Misconfigured(
+            f"{name} is asked over HTTP: cds pull {name} --dry-run says whether it answers, and what it has"
+        )
     return found[name]
 
 
@@ -133,27 +137,23 @@ def _peers(args: argparse.Namespace) -> int:
         windows = [f"{each.begins:%H:%M}-{each.ends:%H:%M}" for each in peer.windows]
         said = {
             "name": name,
-            "address": f"{peer.host}:{peer.port}",
-            "ae_title": peer.ae_title,
-            "our_ae_title": peer.our_ae_title,
+            "address": source.web.url if source.web else f"{peer.host}:{peer.port}",
+            "ae_title": None if source.web else peer.ae_title,
+            "our_ae_title": None if source.web else peer.our_ae_title,
             "root": str(peer.root),
-            "retrieve": str(peer.retrieve),
+            "retrieve": "DICOMweb" if source.web else str(peer.retrieve),
             "moves": str(peer.moves) if peer.retrieve is Retrieve.MOVE else None,
             "destination": peer.destination or None,
             "stored_as": source.stored_as,
-            "tls": peer.tls is not None,
+            "tls": source.web.url.startswith("https:") if source.web else peer.tls is not None,
             "windows": windows,
             "quirks": {key: value for key, value in asdict(peer.quirks).items() if key != "sources"},
         }
         plain.append(said)
-        how = f"{peer.retrieve}, {peer.moves}" if peer.retrieve is Retrieve.MOVE else str(peer.retrieve)
-        hours = " ".join(windows) or "always"
-        rows.append(
-            [
-                *(name, f"{peer.host}:{peer.port}", peer.ae_title, peer.our_ae_title, str(peer.root), how),
-                *(peer.destination or "-", "TLS" if peer.tls else "plain", hours),
-            ]
-        )
+        how = f"{peer.retrieve}, {peer.moves}" if peer.retrieve is Retrieve.MOVE else str(said["retrieve"])
+        shown = [str(said[key] or "-") for key in ("address", "ae_title", "our_ae_title", "root")]
+        over = "TLS" if said["tls"] else "plain"
+        rows.append([name, *shown, how, peer.destination or "-", over, " ".join(windows) or "always"])
     header = ["name", "address", "AE title", "ours", "root", "retrieval", "sends to", "over", "hours"]
     _show(args, plain, header, rows, "no archive is configured: write a [[source]] of kind 'dicom'")
     return 0
@@ -163,7 +163,7 @@ def _echo(args: argparse.Namespace) -> int:
     from adapters.dicom.association import echo
 
     settings = settings_of(args)
-    names = args.names or list(_configured(settings))
+    names = args.names or [name for name, each in _configured(settings).items() if each.web is None]
     answers = [echo(_named(settings, name).peer) for name in names]
     plain = [
         {

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 NAME = "pull"
 HELP = "one run of a configured pull source, taken up where it was left: a FHIR bulk export, or studies of an archive"
+_ARCHIVES = ("dicom", "dicomweb")
 _EXIT = {"done": 0, "done with faults": 1, "complete": 0, "partial": 1, "failed": 3, "cancelled": 1}
 
 
@@ -30,7 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--verify", action="store_true", help="counts per type, the server's beside ours")
     what.add_argument("--status", action="store_true", help="the jobs of the last runs")
     what.add_argument("--cancel", action="store_true", help="end what is unfinished, here and on the server")
-    studies = parser.add_argument_group("of an archive (kind dicom)")
+    studies = parser.add_argument_group("of an archive (kinds dicom and dicomweb)")
     studies.add_argument("--study", metavar="UID", help="Study Instance UID")
     studies.add_argument("--accession", metavar="N")
     studies.add_argument("--patient", metavar="ID")
@@ -42,13 +43,15 @@ def run(args: argparse.Namespace) -> int:
     from cds_server.bulk_sources import bulk_sources
 
     settings = settings_of(args)
-    if any(each.kind == "dicom" and each.name == args.name for each in settings.sources):
+    if any(each.kind in _ARCHIVES and each.name == args.name for each in settings.sources):
         return _studies(args, settings)
     if args.study or args.accession or args.patient or args.since:
-        raise Misconfigured("--study, --accession, --patient and --since are for a [[source]] of kind 'dicom'")
+        raise Misconfigured(
+            "--study, --accession, --patient and --since are for a [[source]] of kind 'dicom' or 'dicomweb'"
+        )
     sources = bulk_sources(settings)
     if args.name not in sources:
-        known = ", ".join([*sources, *(each.name for each in settings.sources if each.kind == "dicom")]) or "none"
+        known = ", ".join([*sources, *(each.name for each in settings.sources if each.kind in _ARCHIVES)]) or "none"
         raise Misconfigured(
             f"there is no [[source]] of a kind that is pulled by that name in {settings.origin}: {known}"
         )
