@@ -35,10 +35,14 @@ def _short(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.4g}")
 
 
+def peer_data() -> Path:
+    """Folder of the data written by others, read in place."""
+    return Path(os.environ.get("CDS_PEER_DATA", ROOT.parent / "shared" / "data"))
+
+
 def synthea() -> Path:
     """The Synthea set: 148,203 resources in NDJSON files by type."""
-    data = Path(os.environ.get("CDS_PEER_DATA", ROOT.parent / "shared" / "data"))
-    folder = data / "fhir" / "synthea-smart-615"
+    folder = peer_data() / "fhir" / "synthea-smart-615"
     if not folder.is_dir():
         sys.exit("benchmarks: the Synthea set is not there: name the folder of the data in CDS_PEER_DATA")
     return folder

@@ -53,7 +53,7 @@ def _measure(instance: Path, args: argparse.Namespace) -> bool:
     ours: list[Load] = []
     bares: list[float] = []
     with _bench.serving(instance, args.processes) as (port, _):
-        size = warm(lambda: drive(port, 2.0)).answer_bytes
+        size = warm(lambda: drive(port, min(2.0, args.seconds))).answer_bytes
         with _bench.bare(size, args.processes) as (bare_port, _):
             for _ in range(args.rounds):
                 ours.append(drive(port, args.seconds))

@@ -28,6 +28,8 @@ CONNECTIONS = (16, 64)
 P99 = 60.0
 """Milliseconds, at the most connections."""
 NEIGHBOURS_PATH = "/cds/cds-services/breast-cancer-prognosis"
+WARM_UP = 1.5
+"""Seconds of each drive before the rounds, at most."""
 MOST = 2_000
 """Requests a second that tokens are signed for: more than any of ours answers."""
 
@@ -47,6 +49,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2, help="of each server")
     parser.add_argument("--connections", type=int, nargs="+", default=CONNECTIONS, help="of the client, in turns")
+    parser.add_argument("--most", type=int, default=MOST, help="requests a second that tokens are signed for")
     args = parser.parse_args()
     with _bench.scratch() as scratch:
         return 0 if _measure(scratch, args) else 1
@@ -74,11 +77,11 @@ def _measure(scratch: Path, args: argparse.Namespace) -> bool:
             Rival("HealthChain", other, path=NEIGHBOURS_PATH),
         )
         for rival in rivals:
-            warm(partial(_drive, rival, 1.5, max(args.connections)))
+            warm(partial(_drive, rival, min(WARM_UP, args.seconds), max(args.connections), args.most))
         for _ in range(args.rounds):
             for connections in args.connections:
                 for rival in rivals:
-                    load = _drive(rival, args.seconds, connections)
+                    load = _drive(rival, args.seconds, connections, args.most)
                     found.setdefault((rival.name, connections), []).append(load)
     print(f"{args.processes} processes each, {args.rounds} rounds of {args.seconds:g} s   {_bench.machine()}")
     for (name, connections), loads in found.items():
@@ -86,8 +89,8 @@ def _measure(scratch: Path, args: argparse.Namespace) -> bool:
     return _verdict(found, args.connections)
 
 
-def _drive(rival: Rival, seconds: float, connections: int) -> Load:
-    tokens = int(MOST * (seconds + 1))
+def _drive(rival: Rival, seconds: float, connections: int, most: int) -> Load:
+    tokens = int(most * (seconds + 1))
     return drive(
         rival.port, seconds, connections=connections, check=rival.check, path=rival.path, key=rival.key, tokens=tokens
     )
