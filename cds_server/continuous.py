@@ -10,12 +10,14 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from adapters.dicom.part10 import MEDIA_TYPE as OBJECT
+from adapters.readers.examination import MEDIA_TYPE as EXAMINATION
 from adapters.readers.hl7v2 import MESSAGE
 from cds_server.decisions import Decisions
 from cds_server.hooks.service import ServiceSpec
 from cds_server.logs import log
 from cds_server.registry import Registry
-from cds_server.store.reads import RecordRow
+from cds_server.store.reads import RecordRow, marks
 from cds_server.store.store import Store
 from cds_server.store.tables import MANY
 from cds_server.store.writer import Tx
@@ -23,6 +25,8 @@ from models.errors import CdsError
 
 CURSOR = "continuous"
 BATCH = 2048
+FED = (MESSAGE, OBJECT, EXAMINATION)
+"""What feeds bring: messages, reports that a modality or an archive sends, and what was found in images."""
 KEPT = 5.0
 """Seconds after which it is kept how far it came where nothing was due: to be read again, that costs nothing."""
 
@@ -49,9 +53,9 @@ class Subscriber:
         rows = self._store.reads.query(
             "SELECT r.id, r.code, p.id, p.ref, p.namespace FROM resource r "
             "JOIN landing l ON l.id = r.landing_id JOIN patient_record p ON p.id = r.record_id "
-            "WHERE r.id > ? AND l.media_type = ? AND r.type = 'Observation' AND r.code IS NOT NULL "
+            f"WHERE r.id > ? AND l.media_type IN ({marks(FED)}) AND r.type = 'Observation' AND r.code IS NOT NULL "
             "ORDER BY r.id LIMIT ?",
-            (self._at, MESSAGE, BATCH),
+            (self._at, *FED, BATCH),
         )
         if not rows:
             return 0
