@@ -101,6 +101,26 @@ def test_words_are_whole_words_and_scripts_without_blanks_are_found_inside() -> 
     )
 
 
+def test_a_patient_may_have_the_name_of_an_option_or_a_maker_and_a_small_number(tmp_path: Path) -> None:
+    data = next(iter(ct_series(slices=1, size=16)))
+    data.PatientName, data.PatientID, data.RescaleIntercept, data.ExposureTime = (
+        "Patient^Philips",
+        "1000",
+        "-1000",
+        "1000",
+    )
+    data.private_block(0x7053, "Philips PET Private Group", create=True).add_new(0x00, "DS", "1.25")
+    copied = result(part10(data), tmp_path, "research")
+    assert (copied.RescaleIntercept, copied.ExposureTime) == (-1000, 1000)
+    assert copied[0x70531000].value == 1.25
+
+
+@pytest.mark.parametrize("spelling", ["Müller", "MUELLER", "Muller", "muellerjana", "JanaMüller"])
+def test_names_are_found_as_other_systems_write_them(spelling: str, tmp_path: Path) -> None:
+    copied = result(ct(PatientName="Müller^Jana", SeriesDescription=f"knee {spelling}_2"), tmp_path, "research")
+    assert copied.SeriesDescription == "knee REMOVED_2"
+
+
 def test_the_original_is_not_changed_and_the_copy_is_another_series(tmp_path: Path) -> None:
     raw = ct(PatientName=NAME)
     path = tmp_path / "in.dcm"

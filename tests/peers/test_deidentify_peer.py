@@ -3,6 +3,7 @@ failure; what was a valid object stays one."""
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import warnings
@@ -132,6 +133,24 @@ def test_they_would_find_nothing_left_to_do_in_ours(pairs: list[Both]) -> None:
         for every in ((pair.ours for pair in pairs), (pair.theirs for pair in pairs))
     )
     assert ours < theirs
+
+
+def test_our_table_is_the_standards_as_they_transcribe_it() -> None:
+    """Of each single attribute; repeating groups are walked by their numbers (curves and overlays all go)."""
+    python = require("dicom-anonymizer").parent / "python"
+    script = (
+        "import json; from dicomanonymizer.dicom_anonymization_databases import dicomfields_2026c as d;"
+        "print(json.dumps({k: v for k, v in vars(d).items() if k.endswith('_TAGS') and k != 'ALL_TAGS'}))"
+    )
+    told = subprocess.run([str(python), "-c", script], capture_output=True, timeout=60, check=True)
+    theirs = {
+        group << 16 | number: kind.removesuffix("_TAGS").replace("U_STAR", "U*").replace("_", "/")
+        for kind, tags in json.loads(told.stdout).items()
+        for group, number in (tag for tag in tags if len(tag) == 2)
+    }
+    assert len(theirs) == 652
+    basic = profile("basic")
+    assert {tag: basic.action(tag) for tag in theirs} == theirs
 
 
 # ---- validity --------------------------------------------------------------------------------------------------------

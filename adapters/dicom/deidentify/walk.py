@@ -30,6 +30,8 @@ _WORDS = {"OW": 2, "OL": 4, "OF": 4, "OV": 8, "OD": 8}
 """Bytes of a number, where a big endian object is written anew."""
 _FREE = frozenset(("LT", "ST", "UT", "UC", "UR", "AE"))
 _DATES = frozenset(("DA", "DT", "TM"))
+_NUMBERS = frozenset(("AS", "DS", "IS", "TM"))
+_NUMBER = re.compile(r"\s*[\d.:+\-eE]*[DWMY]?\s*")
 _LONGEST = {"AE": 16, "CS": 16, "SH": 16, "LO": 64, "ST": 1024, "LT": 10240}
 _DUMMIES: dict[str, Any] = {
     "AE": "REMOVED",
@@ -274,12 +276,15 @@ class Walk:
         return value.strip() if re.fullmatch(r"\d{3}[DWMY]", value.strip()) else ""
 
     def _text(self, tag: int, VR: str, text: str, *, patterns: bool) -> str:
+        if VR in _NUMBERS:
+            if self.words.is_own(text.strip()) or not _NUMBER.fullmatch(text):
+                self.cleaned[place(tag)] += 1
+                return ""
+            return text
         found, count = self.words.replaced(text, patterns=patterns)
         if not count or (tag in _CODE_VALUES and len(text) < 5):
             return text
         self.cleaned[place(tag)] += count
-        if VR in ("DS", "IS", "AS"):
-            return ""
         return found[: _LONGEST.get(VR, len(found))]
 
 

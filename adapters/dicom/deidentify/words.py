@@ -4,7 +4,9 @@ private elements and code meanings, whatever the table says of these attributes.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import Any
 
 from pydicom.valuerep import PersonName
@@ -19,6 +21,9 @@ _IDS = {
 }  # fmt: skip
 _INSTITUTION = {0x00080080, 0x00080081, 0x00081040, 0x00081041}
 _DEVICE = {0x00081010, 0x00181000}
+_WRITTEN_OUT = str.maketrans(
+    {"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ø": "oe", "å": "aa", "æ": "ae"}
+)
 _LATIN = re.compile(r"[\x00-\u024f]+")
 _PLAIN = frozenset(
     (
@@ -91,8 +96,12 @@ class Words:
         return any(
             re.search(rb"(?<![\w.])" + re.escape(word.encode("utf-8", "replace")) + rb"(?![\w.])", raw)
             for word in self.found
-            if len(word) >= 5
+            if len(word) >= (6 if word.isdigit() else 5)
         )
+
+    def is_own(self, number: str) -> bool:
+        """Whether a number, as a whole, is one of the patient's: shorter ones are anything's."""
+        return len(number) >= 6 and number in self.found
 
 
 def words_of(elements: Iterable[Any], profile: Profile) -> Words:
@@ -107,8 +116,11 @@ def words_of(elements: Iterable[Any], profile: Profile) -> Words:
     for element in elements:
         if element.VR == "PN":
             for name in _values(element):
-                for component in re.split(r"[=^,;]", name):
-                    found.update(_parts(component))
+                for group in name.split("="):
+                    components = [each.strip() for each in re.split(r"[\^,;]", group) if each.strip()]
+                    joined = ["".join(each) for pair in pairwise(components) for each in (pair, pair[::-1])]
+                    parts = [part for component in components for part in _parts(component)]
+                    found.update(spelling for part in (*joined, *parts) for spelling in _unaccented(part))
         elif element.tag in wanted and element.VR not in ("SQ", "OB", "OW", "UN"):
             for value in _values(element):
                 if any(map(str.isdigit, value)) or element.tag in _INSTITUTION:
@@ -133,6 +145,14 @@ def _parts(component: str) -> Iterator[str]:
     text = component.strip()
     yield text
     yield from re.split(r"[\s\-.]+", text)
+
+
+def _unaccented(word: str) -> Iterator[str]:
+    """As it stands, and as systems write it that know no accents: Müller, Muller, Mueller."""
+    yield word
+    if not word.isascii() and _LATIN.fullmatch(word):
+        yield "".join(each for each in unicodedata.normalize("NFKD", word) if not unicodedata.combining(each))
+        yield word.translate(_WRITTEN_OUT)
 
 
 def _telling(word: str) -> bool:
