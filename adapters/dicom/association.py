@@ -37,6 +37,8 @@ EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 MESSAGE = 1
 """Message ID of the one request that an association carries at a time."""
 PENDING = (0xFF00, 0xFF01)
+_ALERT = 1.0
+"""Seconds for the refusal of our certificate to come."""
 UNREAD = 32 << 20
 """Bytes that may come between two responses that we look at. An identifier has hundreds; no archive needs more."""
 
@@ -171,7 +173,9 @@ class Link:
             return NoAssociation(Cause.REJECTED, name, said)
         if answer is not None:
             return NoAssociation(Cause.NO_CONTEXT, name)
-        return NoAssociation(Cause.SILENT if waited >= self._peer.timeouts.accept else Cause.ABORTED, name)
+        if waited >= self._peer.timeouts.accept:
+            return NoAssociation(Cause.SILENT, name)
+        return NoAssociation(_probe(self._peer, host) if self._peer.tls else Cause.ABORTED, name)
 
     def _on_open(self, event: evt.Event) -> None:
         self._opened = True
@@ -338,8 +342,9 @@ def _probe(peer: DicomPeer, host: str) -> Cause:
     try:
         with _connected(peer, host) as sock:
             if (tls := _tls(peer)) is not None:
-                with tls[0].wrap_socket(sock, server_hostname=tls[1]):
-                    pass
+                with tls[0].wrap_socket(sock, server_hostname=tls[1]) as secured, contextlib.suppress(TimeoutError):
+                    secured.settimeout(_ALERT)
+                    secured.recv(1)  # TLS 1.3 refuses our certificate after the handshake (RFC 8446, 2)
         return Cause.ABORTED
     except ConnectionRefusedError:
         return Cause.REFUSED

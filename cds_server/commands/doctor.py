@@ -71,6 +71,10 @@ def run(args: argparse.Namespace) -> int:
     )
     checks.append(("trust", "LOOK" if settings.trust == "open" else "ok", trust))
     checks += outside(settings)
+    if any(source.kind.startswith("dicom") for source in settings.sources):
+        from cds_server.dicom_checks import dicom
+
+        checks += dicom(settings)
     emit(
         args,
         [dict(zip(("check", "state", "what"), row, strict=True)) for row in checks],
@@ -94,10 +98,17 @@ def _pulls(parts: Any, settings: Any) -> list[tuple[str, str, str]]:
             found.append((check, "FAILS", f"there is no key to sign with: cds keys new{meant}"))
             continue
         cursor, states = runs.get(name, (None, {}))
-        told = ", ".join(f"{count} {state}" for state, count in states.items()) or "never pulled"
-        bad = any(state not in ("done", "queued", "polling", "downloading", "applying") for state in states)
-        found.append((check, "LOOK" if bad else "ok", f"{told}; pulled up to {cursor[:19] if cursor else 'nothing'}"))
+        found.append((check, *_last_run(cursor, states)))
+    for each in settings.sources:
+        if each.kind == "dicom":
+            found.append((f"source {each.name}", *_last_run(*runs.get(each.name, (None, {})))))
     return found
+
+
+def _last_run(cursor: str | None, states: dict[str, int]) -> tuple[str, str]:
+    told = ", ".join(f"{count} {state}" for state, count in states.items()) or "never pulled"
+    bad = not states.keys().isdisjoint({"done with faults", "failed", "cancelled", "partial"})
+    return "LOOK" if bad else "ok", f"{told}; pulled up to {cursor[:19] if cursor else 'nothing'}"
 
 
 def _sending(parts: Any, settings: Any) -> list[tuple[str, str, str]]:
