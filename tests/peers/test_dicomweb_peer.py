@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +17,10 @@ from adapters.dicom.receiving import Storing
 from adapters.dicom.reconcile import Limits
 from adapters.sources.dicom_move import Ask, DicomPull
 from adapters.sources.dicomweb import Dicomweb
+from cds_server.__main__ import main
 from cds_server.http import vendor_door
+from cds_server.settings import from_environment
+from cds_server.store.store import Store
 from cds_server.vendor_door import HostRules
 from tests.dicom_made import ct_series, many, part10, uid
 from tests.peers.pacs import Pacs, free_ports
@@ -65,8 +70,6 @@ def archive(pacs: Pacs) -> Pacs:
 
 
 def original(pacs: Pacs, sop: str) -> bytes:
-    import json
-
     asked = json.dumps({"Level": "Instance", "Query": {"SOPInstanceUID": sop}}).encode()
     (found,) = json.loads(pacs.ask("POST", "/tools/find", asked)[1])
     return pacs.ask("GET", f"/instances/{found}/file")[1]
@@ -176,3 +179,56 @@ def test_killed_at_any_step_another_process_takes_it_up(archive: Pacs) -> None:
         pulled(archive.dicomweb, asked, stored, memory)
         assert memory.state == "complete", fatal
         assert len(stored.came) == len(stored.uids)
+
+
+# ---- by command ------------------------------------------------------------------------------------------------------
+
+SOURCE = """
+[[source]]
+name = "web"
+kind = "dicomweb"
+namespace = "hospital"
+url = "{url}"
+issuer = "HOSPITAL"
+"""
+
+
+def test_cds_pull_brings_a_study_into_the_store(
+    archive: Pacs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "cds.toml"
+    config.write_text(f'data_dir = "{tmp_path / "var"}"\n' + SOURCE.format(url=archive.dicomweb))
+    monkeypatch.setenv("CDS_CONFIG", str(config))
+
+    def cds(*words: str) -> tuple[int, Any, str]:
+        capsys.readouterr()
+        code = main([*words, "--json"])
+        printed = capsys.readouterr()
+        return code, json.loads(printed.out) if printed.out else None, printed.err
+
+    study = str(uid("web-cli"))
+    archive.load(part10(each) for each in ct_series(name="web-cli", slices=4, size=16, accession="A-web-cli"))
+    assert cds("pull", "web", "--study", study, "--dry-run")[:2] == (0, {"source": "web", "studies": 1, "instances": 4})
+    code, (job,), errors = cds("pull", "web", "--accession", "A-web-cli")
+    assert (code, job["state"], job["expected"], job["stored"]) == (0, "complete", 4, 4)
+    assert study not in errors
+    code, (again,), _ = cds("pull", "web", "--patient", "made-1", "--since", "2026-01-01", "--study", study)
+    assert (code, again["state"], again["held_first"]) == (0, "complete", 4)
+    settings = from_environment()
+    store = Store.open(settings.data_dir, settings.database_url)
+    try:
+        rows = store.reads.query("SELECT ref, source, namespace, media_type, parts FROM landing ORDER BY id")
+        assert [tuple(each[1:]) for each in rows] == [("web", "hospital", "application/dicom", 1)] * 4
+        bodies = []
+        for ref, *_ in rows:
+            landing = store.reads.landing_by_ref(ref)
+            assert landing is not None
+            bodies.append(store.part(landing, 0))
+    finally:
+        store.close()
+    assert set(bodies) == {original(archive, str(uid("web-cli", 1, number))) for number in range(1, 5)}
+    (peer,) = cds("dicom", "peers")[1]
+    assert (peer["address"], peer["retrieve"], peer["ae_title"]) == (archive.dicomweb, "DICOMweb", None)
+    code, _, errors = cds("dicom", "find", "web")
+    assert code != 0
+    assert "is asked over HTTP" in errors
