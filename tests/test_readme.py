@@ -256,11 +256,12 @@ def test_each_verb_and_option_of_a_command_stands_there() -> None:
 
 def test_every_configuration_key_stands_there() -> None:
     named = {key for row in rows(section("Configuration")) for key in re.findall(r"`([^`]+)`", row[0])}
-    top = settings._TOP - {"destination", "ehr", "source", "identity", "hygiene", "staff"}
+    top = settings._TOP - {"destination", "ehr", "source", "identity", "hygiene", "ledger", "staff", "witness"}
     source = {"name", "kind", "namespace"}
     wanted = {*top, "[identity] joining_systems", *(f"[[ehr]] {key}" for key in ehrs._KEYS)}
     wanted |= {f"[staff] {key}" for key in settings._STAFF}
     wanted |= {f"[hygiene.NAME] {key}" for key in hygiene.KEYS}
+    wanted |= {"[ledger] checkpoint_seconds", "[[witness]] url", "[[witness]] key"}
     assert named == wanted | {f"[[{way}]] {key}" for way in ("source", "destination") for key in source}
 
 
