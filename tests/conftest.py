@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import hypothesis
 import pytest
 
 from tests.peers import PEERS, require, skipped
+
+# A hundred `cds` processes are started. Where the environment forbids bytecode, and a fresh checkout has none, each of
+# them compiles the whole program again: half a second of CPU.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 pytest_plugins = [
     "tests.peers.browser",
