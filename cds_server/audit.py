@@ -91,7 +91,7 @@ def audit(
 
 def _log_alone(reads: Reads, heads: SignedHeads, last: int, most: int) -> Report:
     found: list[Finding] = []
-    for finding in walk(reads.stored(last), heads.leaf):
+    for finding in walk(reads.stored(last), heads.leaves):
         found.append(finding)
         heads.gone = True
         if len(found) >= most:

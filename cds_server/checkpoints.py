@@ -361,10 +361,6 @@ def _entry(tx: Tx, actor: str, step: dict[str, Any]) -> None:
     tx.entry("clock_step", actor, step)
 
 
-def _entry(tx: Tx, actor: str, step: dict[str, Any]) -> None:
-    tx.entry("clock_step", actor, step)
-
-
 def _ref(key: Key) -> bytes:
     """Where the private half stands in the key store: one key, whatever origin it signs for."""
     return b"c" + key.raw

@@ -6,19 +6,20 @@ from the database, from the file `checkpoint` beside it, and from whoever checks
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cds_server.checkpoints import FILE
 from cds_server.ledger.entry import Entry
-from cds_server.ledger.tree import TILE
+from cds_server.ledger.tree import TILE, fold, node_hash, root
 from cds_server.ledger.verifier import LOG, Checkpoint, Growing, Key, Wrong, open_note, parse_checkpoint
 from cds_server.ledger.verify import Finding
 from cds_server.store.reads import Reads
 
 
 class SignedHeads:
-    """`leaf` for each entry in order, then `finish`; `findings` say what differs, each with the first bad entry."""
+    """`leaves` of the entries in order, then `finish`; `findings` say what differs, each with the first bad entry."""
 
     def __init__(self, reads: Reads, data_dir: Path, keys: Sequence[Key] = (), notes: Sequence[bytes] = ()) -> None:
         """`keys`: pinned by whoever checks, else those in the database. `notes`: checkpoints that they bring along.
@@ -31,9 +32,10 @@ class SignedHeads:
             for origin, raw in reads.query("SELECT origin, key FROM ledger_key ORDER BY id")
         ]
         self.findings: list[Finding] = []
-        self._tree = Growing()
+        self._whole = _Whole()
+        self._pending: list[bytes] = []
         self._agreed = 0
-        self._tile = b""
+        self._differs = False
         self.gone = False
         """An entry is missing or wrong: the tree over what follows says nothing."""
         self.size = 0
@@ -44,6 +46,7 @@ class SignedHeads:
         for size, note in reads.query("SELECT size, note FROM ledger_checkpoint ORDER BY size"):
             self._of_database(int(size), bytes(note))
         self._outside(data_dir / FILE)
+        self._sizes = sorted(self._heads)
 
     def _expect(self, head: Checkpoint) -> None:
         self._heads.setdefault(head.size, []).append(head)
@@ -74,43 +77,62 @@ class SignedHeads:
     def watched(self, entries: Iterator[Entry]) -> Iterator[Entry]:
         """The entries, on their way to another check."""
         for entry in entries:
-            self.gone = self.gone or entry.seq != self._tree.size + 1
-            self.leaf(entry.leaf)
+            self.gone = self.gone or entry.seq != self._whole.size * TILE + len(self._pending) + 1
+            self.leaves((entry.leaf,))
             yield entry
 
-    def leaf(self, leaf: bytes) -> None:
-        """The next entry's leaf."""
+    def leaves(self, more: Sequence[bytes]) -> None:
+        """The leaves of the next entries."""
         if self.gone:  # one that is missing moves every later one: the walk names it
             return
-        offset = self._tree.size % TILE
-        if offset == 0:
-            row = self._reads.one(
-                "SELECT hashes FROM ledger_tile WHERE level = 0 AND number = ?", (self._tree.size // TILE,)
-            )
-            self._tile = bytes(row[0]) if row else b""
-        self._tree.add(leaf)
-        size = self._tree.size
-        if self._tile and self._tile[offset * 32 : offset * 32 + 32] != leaf:
-            self.findings.append(Finding(size, "it is not the one that stands in the tree: it was replaced"))
-            self._tile = b""
-        if size in self._heads:
-            self._compare(size)
+        self._pending += more
+        while len(self._pending) >= TILE:
+            tile = self._pending[:TILE]
+            del self._pending[:TILE]
+            self._look(tile)
+            self._whole.add(fold(tile)[-1][0])
 
-    def _compare(self, size: int) -> None:
-        root = self._tree.root()
-        if all(head.root == root for head in self._heads[size]):
+    def _look(self, leaves: list[bytes]) -> None:
+        """A tile's worth of leaves, or the last ones: against the tile that is kept, and the heads within it."""
+        number = self._whole.size
+        row = self._reads.one("SELECT hashes FROM ledger_tile WHERE level = 0 AND number = ?", (number,))
+        kept, found = bytes(row[0]) if row else b"", b"".join(leaves)
+        if kept and kept != found:
+            n = next(n for n in range(TILE) if kept[n * 32 : n * 32 + 32] != found[n * 32 : n * 32 + 32])
+            if n < len(leaves):
+                self._find(number * TILE + n + 1, "it is not the one that stands in the tree: it was replaced")
+        first = number * TILE
+        for size in self._sizes[bisect_right(self._sizes, first) : bisect_right(self._sizes, first + len(leaves))]:
+            self._compare(size, self._whole.root_with(root(leaves[: size - first])))
+
+    def _compare(self, size: int, found: bytes) -> None:
+        if not self._differs and all(head.root == found for head in self._heads[size]):
             self._agreed = self.size = size
-            return
-        first = self._agreed + 1
-        place = "it is" if first == size else f"this or one up to entry {size} is"
-        self.findings.append(Finding(first, f"{place} not the one that was signed: the log was written anew"))
-        self._heads.clear()  # once it differs, it differs at every later head
+        elif not self._differs:
+            self._differs = True  # and so it does at every later head
+            first = self._agreed + 1
+            place = "it is" if first == size else f"this or one up to entry {size} is"
+            self._find(first, f"{place} not the one that was signed: the log was written anew")
+
+    def _find(self, entry: int, what: str) -> None:
+        self.findings.append(Finding(entry, what))
 
     def finish(self) -> list[Finding]:
         """What was found, and heads beyond the last entry."""
+        end = self._whole.size * TILE + len(self._pending)
+        if self._pending:
+            self._look(self._pending)
         beyond = max(self._heads, default=0)
-        if beyond > self._tree.size and not self.gone:
-            self.findings.append(
-                Finding(self._tree.size + 1, f"it is missing: {beyond} entries were signed, the end was cut off")
-            )
+        if beyond > end and not self.gone:
+            self._find(end + 1, f"it is missing: {beyond} entries were signed, the end was cut off")
         return self.findings
+
+
+class _Whole(Growing):
+    """The tree over roots of full tiles."""
+
+    def root_with(self, edge: bytes) -> bytes:
+        """Root of the log's tree, with the root over what comes after the full tiles."""
+        for left in reversed(self.whole):
+            edge = node_hash(left, edge)
+        return edge

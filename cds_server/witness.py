@@ -64,8 +64,12 @@ class Witness:
         except BlockingIOError:
             self._gate.close()
             raise Conflict("another process is the witness of this folder", where=folder.name) from None
-        self._signer = Signer(self._named(name), self._seed(), WITNESS)
-        self._logs = self._known(logs)
+        try:
+            self._signer = Signer(self._named(name), self._seed(), WITNESS)
+            self._logs = self._known(logs)
+        except BaseException:
+            self.close()
+            raise
         self._lock = threading.Lock()
 
     @property

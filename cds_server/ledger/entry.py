@@ -20,13 +20,9 @@ import orjson
 from cds_server.ledger.tree import leaf_hash, root
 from models.canonical import canonical
 from models.errors import TooLarge
-from models.errors import TooLarge
 
 GENESIS = hashlib.sha256(b"cds-server ledger v1").digest()
 """What the first entry is chained to."""
-
-MOST_BYTES = 65_535
-"""Of a body: what an entry bundle can carry (c2sp.org/tlog-tiles, two bytes of length)."""
 
 MOST_BYTES = 65_535
 """Of a body: what an entry bundle can carry (c2sp.org/tlog-tiles, two bytes of length)."""
@@ -93,8 +89,6 @@ def seal_entry(
             "detail": dict(detail),
         }
     )
-    if len(body) > MOST_BYTES:
-        raise TooLarge(f"a ledger entry has at most {MOST_BYTES} bytes")
     if len(body) > MOST_BYTES:
         raise TooLarge(f"a ledger entry has at most {MOST_BYTES} bytes")
     leaf = leaf_hash(body)

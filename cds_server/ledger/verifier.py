@@ -266,20 +266,20 @@ class Growing:
 
     def __init__(self) -> None:
         self.size = 0
-        self._whole: list[bytes] = []
+        self.whole: list[bytes] = []
 
     def add(self, leaf: bytes) -> None:
         self.size += 1
         full = self.size
         while not full & 1:
-            leaf, full = node_hash(self._whole.pop(), leaf), full >> 1
-        self._whole.append(leaf)
+            leaf, full = node_hash(self.whole.pop(), leaf), full >> 1
+        self.whole.append(leaf)
 
     def root(self) -> bytes:
-        if not self._whole:
+        if not self.whole:
             return hashlib.sha256(b"").digest()
-        found = self._whole[-1]
-        for left in reversed(self._whole[:-1]):
+        found = self.whole[-1]
+        for left in reversed(self.whole[:-1]):
             found = node_hash(left, found)
         return found
 

@@ -265,12 +265,23 @@ class Reads:
             last = int(rows[-1][0])
 
     def stored(self, upto: int, batch: int = 4000) -> Iterator[Sequence[Any]]:
-        """(seq, body, leaf, chain) of all entries up to `upto`, a batch at a time."""
+        """(seq, body, leaf, chain) of all entries up to `upto`, a batch at a time, by the driver's own cursor."""
         last = 0
-        asked = "SELECT seq, body, leaf, chain FROM ledger_entry WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
-        while rows := self.query(asked, (last, upto, batch)):
-            yield rows
-            last = int(rows[-1][0])
+        asked = self._database.sql(
+            "SELECT seq, body, leaf, chain FROM ledger_entry WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
+        )
+        with self._database.reading() as connection:
+            cursor = self._database.cursor(connection)
+            while True:
+                try:
+                    cursor.execute(asked, (last, upto, batch))
+                    rows = cursor.fetchall()
+                except Exception as error:  # noqa: BLE001 (of a driver that is known when it runs)
+                    raise self._database.translated(error) from None
+                if not rows:
+                    return
+                yield rows
+                last = int(rows[-1][0])
 
     def chain(self, seq: int) -> bytes:
         """Chain hash of an entry that is there."""
