@@ -44,7 +44,8 @@ def measured(volume: Volume, region: Region, how: Discretisation | None = None) 
     values = volume.values[region.box]
     findings = list(region.findings)
     how = how or DISCRETISATIONS[volume.scale]
-    found = first_order(values[region.mask]) | shape(region.mask, values, volume.grid.spacing)
+    with np.errstate(all="ignore"):  # what overflows is left out below
+        found = first_order(values[region.mask]) | shape(region.mask, values, volume.grid.spacing)
     voxels = int(np.count_nonzero(region.mask))
     levels = None
     if region.rule:

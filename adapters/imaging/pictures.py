@@ -77,16 +77,17 @@ def _picture(volume: Volume, region: Region, at: int) -> Picture:
 
 
 def _window(volume: Volume, at: int) -> tuple[float, float, str]:
-    """Lowest and highest value that differ in shade."""
+    """Lowest and highest value that differ in shade; of a window that is none, by percentiles."""
     image = volume.planes[at].header.image
     if image is not None and image.centers and image.widths and volume.scale != "SUVbw":
         centre, width = image.centers[0], image.widths[0]
-        if image.voi in ("", "LINEAR") and width > 1:
-            return centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2, "header"
-        if image.voi == "LINEAR_EXACT" and width > 0:
-            return centre - width / 2, centre + width / 2, "header"
+        if image.voi in ("", "LINEAR"):
+            centre, width = centre - 0.5, width - 1
+        low, high = centre - width / 2, centre + width / 2
+        if image.voi != "SIGMOID" and low < high:
+            return low, high, "header"
     low, high = (float(each) for each in np.percentile(volume.values[at], (1, 99)))
-    return (low, high, "percentiles") if high > low else (low - 0.5, low + 0.5, "percentiles")
+    return (low, high, "percentiles") if low < high else (low - 0.5, low + 0.5, "percentiles")
 
 
 def _size(shape: tuple[int, ...], spacing: tuple[float, ...]) -> tuple[int, int]:

@@ -28,6 +28,8 @@ SPACING_TOLERANCE = 0.01
 because positions are decimal strings."""
 PARALLEL = 1e-4
 """How far the cosines of two orientations may differ."""
+SMALLEST, LARGEST, FARTHEST = 1e-3, 1e3, 1e5
+"""mm: pixel spacings and positions beyond these are typing errors, or an attack on arithmetic."""
 TILT = 0.01
 """Of the distance between slices: how far a slice may lie beside the one before it, along rows or columns."""
 
@@ -137,8 +139,12 @@ def _geometry(planes: Sequence[Plane]) -> tuple[list[Finding], tuple[Plane, ...]
     if not planes or not all(plane.placed for plane in planes):
         where = "(0020,0032)"
         return [refused("no-geometry", "position, orientation or pixel spacing is missing", where)], (), 0.0
-    if min(min(plane.spacing) for plane in planes) <= 0:
-        return [refused("no-geometry", "a pixel spacing that is not above zero", "(0028,0030)")], (), 0.0
+    if not all(SMALLEST <= each <= LARGEST for plane in planes for each in plane.spacing):
+        return [refused("no-geometry", "a pixel spacing that no image has", "(0028,0030)")], (), 0.0
+    if not all(abs(each) <= FARTHEST for plane in planes for each in plane.position):
+        return [refused("no-geometry", "a position that no image has", "(0020,0032)")], (), 0.0
+    if not all(abs(each) <= 2 for plane in planes for each in plane.orientation):
+        return [refused("orientation", "direction cosines that are none", "(0020,0037)")], (), 0.0
     orientations: Array = np.array([plane.orientation for plane in planes])
     first = orientations[0]
     square = abs(float(np.dot(first[:3], first[3:])))

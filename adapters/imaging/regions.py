@@ -23,6 +23,7 @@ from adapters.hl7v2.local_ids import local_id
 from adapters.imaging.components import largest_component
 from adapters.imaging.findings import Finding, refused
 from adapters.imaging.planes import Array, Opener, geometry_of
+from adapters.imaging.quality import FARTHEST
 from adapters.imaging.volume import Grid, Volume
 from models.errors import TooLarge, Unreadable
 
@@ -205,6 +206,8 @@ def _slice_of(group: Dataset, shared: Dataset, volume: Volume) -> int | None:
             return None
         if len(spacing) == 2 and np.abs(np.array(spacing) / np.array(grid.spacing[1:]) - 1).max() > 1e-3:
             return None
+        if max(map(abs, position)) > FARTHEST:
+            return None
         index = grid.indices(np.array([position]))[0]
         nearest = round(float(index[0]))
         off = np.abs(index - (nearest, 0, 0))
@@ -255,7 +258,7 @@ def _points(contour: Dataset) -> Array:
         found = np.array([float(each) for each in element.raw.rstrip(b"\0 ").split(b"\\")], np.float64)
     except ValueError:
         raise Unreadable("a contour that is no list of numbers", where="(3006,0050)") from None
-    if found.size % 3 or not np.isfinite(found).all():
+    if found.size % 3 or not (np.abs(found) <= FARTHEST).all():
         raise Unreadable("a contour that is no list of points", where="(3006,0050)")
     return found.reshape(-1, 3)
 

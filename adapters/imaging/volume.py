@@ -110,12 +110,13 @@ def volume_of(planes: Sequence[Plane], step: float, open_object: Opener) -> Volu
                 if pixels.shape != grid.shape[1:]:
                     raise Unreadable("a slice of another size than its header says", where="(7FE0,0010)")
                 plane = planes[at]
-                np.multiply(pixels, plane.slope * factor, out=values[at], casting="unsafe")
-                values[at] += np.float32(plane.intercept * factor)
+                with np.errstate(all="ignore"):  # what overflows is refused below
+                    np.multiply(pixels, plane.slope * factor, out=values[at], casting="unsafe")
+                    values[at] += plane.intercept * factor
                 done += 1
     if done != grid.shape[0]:
         raise Unreadable("a slice has no pixels", where="(7FE0,0010)")
-    if not np.isfinite(values).all():
+    if not all(np.isfinite(plane).all() for plane in values):
         raise Unreadable("a calibrated value is not a finite number", where="(0028,1053)")
     return Volume(grid, values, scale, tuple(planes))
 

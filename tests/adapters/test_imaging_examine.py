@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -16,6 +17,7 @@ from PIL import Image
 from pydicom.dataset import Dataset
 
 from adapters.dicom.archive import Archive
+from adapters.dicom.headers import header_of
 from adapters.dicom.study import bundle_of, imaging_study
 from adapters.imaging.catalogue import FEATURES, SYSTEM
 from adapters.imaging.examine import Examination, Looking, examine
@@ -25,6 +27,7 @@ from adapters.readers import examination
 from adapters.readers.dicom import OBJECT
 from adapters.readers.facts import project
 from models.canonical import canonical
+from models.errors import BadInput
 from models.modalities.imaging import DICOM
 from models.nouns import Fact, Part, Provenance
 from tests.adapters.imaging_made import (
@@ -341,3 +344,56 @@ def test_what_was_taken_back_is_not_looked_at() -> None:
     assert "note" in next(each for each in made.resources if each["resourceType"] == "ImagingStudy")
     assert next(each for each in made.resources if each["resourceType"] == "ImagingStudy")["numberOfInstances"] == 15
     assert features["component"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RescaleSlope", "1e300"),
+        ("RescaleSlope", "1e36"),
+        ("RescaleSlope", "0"),
+        ("RescaleIntercept", "-1e300"),
+        ("PixelSpacing", ["1e-300", "1e-300"]),
+        ("PixelSpacing", ["1e300", "1"]),
+        ("ImagePositionPatient", ["1e300", "0", "1e300"]),
+        ("ImageOrientationPatient", ["1e200", "0", "0", "0", "1e200", "0"]),
+        ("WindowWidth", "1e300"),
+        ("WindowWidth", "0"),
+        ("WindowCenter", "-1e300"),
+        ("BitsStored", 3),
+    ],
+)
+def test_absurd_numbers_are_a_finding_or_are_left_out(name: str, value: Any) -> None:
+    rows = series()
+    seg = segmentation(rows, [ball()])
+    for each in rows:
+        setattr(each, name, value)
+    made = looked(objects(*rows, seg), Looking(pictures=1))
+    assert len(of_code(made, "series-quality")) == 1
+    canonical(made.resources)
+    for features in of_code(made, "region-features"):
+        assert all(np.isfinite(each["valueQuantity"]["value"]) for each in features.get("component", []))
+
+
+def test_damaged_objects_never_end_an_examination() -> None:
+    """Bytes of every kind of object changed at random: findings, or a study that cannot be put together."""
+    rows = series(slices=5, size=16)
+    mask = np.zeros((5, 16, 16), bool)
+    mask[1:4, 5:11, 5:11] = True
+    whole = objects(*rows, segmentation(rows, [mask]), structure_set(rows, [circle(STEP * at, 3) for at in (1, 2)]))
+    rng = np.random.default_rng(9)
+    looked_at = 0
+    for _ in range(150):
+        given: Objects = {}
+        for body in whole.values():
+            broken = bytearray(body)
+            for at in rng.integers(132, len(broken), int(rng.integers(0, 4))):
+                broken[at] = int(rng.choice(list(b"0123456789.-e\\\0\xff")))
+            with contextlib.suppress(BadInput):
+                given[header_of(bytes(broken)).sop_uid] = bytes(broken)
+        with contextlib.suppress(BadInput):
+            headers, opened = held(given)
+            study = imaging_study(headers, ARCHIVE)
+            canonical(examine(study, headers, opened, ARCHIVE, Looking(pictures=1)).resources)
+            looked_at += 1
+    assert looked_at > 50
