@@ -52,7 +52,7 @@ def test_processes_killed_wherever_something_is_under_way(hostile: Make, bulk_st
     for place, is_there in places:
         assert killed(story, is_there), f"it ended before it was {place}"
     assert state(story) == State.APPLYING
-    story.server.cds("pull", SOURCE)
+    story.server.apart("pull", SOURCE)
     assert kick_offs(peer) == 1
     assert [job.state for job in story.pulls().jobs.latest(SOURCE, 9)] == [State.DONE]
     assert content(story) == content(undisturbed(hostile, bulk_story, PATIENTS))
@@ -74,7 +74,7 @@ def test_a_process_killed_before_it_knew_where_its_status_is(hostile: Make, bulk
     story = bulk_story(peer)
     assert killed(story, lambda: kick_offs(peer) == 1)
     assert state(story) == State.QUEUED
-    story.server.cds("pull", SOURCE)
+    story.server.apart("pull", SOURCE)
     assert kick_offs(peer) == 2
     assert content(story) == content(undisturbed(hostile, bulk_story, 3, 2))
 
@@ -91,7 +91,7 @@ def test_processes_killed_at_random(hostile: Make, bulk_story: MakeStory) -> Non
     whole = content(undisturbed(hostile, bulk_story, PATIENTS))
     for _ in range(max(2, ROUNDS // 4)):
         killed(story, after(chance.uniform(0.5, 6.0)))
-    story.server.cds("pull", SOURCE)  # takes up what was left, or brings what changed since: nothing
+    story.server.apart("pull", SOURCE)  # takes up what was left, or brings what changed since: nothing
     assert content(story) == whole
 
 

@@ -128,7 +128,7 @@ def first_lines(path: Path, count: int) -> list[bytes]:
 
 def timed(server: Server, command: tuple[str, ...]) -> float:
     began = time.monotonic()
-    server.cds(*command)
+    server.apart(*command)
     return time.monotonic() - began
 
 
