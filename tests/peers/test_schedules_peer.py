@@ -49,32 +49,39 @@ def test_without_a_schedule_nothing_is_pulled(servers: Make, bulk_peer: BulkPeer
     assert states(server) == []
 
 
-@pytest.mark.parametrize("end", ["stopped", "killed, and all that it started", "killed alone"])
-def test_a_run_that_ended_with_its_server_is_taken_up(servers: Make, bulk_peer: BulkPeer, end: str) -> None:
+def test_a_run_that_ended_with_its_server_is_taken_up(servers: Make, bulk_peer: BulkPeer) -> None:
     bulk_peer.load([*population(), *(weight(f"n{number}", PEOPLE[0], 50 + number) for number in range(600))])
     calm = instance(servers, bulk_peer)
     pull(calm)
-    server = instance(servers, bulk_peer, every="1d")
+    undisturbed = known(calm)
+    for end in ("stopped", "killed, and all that it started", "killed alone"):
+        server = instance(servers, bulk_peer, every="1d")
+        ended(server, end)
+        (state,) = states(server)
+        assert state not in EXPORT.ends, end
+        server.port = free_port()
+        server.start()
+        until(lambda server=server: states(server) == ["done"])  # type: ignore[misc]
+        assert [job.remembers["kick_offs"] for job in jobs(server)] == [1], end
+        assert known(server) == undisturbed, end
+        server.stop()
+
+
+def ended(server: Server, how: str) -> None:
+    """Start it, and end it once its run is under way; nothing that it started is left."""
     server.start()
     until(lambda: states(server) not in ([], [State.QUEUED]))
     assert server.process is not None
     group = server.process.pid
-    if end == "stopped":
+    if how == "stopped":
         server.stop()
-    elif end == "killed alone":
+    elif how == "killed alone":
         os.kill(group, signal.SIGKILL)
         server.process.wait(timeout=30)
     else:
         server.kill()
     until(lambda: not group_lives(group))
     server.kill()
-    (state,) = states(server)
-    assert state not in EXPORT.ends
-    server.port = free_port()
-    server.start()
-    until(lambda: states(server) == ["done"])
-    assert [job.remembers["kick_offs"] for job in jobs(server)] == [1]
-    assert known(server) == known(calm)
 
 
 def test_a_peer_that_is_down_hurts_no_call(servers: Make, bulk_peer: BulkPeer) -> None:
