@@ -22,7 +22,6 @@ pytest_plugins = [
     "tests.peers.identity_provider",
     "tests.peers.postgres",
     "tests.peers.server",
-    "tests.peers.fhir_server",
     "tests.peers.bulk_peer",
     "tests.peers.hostile_bulk",
     "tests.peers.bulk_stories",

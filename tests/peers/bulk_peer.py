@@ -8,20 +8,16 @@ a test takes a new one and says where its keys come from.
 from __future__ import annotations
 
 import json
-import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.peers import require
-from tests.peers.fhir_server import START_SECONDS, TOKEN, FhirPeer
-from tests.peers.server import free_port
+from tests.peers.fhir_server import TOKEN, FhirPeer
 
 READ = "system/*.cruds"
 """Reading, and `c`: a POST of `$export` counts as creating there."""
@@ -86,6 +82,9 @@ class BulkPeer(FhirPeer):
             )
             self._holds.update(named)
 
+    def put(self, resource: Mapping[str, Any]) -> None:
+        self.load([resource])
+
     def delete(self, *named: tuple[str, str]) -> None:
         """(type, id). Its exports leave out what is deleted, and have no deleted files."""
         for first in range(0, len(named), TOGETHER):
@@ -105,42 +104,23 @@ class BulkPeer(FhirPeer):
 
     # -- the processes -------------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
+    def settings(self) -> dict[str, Any]:
         sets = self._serve_sets()
-        self.port = free_port()
         clients = [
             {"client_id": name, "jwks_url": f"{sets}/{name}.json", "scopes": scopes}
             for scopes, count in CLIENTS.items()
             for name in (_name(scopes, number) for number in range(count))
         ]
-        settings = {
-            "base_url": self.base,
-            "host": "127.0.0.1",
-            "port": self.port,
-            "data_dir": str(self.home / "data"),
+        return {
+            **FhirPeer.settings(self),
             "server_auth": {
                 "types": ["smart", "bearer"],
                 "tokens": [TOKEN],
                 "token_lifetime": self.token_lifetime,
                 "smart_clients": clients,
             },
-            "validation": {"inbound": "off"},
             "simulator": {"enabled": False, "delay_seconds": 0.2},  # so long an export is still in progress
         }
-        (self.home / "settings.yaml").write_text(json.dumps(settings))
-        with (self.home / "told").open("wb") as told:
-            self._process = subprocess.Popen(
-                [self.program, "serve", "-c", self.home / "settings.yaml"], cwd=self.home, stdout=told, stderr=told
-            )
-        give_up = time.monotonic() + START_SECONDS
-        while True:
-            assert self._process.poll() is None, self.told()[-2000:]
-            assert time.monotonic() < give_up, "the bulk server did not start"
-            try:
-                self.http.get(f"{self.base}/.well-known/smart-configuration")
-                return
-            except httpx.TransportError:
-                time.sleep(0.1)
 
     def stop(self) -> None:
         FhirPeer.stop(self)
@@ -187,6 +167,13 @@ def running_bulk_peer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bulk
 @pytest.fixture
 def bulk_peer(running_bulk_peer: BulkPeer) -> Iterator[BulkPeer]:
     """The running server, empty at the beginning of each test."""
+    yield running_bulk_peer
+    running_bulk_peer.clear()
+
+
+@pytest.fixture(scope="module")
+def fhir_peer(running_bulk_peer: BulkPeer) -> Iterator[FhirPeer]:
+    """The same server for a module that reads from it; it lets in whoever shows `TOKEN`."""
     yield running_bulk_peer
     running_bulk_peer.clear()
 

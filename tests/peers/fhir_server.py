@@ -1,19 +1,20 @@
-"""A FHIR server of somebody else that the tests start: sekmet-fhir on a free port, in an environment of its own."""
+"""A FHIR server of somebody else that the tests start: sekmet-fhir on a free port, in an environment of its own.
+
+One for each test process, which `bulk_peer` starts and empties: it takes seconds to load.
+"""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
-from tests.peers import require
 from tests.peers.server import free_port
 
 START_SECONDS = 60
@@ -32,9 +33,9 @@ class FhirPeer:
     def base(self) -> str:
         return f"http://127.0.0.1:{self.port}/fhir"
 
-    def start(self) -> None:
-        self.port = free_port()
-        settings = {
+    def settings(self) -> dict[str, Any]:
+        """Of its server, which is about to start on `port`."""
+        return {
             "base_url": self.base,
             "host": "127.0.0.1",
             "port": self.port,
@@ -43,7 +44,10 @@ class FhirPeer:
             "validation": {"inbound": "off"},
             "simulator": {"enabled": False},
         }
-        (self.home / "settings.yaml").write_text(json.dumps(settings))  # JSON is YAML
+
+    def start(self) -> None:
+        self.port = free_port()
+        (self.home / "settings.yaml").write_text(json.dumps(self.settings()))  # JSON is YAML
         with (self.home / "told").open("wb") as told:
             self._process = subprocess.Popen(
                 [self.program, "serve", "-c", self.home / "settings.yaml"], cwd=self.home, stdout=told, stderr=told
@@ -77,12 +81,3 @@ class FhirPeer:
         if self._process is not None:
             self._process.terminate()
             self._process.wait(timeout=30)
-
-
-@pytest.fixture(scope="session")
-def fhir_peer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FhirPeer]:
-    """The running server; it lets in whoever shows `TOKEN`."""
-    peer = FhirPeer(require("sekmet"), tmp_path_factory.mktemp("sekmet"))
-    peer.start()
-    yield peer
-    peer.stop()
