@@ -67,8 +67,14 @@ def in_order(rows: Sequence[Dataset]) -> list[Dataset]:
     return sorted(rows, key=lambda each: float(each.ImagePositionPatient[2]))
 
 
-def segmentation(rows: Sequence[Dataset], masks: Sequence[np.ndarray], *, fractional: bool = False) -> Dataset:
+def segmentation(
+    rows: Sequence[Dataset],
+    masks: Sequence[np.ndarray],
+    *,
+    kind: SegmentationTypeValues = SegmentationTypeValues.BINARY,
+) -> Dataset:
     """By another program: highdicom. `masks`: one a segment, booleans or fractions."""
+    fractional = kind is SegmentationTypeValues.FRACTIONAL
     ordered = in_order(rows)
     for each in ordered:
         each.file_meta = getattr(each, "file_meta", None) or Dataset()
@@ -89,12 +95,12 @@ def segmentation(rows: Sequence[Dataset], masks: Sequence[np.ndarray], *, fracti
     return Segmentation(
         source_images=ordered,
         pixel_array=stacked.astype(np.float32) if fractional else stacked.astype(np.uint8),
-        segmentation_type=SegmentationTypeValues.FRACTIONAL if fractional else SegmentationTypeValues.BINARY,
+        segmentation_type=kind,
         fractional_type=SegmentationFractionalTypeValues.PROBABILITY if fractional else None,
         segment_descriptions=described,
         series_instance_uid=uid("seg", ordered[0].StudyInstanceUID),
         series_number=90,
-        sop_instance_uid=uid("seg", 1, fractional, ordered[0].StudyInstanceUID),
+        sop_instance_uid=uid("seg", 1, kind.value, ordered[0].StudyInstanceUID),
         instance_number=1,
         manufacturer="Made",
         manufacturer_model_name="M",

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -397,3 +398,19 @@ def test_damaged_objects_never_end_an_examination() -> None:
             canonical(examine(study, headers, opened, ARCHIVE, Looking(pictures=1)).resources)
             looked_at += 1
     assert looked_at > 50
+
+
+def test_a_real_series_of_a_head(peer_data: Path) -> None:
+    """Twenty slices of a de-faced brain in public domain: whole numbers without a window, made from another format."""
+    bodies = [path.read_bytes() for path in sorted((peer_data / "dicom" / "brain-mr-pddl").glob("*.dcm"))]
+    made = looked({header_of(body).sop_uid: body for body in bodies}, Looking(pictures=1))
+    (quality,), (features,) = of_code(made, "series-quality"), of_code(made, "region-features")
+    assert quality["valueCodeableConcept"]["coding"][0]["code"] == "usable"
+    assert [finding.code for finding in made.findings] == ["derived"]
+    assert features["method"]["coding"][1]["code"] == "rule-mr-bright"
+    found = {each["code"]["coding"][0]["code"]: each["valueQuantity"]["value"] for each in features["component"]}
+    assert 1e5 < found["RNU0"] < 2e5
+    assert "ACUI" in found
+    (media,) = [each for each in made.resources if each["resourceType"] == "Media"]
+    assert "window by percentiles" in media["note"][0]["text"]
+    assert (media["width"], media["height"]) == (288, 384) == Image.open(io.BytesIO(made.pictures[0][1])).size

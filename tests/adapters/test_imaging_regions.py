@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from highdicom.seg import SegmentationTypeValues
 from pydicom.dataset import Dataset
 
 from adapters.imaging.planes import planes_of
@@ -72,10 +73,19 @@ def test_segments_lie_where_they_were_drawn(rows: list[Dataset], volume: Volume)
 def test_a_fraction_of_half_is_inside(rows: list[Dataset], volume: Volume) -> None:
     fractions = np.where(ball(), 0.9, 0.0)
     fractions[2, 5, 5], fractions[2, 5, 6] = 0.6, 0.4
-    (region,) = regions(volume, segmentation(rows, [fractions], fractional=True))
+    (region,) = regions(volume, segmentation(rows, [fractions], kind=SegmentationTypeValues.FRACTIONAL))
     expected = ball()
     expected[2, 5, 5] = True
     assert np.array_equal(whole(region, volume), expected)
+
+
+def test_a_label_map_names_its_segments_by_value(rows: list[Dataset], volume: Volume) -> None:
+    small = np.zeros((SLICES, SIZE, SIZE), bool)
+    small[3:6, 10:14, 20:27] = True
+    made = segmentation(rows, [ball() & ~small, small], kind=SegmentationTypeValues.LABELMAP)
+    first, second = regions(volume, made)
+    assert np.array_equal(whole(first, volume), ball() & ~small)
+    assert np.array_equal(whole(second, volume), small)
 
 
 def test_what_lies_on_another_grid_is_refused_not_resampled(rows: list[Dataset], volume: Volume) -> None:
