@@ -20,7 +20,7 @@ HELP = "de-identified copies of objects, by PS3.15 Annex E, with a report of wha
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="IN", help="a file, or a folder with all below it")
-    parser.add_argument("target", metavar="OUT", help="a folder: SERIES/OBJECT.dcm by keyed UIDs, and the report")
+    parser.add_argument("target", metavar="OUT", help="a new folder: SERIES/OBJECT.dcm by keyed UIDs, and the report")
     parser.add_argument("--profile", required=True, metavar="NAME", help="basic, research, model, site")
     parser.add_argument(
         "--project",
@@ -75,6 +75,8 @@ def run(args: argparse.Namespace) -> int:
     inner, outer = target.resolve(), source.resolve()
     if inner.is_relative_to(outer) or (source.is_dir() and outer.is_relative_to(inner)):
         raise Misconfigured("one of the two folders is inside the other", where="OUT")
+    if target.is_dir() and any(target.iterdir()):
+        raise Misconfigured("it is not empty: what another export left there would go along", where="OUT")
     settings = settings_of(args)
     actor = actor_of(args, settings)
     policy = Policy(args.pixels == "blank", frozenset(args.inspected), args.refuse_faces)

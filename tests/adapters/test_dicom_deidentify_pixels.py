@@ -72,6 +72,13 @@ def test_of_ultrasound_only_its_regions_stay(tmp_path: Path) -> None:
     assert copied.BurnedInAnnotation == "NO"
     assert copied.ImageType[0] == "DERIVED"
     assert "113101" in [item.CodeValue for item in copied.DeidentificationMethodCodeSequence]
+    large = run(
+        part10(ultrasound(SequenceOfUltrasoundRegions=Sequence([region(0, 3, 31, 31)]))),
+        tmp_path,
+        policy=Policy(blank=True),
+    )
+    assert large.flags.count("large-regions") == 1
+    assert "large-regions" not in outcome.flags
     whole = part10(ultrasound(SequenceOfUltrasoundRegions=Sequence([region(0, 0, 31, 31)])))
     assert run(whole, tmp_path, policy=Policy(blank=True)).state == "refused"
 

@@ -90,8 +90,8 @@ def test_a_refusal_of_all_is_4_and_an_inspection_is_recorded(deid: Any, tmp_path
     path = tmp_path / "us.dcm"
     path.write_bytes(part10(ultrasound()))
     deid(path, tmp_path / "out", "--profile", "basic", code=4)
-    assert "no rule says" in deid(path, tmp_path / "out", "--profile", "basic", "--pixels", "blank", code=4)
-    said = json.loads(deid(path, tmp_path / "out", "--profile", "basic", "--inspected", "ultrasound", "--json"))
+    assert "no rule says" in deid(path, tmp_path / "2", "--profile", "basic", "--pixels", "blank", code=4)
+    said = json.loads(deid(path, tmp_path / "3", "--profile", "basic", "--inspected", "ultrasound", "--json"))
     assert said["inspected"] == ["ultrasound"]
     assert said["risk"]["level"] == "high"
 
@@ -113,8 +113,10 @@ def test_what_is_asked_wrongly_is_2(arguments: tuple[str, ...], deid: Any, tmp_p
     assert not (tmp_path / "out").exists()
 
 
-def test_the_folders_are_apart(deid: Any, folder: Path, tmp_path: Path) -> None:
+def test_the_folders_are_apart_and_the_output_is_new(deid: Any, folder: Path, tmp_path: Path) -> None:
     deid(folder, folder / "out", "--profile", "basic", code=2)
     deid(folder, folder, "--profile", "basic", code=2)
     deid(folder, folder.parent, "--profile", "basic", code=2)
+    deid(folder, tmp_path / "out", "--profile", "basic")
+    assert "not empty" in deid(folder, tmp_path / "out", "--profile", "basic", code=2)
     deid(tmp_path / "none", tmp_path / "out", "--profile", "basic", code=2)

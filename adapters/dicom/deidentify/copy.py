@@ -134,7 +134,7 @@ def _copy(
     )
     syntax = EXPLICIT if decode or file.syntax in (BIG_ENDIAN, DEFLATED) else file.syntax
     if decode:
-        _describe_decoded(made, blanked=plan is not None)
+        _describe_decoded(made, blanked=plan is not None, sure="large-regions" not in outcome.flags)
     for (tag, action), count in sorted(walk.tally.items()):
         outcome.actions.setdefault(tag, {})[action] = count
     outcome.cleaned = dict(sorted(walk.cleaned.items()))
@@ -217,6 +217,9 @@ def _judged(data: Dataset, file: File, policy: Policy, outcome: Outcome) -> Plan
         known = "; no rule says where its text is" if policy.blank else ""
         raise NotAllowed(RISKS[first] + known)
     outcome.pixels = f"blanked: {plan.why}"
+    shown = sum(width * height for _, _, width, height in plan.boxes) if plan.keep else 0
+    if shown > 0.7 * int(data.Rows) * int(data.Columns):
+        outcome.flags.append("large-regions")
     return plan
 
 
@@ -262,7 +265,7 @@ def _mark(made: Dataset, walk: Walk, profile: Profile, plan: Plan | None) -> Non
     made.LongitudinalTemporalInformationModified = "UNMODIFIED" if full else "MODIFIED" if modified else "REMOVED"
 
 
-def _describe_decoded(made: Dataset, *, blanked: bool) -> None:
+def _describe_decoded(made: Dataset, *, blanked: bool, sure: bool) -> None:
     for tag in (0x7FE00001, 0x7FE00002, 0x7FE00003):
         made.pop(tag, None)
     if str(made.get("PhotometricInterpretation", "")).startswith("YBR") and made.get("BitsAllocated") == 8:
@@ -272,7 +275,8 @@ def _describe_decoded(made: Dataset, *, blanked: bool) -> None:
     if made.get("BitsAllocated", 16) > 1 and "BitsStored" in made:
         made.HighBit = made.BitsStored - 1
     if blanked:
-        made.BurnedInAnnotation = "NO"
+        if sure:
+            made.BurnedInAnnotation = "NO"
         kind = made.get("ImageType")
         if kind:
             made.ImageType = ["DERIVED", *list(kind)[1:]] if not isinstance(kind, str) else "DERIVED"

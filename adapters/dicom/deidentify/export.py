@@ -143,6 +143,11 @@ class Export:
                 )
         if any(outcome.pixels.startswith("blanked") for outcome in self.outcomes if outcome.state == "written"):
             said.append("Some images were blanked by rules about where text is: look at each kind of them.")
+        if flags["large-regions"]:
+            count = flags["large-regions"]
+            said.append(
+                f"Ultrasound with regions of most of the picture: {count} objects; text inside them is still there."
+            )
         if flags["private-kept"]:
             said.append("Private attributes of the standard's safe list were kept.")
         if flags["no-patient-id"]:
