@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from adapters.dicom.headers import Header, header_of
+from adapters.dicom.library import LISTED
 from adapters.dicom.report import SEGMENTATION, Region, Report, Software, compose, uid_from
 from adapters.hl7v2.composed import Code, Result, Value
 from cds_server import __version__
@@ -22,8 +23,8 @@ from cds_server.store.store import Store
 from models.canonical import reader_of
 from models.errors import NotAllowed, RecordUnavailable
 
-MOST = 2000
-"""Objects of a study that are looked at; a report lists fewer."""
+MOST = 4000
+"""Objects of a study whose headers are opened; a report lists fewer."""
 STUDIES = 8
 """Of one result."""
 SOFTWARE = Software("cds-server", __version__, "cds-server")
@@ -87,12 +88,17 @@ def _studies(store: Store, recorded: Recorded) -> list[tuple[str, bytes]]:
 
 
 def _objects(store: Store, study: bytes) -> list[Any]:
-    """(record, reference of it, sealed header) of the objects that are used."""
+    """(record, reference of it, sealed header) of the objects that are used; of a long series some, evenly, and its
+    last one."""
     return list(
         store.reads.query(
-            "SELECT o.record_id, r.ref, o.header FROM dicom_object o LEFT JOIN patient_record r ON r.id = o.record_id "
-            "WHERE o.study = ? AND NOT o.other ORDER BY o.id LIMIT ?",
-            (study, MOST),
+            "SELECT o.record_id, r.ref, o.header FROM (SELECT id, record_id, header, "
+            "ROW_NUMBER() OVER (PARTITION BY series ORDER BY id) AS place, "
+            "COUNT(*) OVER (PARTITION BY series) AS many FROM dicom_object WHERE study = ? AND NOT other) o "
+            "LEFT JOIN patient_record r ON r.id = o.record_id "
+            "WHERE o.place = o.many OR (o.place - 1) / (1 + o.many / ?) * (1 + o.many / ?) = o.place - 1 "
+            "ORDER BY o.id LIMIT ?",
+            (study, LISTED, LISTED, MOST),
         )
     )
 

@@ -176,7 +176,8 @@ class Due:
     def _said(
         self, destination: Destination, recorded: Recorded, run: str, number: str, status: Status
     ) -> Iterator[_Planned | Held]:
-        earlier = [message_of(each) for each in self._jobs.of_run(run) if each.source == destination.name]
+        chain = self._jobs.of_run(run) if destination.archive is not None else ()
+        earlier = [message_of(each) for each in chain if each.source == destination.name]
         made = self._composer.compose(destination, recorded, number=number, status=status, earlier=earlier)
         if isinstance(made, Composed):
             asked = {
