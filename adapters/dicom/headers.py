@@ -164,6 +164,8 @@ class NuclearOf(Noun, frozen=True):
     nuclide: Code | None = None
     factor: float | None = None
     """(7053,1000), where its block is Philips': SUV by body weight for one stored unit."""
+    suv_type: str = ""
+    """(0054,1006): of units GML; BW where it is not said."""
 
 
 class Header(Noun, frozen=True):
@@ -402,6 +404,7 @@ def _nuclear(data: Dataset) -> NuclearOf | None:
         injected=given.text(0x00181078) or given.text(0x00181072),
         nuclide=_code(nuclide) if nuclide else None,
         factor=data.number(0x70531000) if philips else None,
+        suv_type=data.text(0x00541006),
     )
 
 
@@ -417,7 +420,18 @@ KEPT = frozenset(
         *(0x00201041, 0x00280002, 0x00280004, 0x00280006, 0x00280008, 0x00280010, 0x00280011, 0x00280030, 0x00280051),
         *(0x00280100, 0x00280101, 0x00280102, 0x00280103, 0x00280120, 0x00280300, 0x00280301, 0x00280302, 0x00281050),
         *(0x00281051, 0x00281052, 0x00281053, 0x00281054, 0x00281056, 0x00282110, 0x00321064, 0x00401002, 0x0040100A),
-        *(0x0040A043, 0x00420010, 0x00540016, 0x00541001, 0x00541102, 0x00700080, 0x30060002, 0x70530010, 0x70531000),
+        *(
+            0x0040A043,
+            0x00420010,
+            0x00540016,
+            0x00541001,
+            0x00541006,
+            0x00541102,
+            0x00700080,
+            0x30060002,
+            0x70530010,
+            0x70531000,
+        ),
         *(SHARED, PER_FRAME, *REFERENCES),
     }
 )

@@ -148,7 +148,7 @@ def suv_factor(headers: Sequence[Header]) -> float:
     if (
         len(
             {
-                (one.units, one.decay_correction, one.dose, one.half_life, one.injected, one.factor)
+                (one.units, one.decay_correction, one.dose, one.half_life, one.injected, one.factor, one.suv_type)
                 for one in said
                 if one
             }
@@ -158,6 +158,8 @@ def suv_factor(headers: Sequence[Header]) -> float:
         raise Unreadable("the slices do not say the same of the tracer, or nothing", where="(0054,0016)")
     nuclear = next(one for one in said if one)
     if nuclear.units == "GML":
+        if nuclear.suv_type not in ("", "BW"):
+            raise Unreadable("an uptake value by something else than body weight", where="(0054,1006)")
         return 1.0
     if nuclear.units == "CNTS" and nuclear.factor:
         return nuclear.factor

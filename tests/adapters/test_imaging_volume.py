@@ -242,6 +242,7 @@ def test_values_that_are_suv_already_stay() -> None:
     ("changes", "where"),
     [
         ({"Units": "CNTS"}, "(0054,1001)"),
+        ({"Units": "GML", "SUVType": "LBMJAMES128"}, "(0054,1006)"),
         ({"DecayCorrection": "ADMIN"}, "(0054,1102)"),
         ({"CorrectedImage": ["DECY"]}, "(0028,0051)"),
         ({"PatientWeight": None}, "(0010,1030)"),
