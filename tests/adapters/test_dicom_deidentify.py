@@ -121,6 +121,15 @@ def test_names_are_found_as_other_systems_write_them(spelling: str, tmp_path: Pa
     assert copied.SeriesDescription == "knee REMOVED_2"
 
 
+def test_text_where_the_dictionary_has_numbers_goes(tmp_path: Path) -> None:
+    data = next(iter(ct_series(slices=1, size=16)))
+    data.add_new(0x00080001, "SH", "ACC-1")  # Length to End, a number of the year 1993
+    data.add_new(0x00281101, "LO", "somebody")
+    copied = result(part10(data), tmp_path, "research")
+    assert 0x00080001 not in copied
+    assert 0x00281101 not in copied
+
+
 def test_the_original_is_not_changed_and_the_copy_is_another_series(tmp_path: Path) -> None:
     raw = ct(PatientName=NAME)
     path = tmp_path / "in.dcm"

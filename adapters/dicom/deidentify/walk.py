@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from pydicom._uid_dict import UID_dictionary
-from pydicom.datadict import dictionary_has_tag, keyword_for_tag
+from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_for_tag
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
@@ -143,6 +143,8 @@ class Walk:
             self._did(tag, "X")
         elif VR == "UN" or not (dictionary_has_tag(tag) or self.profile.action(tag)):
             self._did(tag, "unknown")
+        elif VR in _TEXT and dictionary_has_tag(tag) and not _may_be_text(tag):
+            self._did(tag, "unreadable")
         else:
             action = self._action(tag, VR, value, path)
             if dummy and action in ("K", "C", "keep", "U*"):
@@ -305,6 +307,11 @@ def every_element(data: Dataset, depth: int = 0) -> Iterator[DataElement]:
         else:
             for item in items:
                 yield from every_element(item, depth + 1)
+
+
+def _may_be_text(tag: int) -> bool:
+    """Whether the dictionary has words there: text in a place for numbers is somebody else's."""
+    return dictionary_VR(tag)[:2] in _TEXT | {"DA", "DT", "UI"}
 
 
 def _str(value: Any) -> str:
