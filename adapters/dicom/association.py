@@ -23,6 +23,7 @@ from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_primitives import C_FIND, C_GET, C_MOVE, C_STORE
 from pynetdicom.dsutils import encode
+from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import AddressInformation, AssociationSocket
@@ -96,12 +97,14 @@ class Link:
         handlers: Sequence[tuple[Any, Callable[..., Any]]] = (),
         negotiated: Sequence[Any] = (),
         limited: bool = True,
+        received: Callable[[Association, P_DATA], None] | None = None,
     ) -> None:
         """`answer`: seconds to wait for a response (None: somebody else watches); `negotiated`: items of the extended
-        negotiation; `limited`: `UNREAD` holds (not where objects come over it)."""
+        negotiation; `limited`: `UNREAD` holds (not where objects come over it);
+        `received`: takes each P-DATA instead of pynetdicom's provider, and passes on what is for that."""
         self._peer, self._contexts, self._answer = peer, list(contexts), answer
         self._handlers, self._negotiated = list(handlers), list(negotiated)
-        self._limited = limited
+        self._limited, self._received = limited, received
         self._opened = False
         self._unread = 0
         self._ending = threading.Lock()
@@ -157,6 +160,8 @@ class Link:
             raise NoAssociation(Cause.UNREACHABLE, peer.name) from None
         self._association = association
         association.dimse.get_msg = functools.partial(_awaited, association.dimse)  # type: ignore[method-assign]
+        if self._received is not None:
+            association.dimse.receive_primitive = functools.partial(self._received, association)  # type: ignore[method-assign]
         if not association.is_established:
             failure = self._why(association, host, time.monotonic() - began)
             if (transport := association.dul.socket) is not None:

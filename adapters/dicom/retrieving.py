@@ -15,7 +15,11 @@ from typing import Any
 
 from pydicom.uid import UID
 from pynetdicom import build_role, evt
-from pynetdicom.dimse_primitives import C_GET, C_MOVE, C_STORE
+from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dimse_messages import C_STORE_RQ
+from pynetdicom.dimse_primitives import C_GET, C_MOVE
+from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     PatientRootQueryRetrieveInformationModelGet,
@@ -29,13 +33,12 @@ from adapters.dicom.association import EXPLICIT, IMPLICIT, MESSAGE, PENDING, Lin
 from adapters.dicom.finding import Ended, identifier_of
 from adapters.dicom.peers import DicomPeer, Retrieve, Root, Timeouts
 from adapters.dicom.query import UNIQUE, Query, sound_uid
-from adapters.dicom.receiving import Offer, Status, Storing
+from adapters.dicom.receiving import Incoming, Offer, Status, Storing
 from adapters.source import Intake
 from models.errors import BadInput
 
 CONTEXTS = 128
 """Of one association (PS3.8, 9.3.2.2: odd numbers of one byte). A C-GET needs one for itself."""
-PIECE = 1 << 20
 _FAILED = 100_000
 """UIDs of a FailedSOPInstanceUIDList that are looked at."""
 _MOVES = {
@@ -178,6 +181,9 @@ async def retrieve(
         if not work.done():
             await asyncio.shield(_end(peer, link, work))
         raise
+    finally:
+        if inbound is not None:
+            await inbound.close()
 
 
 async def _end(peer: DicomPeer, link: Link, work: asyncio.Task[Said]) -> None:
@@ -243,49 +249,76 @@ def _failed(response: Any, syntax: str) -> tuple[str, ...]:
 
 
 class _Inbound:
-    """Takes what comes over our own association, into the same sealed intake as C-STORE."""
+    """Takes what comes over our own association, into the same sealed intake as C-STORE: fragment by fragment, whatever
+    the length of an object. pynetdicom would collect it whole, in memory or in a file that everybody may read."""
 
     def __init__(self, storing: Storing, intake: Intake, loop: asyncio.AbstractEventLoop) -> None:
         self._storing, self._intake, self._loop = storing, intake, loop
+        self._incoming: Incoming | None = None
+        """The object that is under way."""
+        self._broken = False
         self.arrived = 0
 
-    def handle(self, event: evt.Event) -> int:
+    def received(self, association: Association, primitive: P_DATA) -> None:
+        """In pynetdicom's thread that reads: who sends faster than we store waits."""
+        dimse = association.dimse
+        for context_id, value in primitive.presentation_data_value_list:
+            message = dimse.message
+            if isinstance(message, C_STORE_RQ) and not value[0] & 1:
+                self._piece(association, message, context_id, value[1:])
+                value = value[:1]
+            passed = P_DATA()
+            passed.presentation_data_value_list = [[context_id, value]]  # type: ignore[list-item]
+            DIMSEServiceProvider.receive_primitive(dimse, passed)
+
+    def _piece(self, association: Association, message: C_STORE_RQ, context_id: int, data: bytes) -> None:
+        if self._broken:
+            return
+        try:
+            if self._incoming is None:
+                self._incoming = self._storing.begin(_offer(association, message, context_id), self._intake)
+            asyncio.run_coroutine_threadsafe(self._incoming.write(data), self._loop).result()
+        except Exception:  # noqa: BLE001 (an answer is owed, whatever happened here)
+            self._broken = True
+
+    def handle(self, _: evt.Event) -> int:
         """In the thread of the exchange: the status to answer with; 0000 only once the object is on disk."""
         try:
-            return asyncio.run_coroutine_threadsafe(self._take(event), self._loop).result()
+            return asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         except Exception:  # noqa: BLE001 (an answer is owed, whatever happened here)
             return int(Status.FAILED)
 
-    async def _take(self, event: evt.Event) -> int:
-        request, presented = event.request, event.context
-        if not isinstance(request, C_STORE):
-            return int(Status.FAILED)
-        peer = event.assoc.acceptor
-        offer = Offer(
-            sop_class=str(request.AffectedSOPClassUID or "").encode("ascii", "replace"),
-            sop_instance=str(request.AffectedSOPInstanceUID or "").encode("ascii", "replace"),
-            context_class=str(presented.abstract_syntax),
-            syntax=str(presented.transfer_syntax),
-            calling=str(peer.ae_title).strip(),
-            called=str(event.assoc.requestor.ae_title).strip(),
-            address=str(peer.address),
-        )
-        incoming = self._storing.begin(offer, self._intake)
+    async def _end(self) -> int:
+        incoming, broken = self._incoming, self._broken
+        self._incoming, self._broken = None, False
+        if incoming is None:
+            return int(Status.FAILED if broken else Status.UNREADABLE)
         try:
-            data = request.DataSet
-            if data is None:
-                await incoming.abandon()
-                return int(Status.UNREADABLE)
-            data.seek(0)
-            while piece := data.read(PIECE):
-                await incoming.write(piece)
-            status = await incoming.end()
-        except BaseException:
-            await incoming.abandon()
-            raise
-        if status == Status.SUCCESS:
-            self.arrived += 1
+            status = Status.FAILED if broken else await incoming.end()
+        finally:
+            await incoming.abandon()  # nothing, where it ended
+        self.arrived += status == Status.SUCCESS
         return int(status)
+
+    async def close(self) -> None:
+        """The association is over: half an object is none."""
+        incoming, self._incoming = self._incoming, None
+        if incoming is not None:
+            await incoming.abandon()
+
+
+def _offer(association: Association, message: C_STORE_RQ, context_id: int) -> Offer:
+    command, peer = message.command_set, association.acceptor
+    presented = next(each for each in association.accepted_contexts if each.context_id == context_id)
+    return Offer(
+        sop_class=str(command.get("AffectedSOPClassUID", "")).encode("ascii", "replace"),
+        sop_instance=str(command.get("AffectedSOPInstanceUID", "")).encode("ascii", "replace"),
+        context_class=str(presented.abstract_syntax),
+        syntax=str(presented.transfer_syntax[0]),
+        calling=str(peer.ae_title).strip(),
+        called=str(association.requestor.ae_title).strip(),
+        address=str(peer.address),
+    )
 
 
 def _getting(peer: DicomPeer, classes: Sequence[str], inbound: _Inbound) -> Link:
@@ -300,6 +333,7 @@ def _getting(peer: DicomPeer, classes: Sequence[str], inbound: _Inbound) -> Link
         handlers=[(evt.EVT_C_STORE, inbound.handle)],
         negotiated=roles,
         limited=False,
+        received=inbound.received,
     )
 
 

@@ -65,11 +65,11 @@ class Stored:
 
     # -- as an Intake --------------------------------------------------------------------------------------------------
 
-    def stage(self, meta: LandingMeta) -> _Staged:
-        return _Staged(self, meta)
+    def stage(self, meta: LandingMeta) -> Staged:
+        return Staged(self, meta)
 
 
-class _Staged:
+class Staged:
     def __init__(self, stored: Stored, meta: LandingMeta) -> None:
         self._stored, self.meta, self._bytes = stored, meta, bytearray()
 

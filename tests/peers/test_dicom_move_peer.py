@@ -19,7 +19,7 @@ from adapters.sources.dicom_move import Ask, DicomPull
 from models.errors import Malformed, Misconfigured
 from tests.dicom_made import ct_series, enhanced_ct, mammogram, many, part10, uid
 from tests.peers.pacs import Pacs, free_ports
-from tests.peers.stored import Hurried, Remembering, Stored, storage
+from tests.peers.stored import Hurried, Remembering, Staged, Stored, storage
 
 US, THEM, NOBODY = "MOVESCU", "MOVEDST", "MOVEDEAD"
 TIMES = Timeouts(connect=5, accept=5, answer=20, stall=20, settle=0.5, settle_async=1.5, cancel=3)
@@ -183,6 +183,23 @@ def test_a_get_negotiates_for_the_classes_of_the_study(archive: Pacs) -> None:
         stored = Stored()
         memory = pulled(peer_of(archive, retrieve=Retrieve.GET, destination=""), Ask(study=str(uid(study))), stored)
         assert (memory.state, len(stored.uids)) == ("complete", 1)
+
+
+def test_a_get_holds_fragments_and_no_object(filled: Pacs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """(D18): each is stored as it comes; an object may be of any length."""
+    filled.load([part10(mammogram(name="move-large", rows=2048, columns=2048))])
+    sizes: list[int] = []
+    write = Staged.write
+
+    async def watched(staged: Staged, chunk: bytes) -> None:
+        sizes.append(len(chunk))
+        await write(staged, chunk)
+
+    monkeypatch.setattr(Staged, "write", watched)
+    peer, stored = peer_of(filled, retrieve=Retrieve.GET, destination=""), Stored()
+    assert pulled(peer, Ask(study=str(uid("move-large"))), stored).state == "complete"
+    assert max(sizes) <= peer.max_pdu
+    assert sum(sizes) == sum(map(len, stored.uids.values())) > 8_000_000
 
 
 def test_several_moves_at_a_time(archive: Pacs, stored: Stored) -> None:
