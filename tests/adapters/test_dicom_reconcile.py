@@ -152,10 +152,13 @@ def test_a_pull_names_one_thing_and_no_wildcard() -> None:
         with pytest.raises(Malformed):
             study_query(accession=accession)
     with pytest.raises(Misconfigured):
-        Ask(since="20260101").query(Root.STUDY)
+        Ask(modalities=("CT",)).queries(Root.STUDY)
+    with pytest.raises(Malformed):
+        Ask(since="20260101").queries(Root.PATIENT)
     asked = Ask(patient="p", since="20260101")
     assert Ask.of(asked.plain()) == asked
-    assert asked.query(Root.STUDY).keys == {"PatientID": "p", "StudyDate": "20260101-"}
+    (query,) = asked.queries(Root.STUDY)
+    assert query.keys == {"PatientID": "p", "StudyDate": "20260101-"}
     assert not asked.means(Match({"StudyInstanceUID": ("1.2",), "PatientID": ("q",)}))
     assert not asked.means(Match({"StudyInstanceUID": ("1.2",), "PatientID": ("p",), "StudyDate": ("20251231",)}))
     assert asked.means(Match({"StudyInstanceUID": ("1.2",), "PatientID": ("p",)}))
