@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.peers import ROOT
-from tests.peers.server import FIXTURES
+from tests.peers.server import FIXTURES, Server
 
 NAME = "exit-codes"
 TITLE = "Exit codes of `cds`"
@@ -39,11 +35,9 @@ STEPS: tuple[tuple[str, str, dict[str, str]], ...] = (
 
 def told(folder: Path) -> Iterator[tuple[str, str, str, str]]:
     (folder / "broken.json").write_text("not FHIR")
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("CDS_")}
-    plain |= {"CDS_DATA_DIR": str(folder / "var"), "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+    instance = Server(home=folder, data_dir=folder / "var", environment={"COLUMNS": "100"})
     for when, command, changes in STEPS:
-        words = [sys.executable, "-m", "cds_server", *command.split()[1:]]
-        done = subprocess.run(words, env={**plain, **changes}, cwd=folder, capture_output=True, text=True, check=False)
+        done = instance.cds(*command.split()[1:], code=None, **changes)
         said = (done.stderr or done.stdout).strip().splitlines()
         shown = command.replace(JENNY, Path(JENNY).name)
         yield when, f"`{shown}`", str(done.returncode), _settled(said[-1] if said else "")
