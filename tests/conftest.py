@@ -35,19 +35,24 @@ hypothesis.settings.load_profile("house")
 
 LONGEST_FIRST = (
     "tests/test_benchmarks.py",
-    "tests/peers/test_bulk_pull_peer.py",
     "tests/peers/test_broken_places.py",
     "tests/peers/test_schedules_peer.py",
     "tests/peers/test_workers.py",
     "tests/peers/test_kill.py",
     "tests/peers/test_flow.py",
-    "tests/peers/test_bulk_kill.py",
     "tests/peers/test_mllp_peer.py",
+    "tests/peers/test_dicom_",
+    "tests/peers/test_hostile_pacs.py",
+    "tests/peers/test_bulk_kill.py",
+    "tests/peers/test_bulk_pull_peer.py",
     "tests/peers/test_conformance_peer.py",
-    "tests/adapters/test_hl7v2_fuzz.py",
     "tests/cds_server/test_openapi.py",
-    "tests/cds_server/test_replay.py",
     "tests/test_readme.py",
+    "tests/adapters/test_hl7v2_fuzz.py",
+    "tests/adapters/test_dicom_fuzz.py",
+    "tests/adapters/test_dicom_associations.py",
+    "tests/cds_server/test_replay.py",
+    "tests/spec/test_manual.py",
     "tests/peers/",
 )
 """A file goes to one worker. By default those with the fewest tests come last, which are the ones that start servers: a
