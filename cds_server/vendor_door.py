@@ -249,7 +249,9 @@ class VendorDoor:
         ours = {"host": at.netloc, "accept-encoding": "gzip, identity", "user-agent": "cds-server"}
         if content is not None or method in ("POST", "PUT", "PATCH"):  # RFC 9110, 8.6: said even where it is 0
             ours["content-length"] = str(len(content or b""))
-        asked = {name.lower(): value for name, value in (headers or {}).items()} | ours
+        asked = {name.lower(): value for name, value in (headers or {}).items()}
+        packed = asked.get("accept-encoding")  # who asks for objects that pack well, and may be honest, wants none
+        asked |= ours if packed is None else {**ours, "accept-encoding": packed}
         async with self._send(method, at, asked, content) as answer:
             yield VendorReply(url, answer)
 

@@ -183,7 +183,10 @@ class Dicomweb:
     # ---- the door ----------------------------------------------------------------------------------------------------
 
     def _ask(self, path: str, accept: str) -> AbstractAsyncContextManager[Reply]:
-        return self.door.ask("GET", self.url + path, headers={**self.headers(), "Accept": accept})
+        asked = {**self.headers(), "Accept": accept}
+        if accept != _JSON:
+            asked["Accept-Encoding"] = "identity"  # an empty mask packs a thousandfold: honest, and like a bomb
+        return self.door.ask("GET", self.url + path, headers=asked)
 
     async def _tried(self, ask: Callable[[], Awaitable[_T]]) -> _T:
         """Raises: NoAssociation, where it cannot be reached however often; what an answer is refused for."""

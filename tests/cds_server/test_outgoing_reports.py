@@ -24,10 +24,12 @@ from cds_server.imaging.work import Imaging
 from cds_server.jobs import Job
 from cds_server.outbox import Line, again, message_of, parked
 from cds_server.outgoing import Composer
+from cds_server.outgoing_reports import _objects, _opened
 from cds_server.recalls import Recaller
 from cds_server.sending import Sender
 from cds_server.settings import Settings, load
 from cds_server.source_rules import rules_of
+from cds_server.store.store import Store
 from models.errors import Misconfigured
 from tests.adapters.dicom_reports import GROUP, coded, evidence, item, number, report
 from tests.cds_server.stores import JOINING, land_parts
@@ -215,6 +217,20 @@ def test_a_sender_gives_the_very_bytes_and_says_that_it_is_done(parts: Parts) ->
     assert given == [message_of(job)] * 2
     assert queued(parts, "web")[0].state == "acknowledged"
     assert Line(parts.store, "web").next() is None
+
+
+def test_of_a_long_series_some_headers_are_opened(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In either database."""
+    monkeypatch.setattr("cds_server.outgoing_reports.LISTED", 4)
+    for each in (*images(), *(part10(one) for one in ct_series(name="out", slices=11, size=16, series=2))):
+        land_parts(store, [each], namespace="ward", media_type=OBJECT)
+    Imaging(store, JOINING, {}, quiet=0.0).index()
+    (study,) = {bytes(row[0]) for row in store.reads.query("SELECT study FROM dicom_object")}
+    found = [_opened(store, row) for row in _objects(store, study)]
+    numbers: dict[str, list[int | None]] = {}
+    for one in found:
+        numbers.setdefault(one.series_uid, []).append(one.number)
+    assert list(numbers.values()) == [[1, 2, 3], [1, 4, 7, 10, 11]]
 
 
 # ---- what a configuration says ---------------------------------------------------------------------------------------

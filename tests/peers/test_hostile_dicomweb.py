@@ -132,6 +132,15 @@ def test_an_endless_body_of_small_parts_ends_in_time(web: HostileWeb) -> None:
     assert stored.uids == OBJECTS
 
 
+def test_objects_are_asked_for_unpacked(web: HostileWeb) -> None:
+    """An empty mask packs a thousandfold, and must not be taken for a bomb."""
+    pull(web)
+    packing = {each.path.count("/") > 1 and "instances" not in each.path: each.headers for each in web.asked}
+    assert packing[True]["accept-encoding"] == "identity"
+    assert packing[True]["accept"] == 'multipart/related; type="application/dicom"; transfer-syntax=*'
+    assert packing[False]["accept-encoding"] == "gzip, identity"
+
+
 # ---- listings --------------------------------------------------------------------------------------------------------
 
 
