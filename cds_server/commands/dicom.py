@@ -54,6 +54,7 @@ _TITLES = {
     "SOPClassUID": "class",
     "SOPInstanceUID": "instance",
 }
+_UIDS = ("study", "series", "instance")
 _DAY = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})")
 
 
@@ -237,14 +238,30 @@ def _show(args: argparse.Namespace, plain: Any, header: list[str], rows: list[li
 
         emit(args, plain, table(header, rows))
         return
+    _draw(header, rows)
+
+
+def _draw(header: list[str], rows: list[list[str]]) -> None:
+    """A UID that has no room in its row stands below the table, in one piece: it is there to be copied."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    console = Console()
+    below: list[str] = []
+    wide = sum(max(map(len, column)) + 2 for column in zip(header, *rows, strict=True))
+    if wide > console.width and header[-1] in _UIDS:
+        below = [row[-1] for row in rows]
+        header = ["", *header[:-1]]
+        rows = [[str(number), *row[:-1]] for number, row in enumerate(rows, 1)]
+    shown = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for title in header:
         shown.add_column(title, overflow="fold")
     for row in rows:
         shown.add_row(*(Text(each) for each in row))
-    Console().print(shown)
+    console.print(shown)
+    if below:
+        console.print()
+    for number, each in enumerate(below, 1):
+        console.print(Text(f"{number:>{len(str(len(below)))}}  {each}"), soft_wrap=True)
