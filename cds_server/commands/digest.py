@@ -27,8 +27,10 @@ def run(args: argparse.Namespace) -> int:
         rules = rules_of(settings)
         tally = work(store, settings.joining_systems, actor, progress=report, rules=rules)
         if store.reads.one("SELECT 1 FROM dicom_object LIMIT 1") is not None:
+            from cds_server.imaging.choices import choices
             from cds_server.imaging.work import Imaging
 
-            tally.add(Imaging(store, settings.joining_systems, rules, actor=actor).everything())
+            imaging = Imaging(store, settings.joining_systems, rules, looking=choices(settings), actor=actor)
+            tally.add(imaging.everything())
     emit(args, tally.plain(), "  ".join(f"{name} {count}" for name, count in tally.plain().items()))
     return 0

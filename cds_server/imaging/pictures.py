@@ -33,6 +33,8 @@ class Shown:
 
 def pictures(store: Store, records: Collection[int], as_of: str = FOREVER) -> list[Shown]:
     """The pictures of these patient records, as known then, in the order in which their studies were put together."""
+    if not records:
+        return []
     landings = [
         row[0]
         for row in store.reads.query(

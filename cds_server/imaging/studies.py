@@ -88,7 +88,7 @@ class Settling:
 
 
 def put_together(
-    store: Store, study: bytes, brought: Brought | None, rules: SourceRules, looking: Looking, actor: str
+    store: Store, study: bytes, brought: Brought | None, rules: SourceRules, looking: Mapping[str, Looking], actor: str
 ) -> str | None:
     """Put one study together and land what came of it; gives the outcome, None where nothing is new. `brought`: what
     the last pull said of it.
@@ -104,7 +104,7 @@ def put_together(
     if first is None:
         return None
     archive = archive_of(rules.get(first.source), first.namespace)
-    made, detail = _made(store, held, archive, looking)
+    made, detail = _made(store, held, archive, looking.get(first.source) or Looking())
     if made is not None and brought is not None and not brought.complete:
         _note(made.resources, f"the archive has {brought.missing} objects of this study that it did not send")
     return _land(store, study, held, first, made, detail, brought, actor)

@@ -17,6 +17,7 @@ from adapters.readers.examination import MEDIA_TYPE as EXAMINATION
 from cds_server import jobs, logs
 from cds_server.backlog import digest_backlog
 from cds_server.dicom_archives import QUIET, quiet_of
+from cds_server.imaging.choices import choices
 from cds_server.imaging.pulled import Pulled
 from cds_server.imaging.studies import Settling, put_together
 from cds_server.logs import log
@@ -43,12 +44,13 @@ class Imaging:
         quiet: float = QUIET,
         by_source: Mapping[str, float] | None = None,
         namespaces: Mapping[str, str] | None = None,
+        looking: Mapping[str, Looking] | None = None,
         actor: str = "system",
     ) -> None:
         self._store, self._joining, self._rules, self._actor = store, joining, rules, actor
         self._settling = Settling(store, quiet, by_source or {})
         self._pulled = Pulled(store, namespaces or {})
-        self._looking = Looking()
+        self._looking = looking or {}
 
     def some(self) -> int:
         """One round; gives how much was done."""
@@ -107,6 +109,7 @@ def run(settings: Settings, parent: int) -> None:
             rules_of(settings),
             by_source=quiet_of(settings),
             namespaces={each.name: each.namespace for each in settings.sources},
+            looking=choices(settings),
         )
         while os.getppid() == parent and not stopping.is_set():
             try:

@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from adapters.dicom.part10 import MEDIA_TYPE
+from adapters.imaging.examine import Looking
 from adapters.readers.fhir import LINE
 from cds_server.backlog import digest_backlog
 from cds_server.dicom_archives import archive_of
+from cds_server.imaging.choices import choices
+from cds_server.imaging.work import Imaging
 from cds_server.settings import Settings, load
 from cds_server.source_rules import rules_of
 from cds_server.store.store import Store
@@ -49,6 +52,23 @@ def test_an_archive_is_what_its_source_says(tmp_path: Path) -> None:
     assert name == "test"
     other = settings(tmp_path, 'issuer = "OTHER"\n')
     assert rules_of(other)["test"].digest != rules.digest, "a redo reads anew what is read by other rules"
+
+
+def test_what_is_made_of_a_study_is_what_its_source_says(tmp_path: Path) -> None:
+    assert choices(settings(tmp_path, "")) == {"test": Looking()}
+    said = "regions_by_rule = false\nkey_pictures = 0\nmax_voxels = 1000\n"
+    assert choices(settings(tmp_path, said)) == {"test": Looking(max_voxels=1000, rules=False, pictures=0)}
+    with pytest.raises(Misconfigured, match="encoder of"):
+        choices(settings(tmp_path, f'encoder = "{tmp_path}/none.json"\n'))
+
+
+def test_a_source_that_wants_no_rule_gets_no_region_of_a_rule(store: Store) -> None:
+    for each in ct_series(slices=4):
+        land_parts(store, [part10(each)], media_type=MEDIA_TYPE)
+    Imaging(store, JOINING, {}, quiet=0.0, looking={"test": Looking(rules=False)}).some()
+    media = store.reads.one("SELECT COUNT(*) FROM resource WHERE type = 'Media'")
+    assert media is not None
+    assert media[0] == 0
 
 
 @pytest.mark.parametrize(
