@@ -281,6 +281,8 @@ def router(
             metrics.outgoing.labels(sent.destination, "waiting").set(sent.waiting)
             metrics.outgoing.labels(sent.destination, "refused").set(sent.parked)
             metrics.oldest.labels(sent.destination).set(sent.seconds)
+        if watch is not None:
+            metrics.ledger(watch)
         for pulled in pull_states(store):
             if pulled.cursor is not None:
                 metrics.pulled.labels(pulled.source).set(datetime.fromisoformat(pulled.cursor).timestamp())

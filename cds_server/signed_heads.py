@@ -6,6 +6,7 @@ from the database, from the file `checkpoint` beside it, and from whoever checks
 
 from __future__ import annotations
 
+import contextlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 from cds_server.checkpoints import FILE
 from cds_server.ledger.entry import Entry
 from cds_server.ledger.tree import TILE, fold, node_hash, root
-from cds_server.ledger.verifier import LOG, Checkpoint, Growing, Key, Wrong, open_note, parse_checkpoint
+from cds_server.ledger.verifier import LOG, Checkpoint, Growing, Key, Wrong, follow, open_note, parse_checkpoint
 from cds_server.ledger.verify import Finding
 from cds_server.store.reads import Reads
 
@@ -22,7 +23,7 @@ class SignedHeads:
     """`leaves` of the entries in order, then `finish`; `findings` say what differs, each with the first bad entry."""
 
     def __init__(self, reads: Reads, data_dir: Path, keys: Sequence[Key] = (), notes: Sequence[bytes] = ()) -> None:
-        """`keys`: pinned by whoever checks, else those in the database. `notes`: checkpoints that they bring along.
+        """`keys`: pinned by whoever checks (and those they hand over to), else the database's. `notes`: their heads.
 
         Raises Wrong where one of those notes is not signed by a key.
         """
@@ -31,6 +32,10 @@ class SignedHeads:
             Key(origin, LOG, bytes(raw))
             for origin, raw in reads.query("SELECT origin, key FROM ledger_key ORDER BY id")
         ]
+        if keys:
+            for (handover,) in reads.query("SELECT handover FROM ledger_key WHERE handover IS NOT NULL ORDER BY id"):
+                with contextlib.suppress(Wrong):  # from a key that is not trusted: what it signs is not, either
+                    follow(bytes(handover), self._keys)
         self.findings: list[Finding] = []
         self._whole = _Whole()
         self._pending: list[bytes] = []

@@ -338,7 +338,7 @@ def bodies(folder: Path, size: int) -> Iterator[bytes]:
 def verify_export(folder: Path, keys: list[Key], witnesses: Sequence[Key], quorum: int) -> list[Checkpoint]:
     """Every entry of an export, its place, its chain, its tiles, and the root that every checkpoint signed."""
     for raw in _notes(folder / "rotations"):
-        _rotate(raw, keys)
+        follow(raw, keys)
     signed = [(raw, open_checkpoint(raw, keys)) for raw in _notes(folder / "checkpoints")]
     if not signed:
         raise Wrong("the export has no checkpoint")
@@ -375,7 +375,7 @@ def _seq(body: bytes) -> object:
         return None
 
 
-def _rotate(raw: bytes, keys: list[Key]) -> None:
+def follow(raw: bytes, keys: list[Key]) -> None:
     """Trust the key that a trusted key hands over to."""
     text = open_note(raw, keys).text
     origin, _, line = text.partition("\n")
@@ -448,7 +448,7 @@ def check_file(
         return f"the log {checkpoint.origin} only grew, from {size} to {checkpoint.size} entries", [checkpoint]
     text = open_note(raw, keys).text
     if text.count("\n") == 2:
-        _rotate(raw, keys)
+        follow(raw, keys)
         return "the new key was signed by a key that you trust", []
     _quorum(raw, witnesses, quorum)
     checkpoint = open_checkpoint(raw, keys)
