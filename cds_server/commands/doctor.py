@@ -106,9 +106,11 @@ def _pulls(parts: Any, settings: Any) -> list[tuple[str, str, str]]:
 
 
 def _last_run(cursor: str | None, states: dict[str, int]) -> tuple[str, str]:
-    told = ", ".join(f"{count} {state}" for state, count in states.items()) or "never pulled"
+    if not states:
+        return "ok", "never pulled"
+    told = ", ".join(f"{count} {state}" for state, count in states.items())
     bad = not states.keys().isdisjoint({"done with faults", "failed", "cancelled", "partial"})
-    return "LOOK" if bad else "ok", f"{told}; pulled up to {cursor[:19] if cursor else 'nothing'}"
+    return "LOOK" if bad else "ok", told + (f"; pulled up to {cursor[:19]}" if cursor else "")
 
 
 def _sending(parts: Any, settings: Any) -> list[tuple[str, str, str]]:
