@@ -12,6 +12,7 @@ import pytest
 
 from adapters.dicom.headers import Header, header_of
 from adapters.dicom.part10 import MEDIA_TYPE as OBJECT
+from adapters.hl7v2.composed import Status
 from adapters.sink import Taken, Told
 from adapters.sinks.dicom_store import DicomStore
 from adapters.sinks.dicomweb import Stow
@@ -23,9 +24,10 @@ from cds_server.dicomweb_access import access
 from cds_server.imaging.work import Imaging
 from cds_server.jobs import Job
 from cds_server.outbox import Line, again, message_of, parked
-from cds_server.outgoing import Composer
+from cds_server.outgoing import Composed, Composer
 from cds_server.outgoing_reports import _objects, _opened
 from cds_server.recalls import Recaller
+from cds_server.reproduce import load as recorded
 from cds_server.sending import Sender
 from cds_server.settings import Settings, load
 from cds_server.source_rules import rules_of
@@ -173,6 +175,24 @@ def test_a_correction_replaces_the_report_in_its_own_series(parts: Parts) -> Non
     for each in corrected:
         assert header(each).series_uid == header(first).series_uid
         assert header(each).sop_uid != header(first).sop_uid
+
+
+def test_a_withdrawal_rejects_what_was_sent(parts: Parts) -> None:
+    arrive(parts, *images(), vital_signs(1, ILL))
+    (job,) = queued(parts, "archive")
+    composer, ref = Composer(parts.store, parts.settings, parts.registry), str(job.asked["inference"])
+    made = composer.compose(
+        composer.destinations["archive"],
+        recorded(parts.store, ref),
+        number=str(job.asked["number"]),
+        status=Status.WITHDRAWN,
+        earlier=[message_of(job)],
+    )
+    assert isinstance(made, Composed)
+    last = header_of(made.message)
+    assert last.rejects
+    assert [uid for each in last.references for uid in each.instances] == [header(job).sop_uid]
+    assert last.study_uid == header(job).study_uid
 
 
 def test_what_an_archive_refuses_is_sent_again_as_a_person_says(parts: Parts) -> None:
