@@ -187,7 +187,7 @@ class DicomPulls:
 
     def _memory(self, job: Job) -> Remembered:
         kind = _OfTheClock if job.mode == NEW else Remembered
-        memory = kind(self.jobs, self._store, job, self._source.namespace, self._actor, told="dicom pull")
+        memory = kind(self.jobs, self._store, job, self._source.namespace, self._actor)
         if isinstance(memory, _OfTheClock):
             memory.cursor = functools.partial(cursor_after, self.jobs, self._source, job)
         return memory

@@ -71,7 +71,7 @@ async def keep(
             over = True
         more = counted - kept
         for what in told & more.keys():
-            log().warning(f"feed, {what}", source=source, count=more[what])
+            log().warning("feed", source=source, what=what, count=more[what])
         now = {what: 0 if over else count() for what, count in (present or {}).items()}
         changed = {what: count for what, count in now.items() if said.get(what) != count}
         if more or changed:

@@ -26,11 +26,8 @@ class SystemClock:
 class Remembered:
     """`adapters.states.Memory` of one job."""
 
-    def __init__(
-        self, jobs: Jobs, store: Store, job: Job, namespace: str, actor: str, told: str = "bulk export"
-    ) -> None:
+    def __init__(self, jobs: Jobs, store: Store, job: Job, namespace: str, actor: str) -> None:
         self._jobs, self._store, self._namespace, self._actor = jobs, store, namespace, actor
-        self._told = told
         self.row = job
 
     @property
@@ -54,7 +51,7 @@ class Remembered:
         self.row = await asyncio.to_thread(
             self._jobs.move, self.row, to, self._actor, cause=cause, cursor=cursor, remember=remember
         )
-        log().info(self._told, source=self.row.source, job=self.row.ref, outcome=str(to), what=cause)
+        log().info("pull", source=self.row.source, job=self.row.ref, outcome=str(to), what=cause)
 
     async def landed(self, key: bytes) -> bytes | None:
         return await asyncio.to_thread(self._landed, key)
