@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from cds_server.audit import Report, audit
 from cds_server.checkpoints import FILE, Checkpoints, replace, say, states
 from cds_server.clock_steps import Clock
+from cds_server.keeper import Keeper, sign
 from cds_server.ledger import verifier
 from cds_server.ledger.entry import GENESIS, Entry, chain_hash, seal_entry
 from cds_server.ledger.tree import leaf_hash
@@ -24,7 +27,9 @@ from cds_server.ledger.verifier import (
     parse_proof,
 )
 from cds_server.ledger.verify import walk
+from cds_server.ledger_doors import LedgerWatch
 from cds_server.proving import entry_of, growth, prove
+from cds_server.settings import Settings
 from cds_server.store.store import Store
 from cds_server.store.tiles import Tiles
 from cds_server.store.writer import Tx
@@ -449,3 +454,45 @@ def test_how_it_goes_is_kept_and_changed(store: Store) -> None:
     assert states(store)["signing"][0] == "wrong"
     say(store, "signing", "")
     assert states(store)["signing"][0] == ""
+
+
+def test_an_entry_that_stays_unsigned_is_a_warning_and_so_is_a_refusal(
+    store: Store, settings: Settings, data_dir: Path
+) -> None:
+    checkpoints = Checkpoints(store, URL)
+    assert sign(store, checkpoints)
+    assert LedgerWatch(store, settings).warnings() == {}
+
+    def long_ago(tx: Tx) -> None:
+        tx.now = "2020-01-01T00:00:00.000000Z"
+        stop_row(tx)
+
+    store.writer.submit(long_ago).result()
+    (what,) = LedgerWatch(store, settings).warnings().values()
+    assert re.fullmatch(r"1 entries are not signed yet, the oldest for \d+ s", what)
+    assert sign(store, checkpoints)
+    kept = (data_dir / FILE).read_bytes()
+    (data_dir / FILE).unlink()
+    assert not sign(store, checkpoints)
+    watch = LedgerWatch(store, settings)
+    assert "the file `checkpoint` is missing" in watch.warnings()["checkpoint"]
+    assert watch.figures()[2]
+    replace(data_dir / FILE, kept)
+    assert sign(store, checkpoints)
+    assert not LedgerWatch(store, settings).figures()[2]
+
+
+def test_a_keeper_signs_while_it_runs_and_stops(store: Store, settings: Settings) -> None:
+    keeper = Keeper(store, dataclasses.replace(settings, checkpoint_seconds=1))
+    act(store)
+    keeper.start()
+    try:
+        give_up = time.monotonic() + 30
+        while Checkpoints(store).last() is None:
+            assert time.monotonic() < give_up
+            time.sleep(0.05)
+    finally:
+        keeper.stop()
+    by_hand = Keeper(store, dataclasses.replace(settings, checkpoint_seconds=0))
+    by_hand.start()
+    by_hand.stop()
