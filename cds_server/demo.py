@@ -22,6 +22,7 @@ from cds_server.backlog import digest_backlog
 from cds_server.decisions import now
 from cds_server.hooks.routes import INFERENCES, LEDGER_HEADER
 from cds_server.http import blocking_client
+from cds_server.imaging.work import Imaging
 from cds_server.intake import StoreIntake
 from cds_server.sandbox.clock import redated
 from cds_server.serve import bind, fixtures, program, wait_ready
@@ -42,6 +43,7 @@ def demo(*, port: int, once: bool) -> int:
     print(f"instance   {settings.data_dir}")
     _land(settings, folder / "patients", NAMESPACE)
     _land(settings, folder / "hl7", WARD)
+    _land(settings, folder / "dicom", NAMESPACE)
     with _running(settings, port, sandbox=not once):
         url = f"http://127.0.0.1:{port}"
         if once:
@@ -75,8 +77,11 @@ def _land(settings: Settings, folder: Path, namespace: str) -> None:
         intake = StoreIntake(store, "user:demo")
         for path in sorted(folder.iterdir()):
             receipt = asyncio.run(land_file(path, intake, source="fixtures", namespace=namespace, received_at=now()))
-            print(f"landed     {path.name}: {receipt.parts} parts, {receipt.arrival.value}")
-        tally = digest_backlog(store, settings.joining_systems, "user:demo", rules=rules_of(settings))
+            told = f"{receipt.parts} part{'s' * (receipt.parts != 1)}, {receipt.arrival.value}"
+            print(f"landed     {path.name}: {told}")
+        rules = rules_of(settings)
+        tally = digest_backlog(store, settings.joining_systems, "user:demo", rules=rules)
+        tally.add(Imaging(store, settings.joining_systems, rules, actor="user:demo").everything())
         print(f"digested   {tally.asserted} resources, {tally.facts} facts, {tally.quarantined} in quarantine")
     finally:
         store.close()

@@ -20,6 +20,7 @@ from adapters.sources.files import land_file
 from models import strict
 from models.nouns import Fact, Part, Provenance, Statement, Subject
 from tests.adapters.test_files import NOW, Staging
+from tests.dicom_fixture import files
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 PATIENTS = sorted((FIXTURES / "patients").iterdir())
@@ -210,3 +211,13 @@ def test_the_readme_lists_every_file() -> None:
     for folder in {path.parent for path in ANSWERS}:
         assert f"`{folder.relative_to(FIXTURES)}/`" in text
     assert json.loads((FIXTURES / "patients/jenny-m.bundle.json").read_text("utf-8"))["type"] == "transaction"
+
+
+def test_the_images_are_those_that_are_made() -> None:
+    """`python -m tests.dicom_fixture` writes them; its README names them."""
+    made = files()
+    kept = {path.name: path.read_bytes() for path in (FIXTURES / "dicom").iterdir()}
+    assert sorted(kept) == sorted(made)
+    assert [name for name, body in made.items() if kept[name] != body] == []
+    named = re.findall(r"`dicom/([^`]+)`", (FIXTURES / "README.md").read_text(encoding="utf-8"))
+    assert {name for name in kept if any(Path(name).match(pattern) for pattern in named)} == set(kept)
