@@ -32,8 +32,8 @@ from cds_server.store.store import Store
 from models.errors import LedgerBroken, PeerFailed
 
 NAMESPACE = "sandbox"
-WARD = "ward"
-"""Of the HL7 v2 messages: another sender's numbers are another sender's patients."""
+WARD, ARCHIVE = "ward", "archive"
+"""Of the HL7 v2 messages and of the images: another sender's numbers are another sender's patients."""
 
 
 def demo(*, port: int, once: bool) -> int:
@@ -43,7 +43,7 @@ def demo(*, port: int, once: bool) -> int:
     print(f"instance   {settings.data_dir}")
     _land(settings, folder / "patients", NAMESPACE)
     _land(settings, folder / "hl7", WARD)
-    _land(settings, folder / "dicom", NAMESPACE)
+    _land(settings, folder / "dicom", ARCHIVE)
     with _running(settings, port, sandbox=not once):
         url = f"http://127.0.0.1:{port}"
         if once:

@@ -45,7 +45,7 @@ def objects() -> Iterator[tuple[str, Dataset]]:
     """(file name, object); the same bytes each time."""
     rows = sorted(series(size=SIZE, name="tomas-v"), key=lambda each: float(each.ImagePositionPatient[2]))
     for values, each in zip(chest(), rows, strict=True):
-        each.PatientID, each.PatientName = "tomas-v", "V^Tomas"
+        each.PatientID, each.PatientName = "MRN2007", "V^Tomas"
         each.PatientBirthDate, each.PatientSex = "19580211", "M"
         del each.IssuerOfPatientID
         each.AccessionNumber, each.StudyDescription, each.BodyPartExamined = "CT-2041", "CT chest", "CHEST"
