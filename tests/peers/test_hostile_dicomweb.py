@@ -185,7 +185,7 @@ def test_an_instance_without_a_sound_uid_makes_the_study_partial(web: HostileWeb
         Answer(body=b"[1]"),
         Answer(body=b'["' + b"[" * 1000),
         Answer(body=b"[{}]", headers={"Content-Encoding": "br"}),
-        Answer(body=gzip.compress(b" " * (40 << 20)), headers={"Content-Encoding": "gzip"}),
+        Answer(body=gzip.compress(b" " * (40 << 20), mtime=0), headers={"Content-Encoding": "gzip"}),
         Answer(endless=b" " * (1 << 16)),
         Answer(400),
         Answer(500),

@@ -72,7 +72,11 @@ def test_a_parameter_is_left_out_only_where_the_operator_allowed(hostile: Make) 
 # ---- polling ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", [EPOCH_MILLISECONDS, FIVE_HOURS, GARBAGE, "-5", in_seconds(90), None])
+@pytest.mark.parametrize(
+    "value",
+    [EPOCH_MILLISECONDS, FIVE_HOURS, GARBAGE, "-5", in_seconds(90), None],
+    ids=("milliseconds", "five hours", "garbage", "before now", "a date", "none"),  # the same in each test process
+)
 def test_no_wait_is_longer_or_shorter_than_is_sensible(hostile: Make, value: str | None) -> None:
     told = export(hostile(EVERY, polls=(202, 429, 202), retry_after=value))
     assert is_whole(told)
