@@ -45,7 +45,7 @@ def test_every_row_of_the_checklist_is_there() -> None:
 def test_the_tests_that_a_row_names_are_there(row: str) -> None:
     named = [
         (file, test)
-        for file, tests in re.findall(r"`([a-z_]+/test_[a-z0-9_]+\.py)`: ((?:`test_\w+`(?:, )?)+)", ROWS[row])
+        for file, tests in re.findall(r"`tests/([a-z_]+/test_[a-z0-9_]+\.py)`: ((?:`test_\w+`(?:, )?)+)", ROWS[row])
         for test in re.findall(r"`(test_\w+)`", tests)
     ]
     assert named
