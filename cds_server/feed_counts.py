@@ -63,10 +63,11 @@ async def keep(
     """
     kept: Counter[str] = Counter()
     said: dict[str, int] = {}
+    ending = False
     while True:
-        over = False
+        over = ending
         try:
-            await asyncio.sleep(COUNT)
+            await asyncio.sleep(0 if ending else COUNT)
         except asyncio.CancelledError:
             over = True
         more = counted - kept
@@ -75,14 +76,28 @@ async def keep(
         now = {what: 0 if over else count() for what, count in (present or {}).items()}
         changed = {what: count for what, count in now.items() if said.get(what) != count}
         if more or changed:
+            act = functools.partial(_kept, source=source, more=more, changed=changed)
+            writing = asyncio.ensure_future(store.writer.write(act))
+            ending = await _to_its_end(writing)  # then there is a last round to come
             try:
-                await store.writer.write(functools.partial(_kept, source=source, more=more, changed=changed))
+                writing.result()
                 kept += more
                 said |= changed
             except CdsError as error:
                 log().error("a count of a feed was not kept", source=source, what=error.what)
         if over:
             return
+
+
+async def _to_its_end(work: asyncio.Future[None]) -> bool:
+    """Wait for what cannot be left half done; whether somebody wanted an end of it all meanwhile."""
+    ending = False
+    while not work.done():
+        try:
+            await asyncio.wait({work})
+        except asyncio.CancelledError:
+            ending = True
+    return ending
 
 
 def _kept(tx: Tx, source: str, more: Mapping[str, int], changed: Mapping[str, int]) -> None:
