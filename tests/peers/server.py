@@ -6,6 +6,7 @@ store ends: the server is stopped, and the log is walked, deeply (here: a proces
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import json
@@ -162,8 +163,10 @@ class Server:
 
     def cds(self, *arguments: str | Path, code: int | None = 0, **environment: str) -> subprocess.CompletedProcess[str]:
         """The same in this process, with the environment and the folder that its own would have: loading it anew costs
-        a second of CPU each time. Where a process is the point there is `apart`; what serves has one always."""
-        if self.prefix or arguments[0] in ("serve", "listen", "sandbox"):
+        a second of CPU each time. Where a process is the point there is `apart`; what serves has one always, and so has
+        what is asked beside a browser, whose driver keeps an event loop running here."""
+        beside_a_loop = asyncio._get_running_loop() is not None
+        if self.prefix or beside_a_loop or arguments[0] in ("serve", "listen", "sandbox"):
             return self.apart(*arguments, code=code, **environment)
         told, complained = io.StringIO(), io.StringIO()
         with (
