@@ -51,14 +51,15 @@ def digest_backlog(
     up_to: int | None = None,
     rules: SourceRules = NO_RULES,
     only: frozenset[str] | None = None,
+    after: int = 0,
 ) -> Tally:
     """Digest every part that no reader has seen, `up_to` a landing's id, in the order of arrival; gives the counts.
-    `only`: landings of these media types.
+    `only`: landings of these media types; `after`: beyond this one.
 
     Where another process digests the same long landing, one of the two goes on and the other stops, so that arrival
     order is kept; a hook call's landing that it was first with is done.
     """
-    waiting = [each for each in store.reads.undigested(only) if up_to is None or each[0] <= up_to]
+    waiting = [each for each in store.reads.undigested(only, after) if up_to is None or each[0] <= up_to]
     total = sum(parts - start for _, start, parts in waiting)
     done, tally = 0, Tally()
     pace = _Pace()

@@ -49,6 +49,8 @@ class Imaging:
     ) -> None:
         self._store, self._joining, self._rules, self._actor = store, joining, rules, actor
         self._settling = Settling(store, quiet, by_source or {})
+        self._seen = 0
+        """Landings up to this one were looked at: a look costs what is new, not what there is."""
         self._pulled = Pulled(store, namespaces or {})
         self._looking = looking or {}
 
@@ -58,9 +60,13 @@ class Imaging:
 
     def index(self) -> int:
         """Objects that no reader has seen, in arrival order; gives how many landings."""
-        waiting = len(self._store.reads.undigested(frozenset({OBJECT})))
+        newest = self._store.reads.one("SELECT MAX(id) FROM landing")
+        if newest is None or newest[0] is None or newest[0] <= self._seen:
+            return 0
+        waiting = len(self._store.reads.undigested(frozenset({OBJECT}), self._seen))
         if waiting:
-            self._digest(OBJECT)
+            self._digest(OBJECT, self._seen)
+        self._seen = int(newest[0])  # what could not be digested waits for the next start, or `cds digest`
         return waiting
 
     def settle(self) -> int:
@@ -88,9 +94,16 @@ class Imaging:
                 log().error("a study was not put together", what=error.what)
         return self._digest(EXAMINATION) if studies else Tally()
 
-    def _digest(self, media_type: str) -> Tally:
-        only = frozenset({media_type})
-        return digest_backlog(self._store, self._joining, self._actor, validate=False, rules=self._rules, only=only)
+    def _digest(self, media_type: str, after: int = 0) -> Tally:
+        return digest_backlog(
+            self._store,
+            self._joining,
+            self._actor,
+            validate=False,
+            rules=self._rules,
+            only=frozenset({media_type}),
+            after=after,
+        )
 
 
 def run(settings: Settings, parent: int) -> None:

@@ -84,18 +84,18 @@ class Reads:
     def landing_ids(self) -> list[int]:
         return [row[0] for row in self.query("SELECT id FROM landing ORDER BY id")]
 
-    def undigested(self, of: Collection[str] | None = None) -> list[tuple[int, int, int]]:
+    def undigested(self, of: Collection[str] | None = None, after: int = 0) -> list[tuple[int, int, int]]:
         """(landing id, first part that no reader has seen, how many parts it has), in arrival order. `of`: media
-        types."""
+        types. `after`: landings beyond this one."""
         types = tuple(of or ())
         return [
             (row[0], row[1], row[2])
             for row in self.query(
                 "SELECT l.id, COALESCE(MAX(d.part_to), 0) AS seen, l.parts FROM landing l "
                 "LEFT JOIN digestion d ON d.landing_id = l.id "
-                + (f"WHERE l.media_type IN ({marks(types)}) " if types else "")
+                + (f"WHERE l.id > ? AND l.media_type IN ({marks(types)}) " if types else "WHERE l.id > ? ")
                 + "GROUP BY l.id, l.parts HAVING COALESCE(MAX(d.part_to), 0) < l.parts ORDER BY l.id",
-                types,
+                (after, *types),
             )
         ]
 
