@@ -33,7 +33,7 @@ import cds_server.services
 import models.modalities
 from cds_server import __main__, ehrs, hygiene, ops, settings
 from cds_server.app import build, create_app
-from cds_server.store import imaging_tables, operational, tables
+from cds_server.store import imaging_tables, ledger_tables, operational, tables
 from models import nouns
 from models.plugins import discover
 from tests.peers import ROOT
@@ -313,7 +313,7 @@ def test_the_glossary_has_every_noun() -> None:
     }
     stored = {
         name
-        for module in (tables, operational, imaging_tables)
+        for module in (tables, operational, imaging_tables, ledger_tables)
         for name, kind in vars(module).items()
         if isinstance(kind, type) and kind.__module__ == module.__name__
     }

@@ -13,7 +13,7 @@ from cds_server.commands.opening import actor_of, common, emit, progress, settin
 
 NAME = "land"
 HELP = (
-    "make files durable as they are, by content: NDJSON, Bundle, single FHIR resource, HL7 v2 messages, "
+    "make files durable as they are, by content: NDJSON, Bundle, single FHIR resource, HL7 v2 messages, DICOM objects, "
     "each plain or gzip"
 )
 
