@@ -52,7 +52,7 @@ lock: $(BIN)/python  ## resolve requirements/*.txt again (UPGRADE=--upgrade: to 
 		--output-file requirements/radiomics.txt >/dev/null
 	@$(COMPILE) pyproject.toml --constraints requirements/app.txt --extra training \
 		--output-file requirements/training.txt >/dev/null
-	@$(COMPILE) pyproject.toml --constraints requirements/training.txt --extra training --extra test \
+	@$(COMPILE) pyproject.toml --constraints requirements/training.txt --extra training --extra anchor --extra test \
 		--output-file requirements/test.txt >/dev/null
 	@$(COMPILE) requirements/peers.in --output-file requirements/peers.txt >/dev/null
 
