@@ -30,6 +30,7 @@ from cds_server.ledger.entry import Entry
 from cds_server.logs import log
 from cds_server.origins import Origins
 from cds_server.panel import Bench, Panel, told
+from cds_server.reading import readers_by_media_type
 from cds_server.reception import Known, Landed, Reception, actor
 from cds_server.registry import Registry, runtime_id
 from cds_server.settings import Settings
@@ -113,7 +114,8 @@ class Decisions:
         return Answer(cards=())
 
     def warm(self) -> None:
-        """Load every model and let it judge nobody, once: the first call has no more time than the others."""
+        """Load every reader, and every model and let it judge nobody: the first call has no more time than others."""
+        readers_by_media_type()
         nobody = Known(person="0", records=(), facts=(), at=now())
         for service, model in self._registry.needed():
             try:

@@ -177,3 +177,13 @@ def test_each_decision_has_the_four_headings_and_stands_in_the_list() -> None:
         headings = re.findall(r"^## (.+)$", page.read_text(), re.MULTILINE)
         assert headings == ["Context", "Decision", "Consequences", "Check"], page.name
         assert f"]({page.name})" in index
+
+
+def test_a_server_that_answers_hooks_loads_no_library_of_images() -> None:
+    """Most of a second of imports once came with the first call, and took its whole deadline."""
+    asked = (
+        "import sys; from cds_server import app, reading; reading.readers_by_media_type(); "
+        "print([name for name in ('pydicom', 'pynetdicom', 'highdicom', 'PIL') if name in sys.modules])"
+    )
+    loaded = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"

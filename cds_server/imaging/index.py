@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from adapters.dicom.archive import Archive
 from adapters.dicom.headers import Header, header_of
+from adapters.dicom.objects import reading_of
 from adapters.dicom.people import patient_id
-from adapters.readers.dicom import reading_of
 from cds_server.reading import PartRead, Rules, read_part
 from cds_server.store.reads import LandingRow
 from cds_server.store.store import Store
