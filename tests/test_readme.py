@@ -88,6 +88,7 @@ class Shell:
             "HOME": str(self.folder),
             "LANG": "C.UTF-8",
             "CDS_PORT": str(self.port),
+            "CDS_DEADLINE_MS": "30000",  # other tests are at work beside it: what is printed counts, not when
         }
 
     def run(self, block: str) -> None:
