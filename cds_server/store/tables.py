@@ -14,6 +14,16 @@ from sqlalchemy import BigInteger, Column, Index, LargeBinary, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 from cds_server.store import operational as operational  # a schema is all of its tables
+from cds_server.store.board_tables import (
+    BoardCase,
+    BoardCaseState,
+    BoardMeeting,
+    BoardMeetingState,
+    BoardMinutes,
+    BoardOrder,
+    BoardRecommendation,
+    BoardSignOff,
+)
 from cds_server.store.columns import big, raw, row_id
 from cds_server.store.imaging_tables import DicomObject, ExaminedStudy
 from cds_server.store.ledger_tables import LedgerBreak, LedgerKey
@@ -455,6 +465,14 @@ GOVERNED: dict[str, type[SQLModel]] = {
         ExaminedStudy,
         LedgerKey,
         LedgerBreak,
+        BoardMeeting,
+        BoardMeetingState,
+        BoardCase,
+        BoardCaseState,
+        BoardOrder,
+        BoardRecommendation,
+        BoardSignOff,
+        BoardMinutes,
     )
 }
 """Tables whose rows stand in the ledger, in the order that an entry lists them."""
