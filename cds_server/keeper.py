@@ -22,7 +22,7 @@ class Keeper:
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store = store
         self._seconds = settings.checkpoint_seconds
-        self._checkpoints = Checkpoints(store, settings.public_url)
+        self._checkpoints = Checkpoints(store, settings.public_url, gentle=True)
         verify = authorities(settings.ca_file) if settings.witnesses else True
         self._witnesses = [Witnessing(store, self._checkpoints, each, verify) for each in settings.witnesses]
         self._over = threading.Event()
