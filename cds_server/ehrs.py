@@ -10,10 +10,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from cds_server.configured import Table, reachable
+from cds_server.ehr_apps import APP_KEYS, read_app
 from models.errors import Misconfigured
+from smart_app.registered import Registered, normal
 
 RECOMMENDED = ("ES384", "RS384")
 """CDS Hooks 2.0.1, JWT Signing Algorithm."""
@@ -25,6 +28,7 @@ LIFETIME = 900
 """Seconds: Epic's tokens live fifteen minutes, no EHR's longer."""
 SKEW = 60
 
+NO_SECRETS: Mapping[str, str] = MappingProxyType({})
 RESTRICTED = frozenset({"R", "V"})
 """v3-Confidentiality: restricted, very restricted."""
 
@@ -32,6 +36,7 @@ _NAMESPACE = re.compile(r"[A-Za-z0-9._-]+")
 _KEYS = frozenset(
     {"namespace", "issuer", "fhir_base", "fhir_servers", "client_id", "sees", "test", "jwks", "jwks_url", "jku"}
     | {"algorithms", "audiences", "tenants", "lifetime", "skew", "published_keys", "withhold"}
+    | APP_KEYS
 )
 
 
@@ -69,6 +74,8 @@ class Ehr:
     """Seconds that its clock may be off."""
     published_keys: bool = False
     """Keys that everybody can sign with (the sandbox's, the specification's) are taken. Never with real data."""
+    app: Registered | None = None
+    """The SMART app as this EHR registered it; None: it launches none."""
 
     @property
     def signs(self) -> bool:
@@ -81,7 +88,7 @@ class Ehr:
         return frozenset((self.fhir_base, *self.fhir_servers) if self.fhir_base else self.fhir_servers)
 
 
-def read_ehr(entry: Mapping[str, Any], index: int, origin: str) -> Ehr:
+def read_ehr(entry: Mapping[str, Any], index: int, origin: str, environ: Mapping[str, str] = NO_SECRETS) -> Ehr:
     """One `[[ehr]]` of the file. Raises: Misconfigured."""
     table = Table(entry, f"[[ehr]] number {index + 1}", origin)
     table.known_only(_KEYS)
@@ -104,6 +111,7 @@ def read_ehr(entry: Mapping[str, Any], index: int, origin: str) -> Ehr:
         lifetime=table.seconds("lifetime", LIFETIME, 1, LIFETIME),
         skew=table.seconds("skew", SKEW, 0, 300),
         published_keys=table.flag("published_keys"),
+        app=read_app(table, namespace, _base(table.text("fhir_base")), environ),
     )
     for name in ehr.algorithms:
         if name not in ASYMMETRIC:
@@ -129,6 +137,15 @@ def check_issuers(ehrs: Sequence[Ehr], origin: str) -> None:
             for tenant in ehr.tenants:
                 if claimed.setdefault((str(ehr.issuer), tenant), ehr.namespace) != ehr.namespace:
                     raise Misconfigured(f"two [[ehr]] tables in {origin} have the same issuer and tenant")
+
+
+def check_apps(ehrs: Sequence[Ehr], public_url: str, origin: str) -> None:
+    """A launch's `iss` chooses one EHR, and its pages and codes travel by TLS. Raises: Misconfigured."""
+    apps = [ehr.app for ehr in ehrs if ehr.app is not None]
+    if len({normal(app.base) for app in apps}) != len(apps):
+        raise Misconfigured(f"two [[ehr]] tables in {origin} launch the app from one fhir_base")
+    if apps and not reachable(public_url):
+        raise Misconfigured(f"public_url in {origin} is not an https URL (http only on loopback): the app needs TLS")
 
 
 def namespace_of(table: Table) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cds_server.configured import Table, loopback, reachable
-from cds_server.ehrs import Ehr, check_issuers, namespace_of, origins, read_ehr
+from cds_server.ehrs import Ehr, check_apps, check_issuers, namespace_of, origins, read_ehr
 from cds_server.ledger_settings import CHECKPOINT_SECONDS, WitnessSetting, read_ledger, read_witnesses
 from models.errors import Misconfigured
 
@@ -137,7 +137,9 @@ def load(environ: Mapping[str, str], **overrides: Any) -> Settings:
         host=host,
         port=port,
         trust=asked.text("trust", "jwt"),
-        ehrs=tuple(read_ehr(entry, index, origin) for index, entry in enumerate(_tables(table, "ehr", origin))),
+        ehrs=tuple(
+            read_ehr(entry, index, origin, environ) for index, entry in enumerate(_tables(table, "ehr", origin))
+        ),
         sources=_named(table, "source", origin),
         destinations=_named(table, "destination", origin),
         joining_systems=frozenset(_joining(table, origin)),
@@ -228,6 +230,7 @@ def _check(settings: Settings, asked: _Asked) -> None:
             f"{asked.named('trust')} lets anybody in: it is refused unless both host and public_url are loopback"
         )
     check_issuers(settings.ehrs, settings.origin)
+    check_apps(settings.ehrs, settings.public_url, settings.origin)
     if settings.ops_token is not None and len(settings.ops_token) < MIN_TOKEN:
         raise Misconfigured(f"the token for metrics and ledger is shorter than {MIN_TOKEN} characters")
     if settings.conformance and settings.trust != "open" and not all(ehr.test for ehr in settings.ehrs):
