@@ -9,6 +9,8 @@ TEXTS = {
     "frame.age_years": "{years} years",
     "frame.age_months": "{months} months",
     "frame.died": "Died",
+    "frame.died_when_unknown": "date not known",
+    "frame.mrn": "MRN",
     "frame.sex": "Sex",
     "frame.identifier": "Identifier",
     "frame.unknown_name": "Name not known",
