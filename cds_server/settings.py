@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from cds_server.access.settings import AccessSettings, read_access
 from cds_server.configured import Table, loopback, reachable
 from cds_server.ehrs import Ehr, check_apps, check_issuers, namespace_of, origins, read_ehr
 from cds_server.ledger_settings import CHECKPOINT_SECONDS, WitnessSetting, read_ledger, read_witnesses
@@ -83,6 +84,7 @@ class Settings:
     checkpoint_seconds: int = CHECKPOINT_SECONDS
     """Between two signed heads of the log, where entries came; 0: only by hand."""
     witnesses: tuple[WitnessSetting, ...] = ()
+    access: AccessSettings = field(default_factory=AccessSettings)
 
     def ehr(self, namespace: str) -> Ehr:
         for ehr in self.ehrs:
@@ -111,6 +113,7 @@ _TOP = frozenset(
         "ca_file",
         "ledger",
         "witness",
+        "access",
     }
 )
 MIN_TOKEN = 16
@@ -128,6 +131,8 @@ def load(environ: Mapping[str, str], **overrides: Any) -> Settings:
     _known_only(table, _TOP, "", origin)
     asked = _Asked(environ, table, overrides, origin)
     data_dir = Path(asked.text("data_dir", "./var"))
+    ehrs = tuple(read_ehr(entry, index, origin) for index, entry in enumerate(_tables(table, "ehr", origin)))
+    trust = asked.text("trust", "jwt")
     host, port = asked.text("host", "127.0.0.1"), asked.integer("port", 8000, 0, 65535)
     settings = Settings(
         origin=origin,
@@ -136,7 +141,7 @@ def load(environ: Mapping[str, str], **overrides: Any) -> Settings:
         public_url=asked.text("public_url", f"http://{_bracketed(host)}:{port}").rstrip("/"),
         host=host,
         port=port,
-        trust=asked.text("trust", "jwt"),
+        trust=trust,
         ehrs=tuple(
             read_ehr(entry, index, origin, environ) for index, entry in enumerate(_tables(table, "ehr", origin))
         ),
@@ -155,6 +160,7 @@ def load(environ: Mapping[str, str], **overrides: Any) -> Settings:
         ca_file=asked.file("ca_file"),
         checkpoint_seconds=read_ledger(table.get("ledger", {}), origin),
         witnesses=read_witnesses(_tables(table, "witness", origin), origin),
+        access=read_access(table.get("access"), origin, [ehr.namespace for ehr in ehrs], open_trust=trust == "open"),
     )
     _check(settings, asked)
     return settings

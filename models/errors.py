@@ -21,6 +21,7 @@
     |  `- ContractMismatch     the graph's inputs or outputs are not those of the manifest
     |- RecordUnavailable       the record cannot be written or read: no record, no card
     |  |- KeysUnavailable      the key store is missing, or is not the one of this database
+    |  |  `- Erased            the key was destroyed on purpose: an erasure, or a time that was over
     |  |- ReadOnlyStore
     |  |- DatabaseGone         the database server does not answer
     |  `- DiskFull
@@ -106,7 +107,10 @@ class Refused(CdsError):
 
 
 class NotAllowed(Refused):
-    pass
+    def __init__(self, what: str, *, where: str | None = None, glass: bool = False) -> None:
+        super().__init__(what, where=where)
+        self.glass = glass
+        """Whether this caller may look all the same, with a reason that goes on record (break-glass)."""
 
 
 class Stopped(Refused):
@@ -139,6 +143,10 @@ class RecordUnavailable(CdsError):
 
 class KeysUnavailable(RecordUnavailable):
     pass
+
+
+class Erased(KeysUnavailable):
+    status, code, retry = 410, "deleted", False
 
 
 class ReadOnlyStore(RecordUnavailable):

@@ -27,6 +27,8 @@ class Door(StrEnum):
     SMART_APP = "smart-app"
     BOARD = "board"
     STAFF = "staff"
+    COMMAND = "command"
+    """The `cds` command, by a user of the machine."""
 
 
 @dataclass(frozen=True, slots=True)

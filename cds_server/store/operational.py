@@ -58,8 +58,14 @@ class StaffSession(SQLModel, table=True):
     digest: bytes = Field(sa_column=Column(LargeBinary, primary_key=True))
     """Keyed digest of the cookie: who reads the database cannot use the session."""
     subject: str
-    """Who, as the identity provider names them."""
+    """Empty since migration 0014: who they are stands in `sealed`."""
     until: int = _number()
+    ref: str | None = None
+    """Random: the key of `sealed` stands under it, and goes with the session. (Migration 0014.)"""
+    sealed: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
+    """Subject, name and what the provider's claims say of them. (Migration 0014.)"""
+    used: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
+    """When they last looked at something, to the minute: seconds since 1970. (Migration 0014.)"""
 
 
 class Hl7Sample(SQLModel, table=True):

@@ -13,7 +13,9 @@ from typing import ClassVar
 from sqlalchemy import BigInteger, Column, Index, LargeBinary, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
+from cds_server.store import app_tables as app_tables
 from cds_server.store import operational as operational  # a schema is all of its tables
+from cds_server.store.access_tables import AccessRecord, AccessRow, FlagClaim
 from cds_server.store.board_tables import (
     BoardCase,
     BoardCaseState,
@@ -25,6 +27,7 @@ from cds_server.store.board_tables import (
     BoardSignOff,
 )
 from cds_server.store.columns import big, raw, row_id
+from cds_server.store.erasure_tables import Erased, Erasure, LegalHold, LegalHoldLift
 from cds_server.store.imaging_tables import DicomObject, ExaminedStudy
 from cds_server.store.ledger_tables import LedgerBreak, LedgerKey
 
@@ -465,6 +468,13 @@ GOVERNED: dict[str, type[SQLModel]] = {
         ExaminedStudy,
         LedgerKey,
         LedgerBreak,
+        Erasure,
+        Erased,
+        LegalHold,
+        LegalHoldLift,
+        AccessRow,
+        AccessRecord,
+        FlagClaim,
         BoardMeeting,
         BoardMeetingState,
         BoardCase,
@@ -477,7 +487,7 @@ GOVERNED: dict[str, type[SQLModel]] = {
 }
 """Tables whose rows stand in the ledger, in the order that an entry lists them."""
 
-DERIVED = ("ledger_tile", "ledger_checkpoint", "ledger_cosignature")
+DERIVED = ("ledger_tile", "ledger_checkpoint", "ledger_cosignature", "ledger_anchor")
 """Insert-only too, but above the entries: no entry is over them."""
 
 COLUMNS: dict[str, tuple[str, ...]] = {
