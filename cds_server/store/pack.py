@@ -230,9 +230,7 @@ def read_parts(
             if frame == 0:
                 key = vault.key(part_ref(landing, ordinal))
             if key is None:
-                raise KeysUnavailable(
-                    "the key of a part is gone: erased, or the key store was lost", where=f"part {ordinal}"
-                )
+                raise vault.without("the key of a part", part_ref(landing, ordinal), f"part {ordinal}")
             sealed = pack.read(length)
             if len(sealed) < length:
                 raise RecordUnavailable("the sealed bytes of a landing are cut off", where=f"part {ordinal}")

@@ -27,9 +27,7 @@ class PartStream(io.RawIOBase):
         key = vault.key(part_ref(landing, ordinal))
         if key is None:
             pack.close()
-            raise KeysUnavailable(
-                "the key of a part is gone: erased, or the key store was lost", where=f"part {ordinal}"
-            )
+            raise vault.without("the key of a part", part_ref(landing, ordinal), f"part {ordinal}")
         self._key, self._pack, self._ordinal = key, pack, ordinal
         try:
             self._frames = self._found()

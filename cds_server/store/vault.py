@@ -11,220 +11,33 @@ Facts are a projection, many and small: they are sealed under one key per patien
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import hmac
-import os
-import sqlite3
 import threading
-import uuid
+import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from cds_server.store.entropy import new_key, random_bytes
+from cds_server.store.key_store import KEY_BYTES as KEY_BYTES
+from cds_server.store.key_store import KEYS_A_STATEMENT as KEYS_A_STATEMENT
+from cds_server.store.key_store import ClosedKeys
+from cds_server.store.key_store import KeyStore as KeyStore
 from cds_server.store.ready import NO_KEYS, ReadyKeys, Taken
 from models.canonical import reader_of
-from models.errors import DiskFull, KeysUnavailable, ReadOnlyStore, RecordUnavailable
+from models.errors import Erased, KeysUnavailable
 from models.nouns import Fact
 
-KEY_BYTES = 32
 _NONCE = bytes(12)
 _RECORD = b"r"
-KEYS_A_STATEMENT = 400
 _CACHED_RECORDS = 8192
+_LOOK = 5.0
+"""Seconds after which a process that holds keys of records asks whether some were destroyed by another."""
 _facts = reader_of(list[Fact])
-
-
-class KeyStore:
-    """Keys by reference in a SQLite file of their own; `put` returns when they are on disk."""
-
-    def __init__(self, path: Path, instance: str) -> None:
-        if not path.exists():
-            raise KeysUnavailable(
-                "the key store is missing; without it nothing that was sealed can be read", where=str(path.name)
-            )
-        self.path = path
-        try:
-            self._connection = _connected(path)
-            named = self._connection.execute("SELECT value FROM secret WHERE name = 'instance'").fetchone()
-        except sqlite3.Error as error:
-            raise KeysUnavailable(f"the key store cannot be opened ({type(error).__name__})", where=path.name) from None
-        if named is None or named[0].decode() != instance:
-            self._connection.close()
-            raise KeysUnavailable("the key store belongs to another instance than the database", where=path.name)
-        self._lock = threading.Lock()
-        self._place = _place(path)
-
-    @staticmethod
-    def create(path: Path) -> str:
-        """Make the key store of a new instance and name that instance; call it before the database names it.
-
-        A key store without a key, left by a start that was cut off, is taken over. Raises KeysUnavailable when there is
-        one with keys: its database was lost, and a new one must not take its place.
-        """
-        try:
-            with contextlib.closing(_connected(path)) as connection:
-                connection.executescript(
-                    "BEGIN IMMEDIATE;"
-                    "CREATE TABLE IF NOT EXISTS object_key (ref BLOB PRIMARY KEY, key BLOB NOT NULL) WITHOUT ROWID;"
-                    "CREATE TABLE IF NOT EXISTS secret (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;"
-                    "COMMIT;"
-                )
-                if connection.execute("SELECT 1 FROM object_key LIMIT 1").fetchone():
-                    raise KeysUnavailable(
-                        "the key store has keys, but the database holds no instance: was the database lost?",
-                        where=path.name,
-                    )
-                connection.execute("INSERT OR IGNORE INTO secret VALUES ('instance', ?)", (uuid.uuid4().hex.encode(),))
-                (named,) = connection.execute("SELECT value FROM secret WHERE name = 'instance'").fetchone()
-                return str(named.decode())
-        except sqlite3.Error as error:
-            raise KeysUnavailable(f"the key store cannot be made ({type(error).__name__})", where=path.name) from None
-
-    def put(self, keys: Iterable[tuple[bytes, bytes]]) -> None:
-        """Keys that are on disk when this returns.
-
-        All or none: a second key for a reference would leave what is sealed under one of the two unreadable. One
-        statement writes and syncs many: each that a thread runs makes it wait for the interpreter again.
-        Raises KeysUnavailable, also when the file was taken away or replaced: keys would go with this process.
-        """
-        waiting = list(keys)
-        with self._lock:
-            try:
-                self._check_place()
-                with self._together() if len(waiting) > KEYS_A_STATEMENT else contextlib.nullcontext():
-                    for chunk in (waiting[i : i + KEYS_A_STATEMENT] for i in range(0, len(waiting), KEYS_A_STATEMENT)):
-                        rows = ", ".join(["(?, ?)"] * len(chunk))
-                        self._connection.execute(
-                            f"INSERT OR ABORT INTO object_key (ref, key) VALUES {rows}",
-                            [cell for row in chunk for cell in row],
-                        )
-            except sqlite3.Error as error:
-                raise _refused(error, self.path.name) from None
-
-    @contextlib.contextmanager
-    def _together(self) -> Iterator[None]:
-        """One sync for several statements."""
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._connection.execute("COMMIT")
-        finally:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-
-    def destroy(self, refs: Sequence[bytes]) -> None:
-        """Take keys out, for good: what was sealed under them is never read again. Raises as `put` does."""
-        with self._lock:
-            try:
-                self._check_place()
-                with self._together():
-                    self._connection.executemany("DELETE FROM object_key WHERE ref = ?", [(ref,) for ref in refs])
-            except sqlite3.Error as error:
-                raise _refused(error, self.path.name) from None
-
-    def in_place(self) -> bool:
-        """Whether the file is still where it was opened."""
-        return _place(self.path) == self._place
-
-    def check(self) -> None:
-        """Raises KeysUnavailable when the store is not where it was, or cannot be read."""
-        self._check_place()
-        self.get(b"\0")
-
-    def _check_place(self) -> None:
-        if not self.in_place():
-            raise KeysUnavailable("the key store was taken away or replaced while in use", where=self.path.name)
-
-    def get(self, ref: bytes) -> bytes | None:
-        with self._lock:
-            try:
-                row = self._connection.execute("SELECT key FROM object_key WHERE ref = ?", (ref,)).fetchone()
-            except sqlite3.Error as error:
-                raise KeysUnavailable(f"keys cannot be read: {type(error).__name__}", where=self.path.name) from None
-        return bytes(row[0]) if row else None
-
-    def secret(self, name: str) -> bytes:
-        """A secret of this instance (index key, signing keys); made at its first use."""
-        asked = "SELECT value FROM secret WHERE name = ?"
-        with self._lock:
-            try:
-                row = self._connection.execute(asked, (name,)).fetchone()
-                if row is None:
-                    self._connection.execute(
-                        "INSERT OR IGNORE INTO secret (name, value) VALUES (?, ?)", (name, random_bytes(KEY_BYTES))
-                    )
-                    row = self._connection.execute(asked, (name,)).fetchone()
-            except sqlite3.Error as error:
-                raise KeysUnavailable(f"keys cannot be read: {type(error).__name__}", where=self.path.name) from None
-        return bytes(row[0])
-
-    def backup(self, to: Path) -> None:
-        """A consistent copy, also while others write."""
-        with self._lock, sqlite3.connect(to) as copy:
-            self._connection.backup(copy)
-        os.chmod(to, 0o600)
-
-    def close(self) -> None:
-        with self._lock:
-            self._connection.close()
-
-
-def _connected(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-    os.chmod(path, 0o600)
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON"):
-        connection.execute(f"PRAGMA {pragma}")
-    return connection
-
-
-def _place(path: Path) -> tuple[int, int] | None:
-    """Which file it is: device and inode."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _refused(error: sqlite3.Error, where: str) -> RecordUnavailable:
-    """SQLite's refusal of a write, by its primary result code (sqlite.org/rescode.html)."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-        return DiskFull("keys cannot be written: the disk is full or failing", where=where)
-    if code == sqlite3.SQLITE_READONLY:
-        return ReadOnlyStore("keys cannot be written: the store is read-only", where=where)
-    return KeysUnavailable(f"keys cannot be written: {type(error).__name__}", where=where)
-
-
-class ClosedKeys:
-    """A key store that holds no key: for checks that must work when the real one is lost."""
-
-    def secret(self, name: str) -> bytes:
-        return bytes(KEY_BYTES)
-
-    def get(self, ref: bytes) -> bytes | None:
-        return None
-
-    def put(self, keys: Iterable[tuple[bytes, bytes]]) -> None:
-        raise KeysUnavailable("this check runs without keys")
-
-    def destroy(self, refs: Sequence[bytes]) -> None:
-        raise KeysUnavailable("this check runs without keys")
-
-    def in_place(self) -> bool:
-        return False
-
-    def check(self) -> None:
-        raise KeysUnavailable("this check runs without keys")
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +84,7 @@ class Vault:
         self.unsaved: dict[bytes, bytes] = {}
         """Keys of acts whose transaction is still open: a later act of the same group may open what they sealed."""
         self._records: OrderedDict[str, AESGCM] = OrderedDict()
+        self._destroyed, self._looked = keys.destructions(), time.monotonic()
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -296,14 +110,30 @@ class Vault:
         return self.unsaved.get(ref) or self.keys.get(ref)
 
     def open(self, ref: bytes, cipher: bytes) -> bytes:
-        """The payload. Raises KeysUnavailable when its key is gone (lost, or destroyed by an erasure)."""
+        """The payload. Raises: Erased when its key was destroyed, KeysUnavailable when it was lost."""
         key = self.key(ref)
         if key is None:
-            raise KeysUnavailable("the key of this object is gone: erased, or the key store was lost")
+            raise self.without("the key of this object", ref)
         try:
             return AESGCM(key).decrypt(_NONCE, cipher, ref)
         except InvalidTag:
             raise KeysUnavailable("a sealed object was changed, or its key is not the one it was sealed with") from None
+
+    def without(self, what: str, ref: bytes, where: str | None = None) -> KeysUnavailable:
+        """The error for a key that is not there."""
+        if self.keys.destroyed(ref):
+            return Erased(f"{what} was destroyed: it was erased, or its time was over", where=where)
+        return KeysUnavailable(f"{what} is gone: erased, or the key store was lost", where=where)
+
+    def destroy(self, refs: Sequence[bytes]) -> None:
+        """Destroy keys for good, with a mark that says so; what this process holds of them goes, too."""
+        self.keys.destroy(refs, marked=True)
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of the keys of records that this process holds."""
+        with self._lock:
+            self._records.clear()
 
     # -- facts: one key per patient record -----------------------------------------------------------------------------
 
@@ -331,15 +161,23 @@ class Vault:
             raise KeysUnavailable("a sealed fact was changed, or its key is not the one it was sealed with") from None
 
     def _record(self, ref: str) -> AESGCM:
+        if time.monotonic() - self._looked > _LOOK:
+            self._look()
         with self._lock:
             known = self._records.get(ref)
         if known is None:
             key = self.key(record_key_ref(ref))
             if key is None:
-                raise KeysUnavailable("the key of this patient record is gone: erased, or the key store was lost")
+                raise self.without("the key of this patient record", record_key_ref(ref))
             known = AESGCM(key)
             self._remember(ref, known)
         return known
+
+    def _look(self) -> None:
+        self._looked, told = time.monotonic(), self.keys.destructions()
+        if told != self._destroyed:
+            self._destroyed = told
+            self.forget()
 
     def _remember(self, ref: str, key: AESGCM) -> None:
         with self._lock:
