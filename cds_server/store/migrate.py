@@ -10,7 +10,7 @@ from cds_server.store.engine import Database
 from cds_server.store.tables import DERIVED, GOVERNED
 from models.errors import Misconfigured
 
-HEAD = "0012"
+HEAD = "0018"
 
 
 def current(database: Database) -> str | None:
