@@ -32,7 +32,8 @@ from cds_server.origins import Origins
 from cds_server.panel import Bench, Panel, told
 from cds_server.reading import readers_by_media_type
 from cds_server.reception import Known, Landed, Reception, actor
-from cds_server.registry import Registry, runtime_id
+from cds_server.registry import Registry
+from cds_server.runtimes import runtime_id
 from cds_server.settings import Settings
 from cds_server.shown import CARD, Shown, add_shown
 from cds_server.store.entropy import new_ref, new_uuid

@@ -6,16 +6,16 @@ after a quarter of a second: a stopped service is silent within one.
 
 from __future__ import annotations
 
-import functools
-import platform
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
-from importlib import metadata
+from pathlib import Path
 
 from cds_server.hooks.service import ServiceSpec
+from cds_server.kept import Kept
 from cds_server.store.store import Store
 from cds_server.store.writer import Tx
-from models.errors import ModelFault, NotFound
+from models.errors import CdsError, ModelFault, NotFound
 from models.nouns import ModelVersion
 from models.scoring import Scorer
 from models.shelf import Shelf
@@ -31,7 +31,10 @@ class Registry:
         self._store = store
         self._shelf = shelf
         self.specs = tuple(specs)
+        self._kept = Kept(store.data_dir)
         self._scorers: dict[str, Scorer] = {}
+        self._then: dict[tuple[str, str, str, bool], Scorer] = {}
+        """By name, version and digest of the manifest; whether they encode."""
         self._pins: Mapping[tuple[str, str], str] = {}
         """(service, model) -> version."""
         self._stopped: frozenset[str] = frozenset()
@@ -53,7 +56,43 @@ class Registry:
         version = self._pins.get((service, name))
         if version is None:
             raise ModelFault("no model version is pinned for this service", where=service)
-        return self.scorer_of(name, version)
+        found = self.scorer_of(name, version)
+        self._kept.keep(found.model, self._shelf.path(found.model))  # before anything is inferred by it
+        return found
+
+    def scorer_then(self, name: str, version: str, digest: str, *, encoding: bool = True) -> Scorer:
+        """The very version whose manifest has this SHA-256: from the shelf, or the copy that was kept of it.
+
+        Without `encoding`, one that only fuses features which were encoded before: also where the encoder is another
+        one by now. Raises: ModelFault when it is gone, ContractMismatch when its encoder is not of this program.
+        """
+        named = (name, version, digest, encoding)
+        known = self._then.get(named)
+        if known is None:
+            model, directory = self.version_then(name, version, digest)
+            known = self._then[named] = Scorer(model, directory, encoding=encoding)
+        return known
+
+    def version_then(self, name: str, version: str, digest: str) -> tuple[ModelVersion, Path]:
+        """The version whose manifest has this SHA-256, and its directory. Raises: ModelFault when it is gone."""
+        on_shelf = "no model of this name and version is on the shelf"
+        with contextlib.suppress(CdsError):
+            model = self._shelf.get(name, version)
+            if model.manifest_digest == digest:
+                return model, self._shelf.path(model)
+            on_shelf = "the model on the shelf under this name is another one than then"
+        try:
+            return self._kept.find(name, version, digest)
+        except ModelFault as error:
+            raise ModelFault(f"{on_shelf}, and {error.what}") from None
+
+    def version_at(self, service: str, model: str, at: str) -> str | None:
+        """The version that was pinned for a service at an instant; None before the first."""
+        row = self._store.reads.one(
+            "SELECT version FROM pin WHERE service = ? AND model = ? AND at <= ? ORDER BY id DESC LIMIT 1",
+            (service, model, at),
+        )
+        return str(row[0]) if row else None
 
     def scorer_of(self, name: str, version: str) -> Scorer:
         known = self._scorers.get(f"{name}@{version}")
@@ -146,9 +185,3 @@ class Registry:
         seq = self._store.writer.submit(act).result()
         self._asked = float("-inf")
         return seq
-
-
-@functools.cache
-def runtime_id() -> str:
-    """What computed a score besides the model's own files: two runs agree bit for bit only where this agrees."""
-    return f"onnxruntime {metadata.version('onnxruntime')} {platform.system()} {platform.machine()}"

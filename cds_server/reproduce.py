@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import orjson
 
+from cds_server import runtimes
 from cds_server.actions import ACTION
+from cds_server.apart import Apart, apart
 from cds_server.decisions import CALL, INFERENCE, SNAPSHOT, judged_bytes
 from cds_server.hygiene import HELD
-from cds_server.registry import Registry, runtime_id
+from cds_server.registry import Registry
 from cds_server.shown import CARD, SYSTEM_ACTION
 from cds_server.store.reads import Reads
 from cds_server.store.store import Store
 from cds_server.store.vault import commitment, object_ref
-from models.errors import CdsError, KeysUnavailable, NotFound
-from models.nouns import JSON, Snapshot
+from models.errors import CdsError, ContractMismatch, KeysUnavailable, ModelFault, NotFound
+from models.nouns import JSON, Feature, FeatureVector, Snapshot
 
 _COLUMNS = (
     "i.id, i.ref, i.entry, i.service, i.model, i.model_digest, i.runtime, i.abstained, i.sealed, i.commitment, i.at, "
@@ -59,12 +63,60 @@ class Recorded:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Reproduction:
+class Verdict(StrEnum):
     """What scoring again gave."""
 
-    equal: bool
+    EQUAL = "equal"
+    """Snapshot, features and score: bit for bit."""
+    WITHIN = "within"
+    """Another runtime, and no number further from then than its epsilon."""
+    FEATURES = "features"
+    """The encoder is another one by now; from the features of then, the score is equal or within."""
+    DIFFERS = "differs"
+    CANNOT = "cannot"
+    """The model is gone, or what was sealed is not what was committed to."""
+    ERASED = "erased"
+    """The keys were destroyed, or the key store was lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reproduction:
+    """What scoring again gave, and why."""
+
+    verdict: Verdict
     why: str
+    changed: tuple[str, ...] = ()
+    """What of the runtime is another one since: `numpy 2.3.4 then, 2.3.5 now`."""
+    outputs: tuple[Apart, ...] = ()
+    """Each output of the score, and each feature that differs, with its distance and its epsilon."""
+
+    @property
+    def equal(self) -> bool:
+        return self.verdict is Verdict.EQUAL
+
+    @property
+    def held(self) -> bool:
+        """Whether the inference says again what it said."""
+        return self.verdict in (Verdict.EQUAL, Verdict.WITHIN)
+
+    def plain(self) -> dict[str, Any]:
+        return {
+            "verdict": self.verdict.value,
+            "equal": self.equal,
+            "why": self.why,
+            "changed": list(self.changed),
+            "outputs": [each.plain() for each in self.outputs],
+        }
+
+
+def ref_of(store: Store, named: str) -> str:
+    """The id of an inference that its id, or the uuid of one of its cards, names. Errors: NotFound."""
+    row = store.reads.one(
+        "SELECT ref FROM inference WHERE ref = ? OR id = (SELECT inference_id FROM card WHERE uuid = ?)", (named, named)
+    )
+    if row is None:
+        raise NotFound("no such inference or card")
+    return str(row[0])
 
 
 def load(store: Store, ref: str) -> Recorded:
@@ -130,24 +182,98 @@ def _opened(store: Store, ref: bytes, cipher: bytes, committed: bytes) -> bytes:
     return payload
 
 
+def attempt(store: Store, registry: Registry, ref: str) -> Reproduction:
+    """`reproduce` for an inference by its id, also where it cannot be opened any more. Errors: NotFound."""
+    try:
+        recorded = load(store, ref)
+    except KeysUnavailable as error:
+        if missing_keys(store, ref):
+            return Reproduction(Verdict.ERASED, "cannot: its keys are gone, by an erasure or with the key store")
+        return Reproduction(Verdict.CANNOT, f"cannot: {error.what}")
+    return reproduce(registry, recorded)
+
+
+def missing_keys(store: Store, ref: str) -> bool:
+    """Whether a key that an inference or its snapshot is sealed with is gone."""
+    row = store.reads.one(
+        "SELECT s.ref FROM inference i JOIN snapshot s ON s.id = i.snapshot_id WHERE i.ref = ?", (ref,)
+    )
+    if row is None:
+        return False
+    return any(store.vault.key(each) is None for each in (object_ref(SNAPSHOT, row[0]), object_ref(INFERENCE, ref)))
+
+
 def reproduce(registry: Registry, recorded: Recorded) -> Reproduction:
-    """Encode and score again from the stored snapshot, and compare bits."""
+    """Encode and score again from the stored snapshot, by the very model version of then, and compare bits."""
+    changed = runtimes.changed(recorded.runtime, runtimes.runtime_id())
     if recorded.snapshot.bytes != recorded.snapshot_bytes:
-        return Reproduction(False, "the stored snapshot does not come out of this program byte for byte")
+        return Reproduction(
+            Verdict.DIFFERS, "the stored snapshot does not come out of this program byte for byte", changed
+        )
     name, _, version = recorded.model.partition("@")
     try:
-        scorer = registry.scorer_of(name, version)
+        scorer = registry.scorer_then(name, version, recorded.model_digest)
+    except ContractMismatch as error:
+        return _from_features(registry, recorded, error, changed)
     except CdsError as error:
-        return Reproduction(False, f"cannot: {error}")
-    if scorer.model.manifest_digest != recorded.model_digest:
-        return Reproduction(False, "cannot: the model on the shelf under this name is another one than then")
-    if judged_bytes(scorer.judge(recorded.snapshot)) == recorded.judged:
-        return Reproduction(True, "equal, bit for bit")
-    ran = runtime_id()
+        return Reproduction(Verdict.CANNOT, f"cannot: {error}", changed)
+    try:
+        again = judged_bytes(scorer.judge(recorded.snapshot))
+    except ModelFault as error:
+        return Reproduction(Verdict.DIFFERS, f"differs: the model does not judge this snapshot now: {error}", changed)
+    return _compared(recorded.judged, again, changed)
+
+
+def _from_features(
+    registry: Registry, recorded: Recorded, error: ContractMismatch, changed: tuple[str, ...]
+) -> Reproduction:
+    """The encoder of then is not in this program: what it made is stored, and can be fused again."""
+    why = f"cannot encode again: {error}"
+    judged = orjson.loads(recorded.judged)
+    try:
+        name, _, version = recorded.model.partition("@")
+        scorer = registry.scorer_then(name, version, recorded.model_digest, encoding=False)
+        score = scorer.fuse([_vector(each) for each in judged["vectors"]])
+    except CdsError as fault:
+        return Reproduction(Verdict.CANNOT, f"{why}; nor score its stored features: {fault}", changed)
+    outputs = tuple(apart({"score": judged["score"]}, {"score": score.plain()}))
+    if all(each.within for each in outputs):
+        exact = all(each.distance == 0.0 for each in outputs)
+        told = "the same numbers" if exact else f"within epsilon ({_farthest(outputs)})"
+        return Reproduction(Verdict.FEATURES, f"{why}; scored from its stored features: {told}", changed, outputs)
     return Reproduction(
-        False,
-        "differs" + (f" (then {recorded.runtime}, now {ran})" if ran != recorded.runtime else ", on the same runtime"),
+        Verdict.DIFFERS, f"{why}; scored from its stored features it differs: {_farthest(outputs)}", changed, outputs
     )
+
+
+def _compared(then: bytes, now: bytes, changed: tuple[str, ...]) -> Reproduction:
+    found = apart(orjson.loads(then), orjson.loads(now))
+    outputs = tuple(each for each in found if each.output.startswith("score.") or each.distance)
+    if then == now:
+        return Reproduction(Verdict.EQUAL, "equal, bit for bit", changed, outputs)
+    since = "; ".join(changed)
+    if not changed:
+        return Reproduction(Verdict.DIFFERS, f"differs, on the same runtime: {_farthest(outputs)}", changed, outputs)
+    if all(each.within for each in outputs):
+        return Reproduction(Verdict.WITHIN, f"within epsilon: {_farthest(outputs)}; {since}", changed, outputs)
+    return Reproduction(Verdict.DIFFERS, f"differs: {_farthest(outputs)}; {since}", changed, outputs)
+
+
+def _farthest(outputs: Sequence[Apart]) -> str:
+    """The output that is farthest beyond, or nearest to, its epsilon; and how many others differ at all."""
+    differing = [each for each in outputs if each.distance]
+    if not differing:
+        return "in its spelling only"
+    worst = max(differing, key=lambda each: each.distance / each.epsilon)
+    return str(worst) + (f" and {len(differing) - 1} more" if len(differing) > 1 else "")
+
+
+def _vector(plain: JSON) -> FeatureVector:
+    """A stored vector as the noun that it stands for."""
+    features = (
+        Feature(each["name"], float(each.get("value", math.nan)), each["missing"]) for each in plain.get("features", ())
+    )
+    return FeatureVector(plain["modality"], plain["encoder"], tuple(features), plain.get("absent"))
 
 
 def cards_of(store: Store, inference_id: int) -> list[dict[str, Any]]:

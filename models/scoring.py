@@ -42,13 +42,16 @@ class _Voice:
 class Scorer:
     """One model version, loaded and verified; safe to share between threads."""
 
-    def __init__(self, model: ModelVersion, directory: Path) -> None:
-        """Raises: DigestMismatch, ContractMismatch (also where an encoder is not the one the model was made with)."""
+    def __init__(self, model: ModelVersion, directory: Path, *, encoding: bool = True) -> None:
+        """Without `encoding`, only `fuse` may be asked: for features that the model's own encoder made, elsewhere.
+
+        Raises: DigestMismatch, ContractMismatch (also where an encoder is not the one the model was made with).
+        """
         self.model = model
         known = discover(models.modalities, "NAME")
         try:
             self._voices = tuple(
-                _voice(part, model, directory, cast("dict[str, Modality]", known))
+                _voice(part, model, directory, cast("dict[str, Modality]", known), encoding)
                 for part in model.manifest["modalities"]
             )
             self._head = Head(model.manifest["head"], model.files, directory) if model.manifest["head"] else None
@@ -56,7 +59,8 @@ class Scorer:
             raise ContractMismatch(f"the manifest lacks what a model needs ({error!s})", where=model.id) from None
         if self._head is not None and self._head.modalities != tuple(voice.name for voice in self._voices):
             raise ContractMismatch("head and modalities of the manifest differ", where=model.id)
-        self._wanted = frozenset[str]().union(*(voice.modality.facts_wanted(voice.manifest) for voice in self._voices))
+        spoken = self._voices if encoding else ()
+        self._wanted = frozenset[str]().union(*(voice.modality.facts_wanted(voice.manifest) for voice in spoken))
 
     def facts_wanted(self) -> frozenset[str]:
         """Code tokens (`system|code`) that a snapshot for this model asks for."""
@@ -90,11 +94,15 @@ class Scorer:
         return Score(self.model.id, None, outputs=outputs)
 
 
-def _voice(part: JSON, model: ModelVersion, directory: Path, known: dict[str, Modality]) -> _Voice:
+def _voice(
+    part: JSON, model: ModelVersion, directory: Path, known: dict[str, Modality], encoding: bool = True
+) -> _Voice:
     name, modality = part["name"], known.get(part.get("encoded_by", part["name"]))
     if modality is None:
-        raise ContractMismatch("the manifest names a modality that this program does not have", where=model.id)
-    if part["encoder"] != modality.ENCODER:
+        if encoding:
+            raise ContractMismatch("the manifest names a modality that this program does not have", where=model.id)
+        modality = next(iter(known.values()))  # never asked
+    if encoding and part["encoder"] != modality.ENCODER:
         raise ContractMismatch(
             f"the encoder of modality {name} is not the one that the model was made with", where=model.id
         )

@@ -36,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
             checks += [(name, "LOOK", what) for name, what in warnings.items()] or [("checkpoint", "ok", "")]
             for version, wrong in parts.registry.shelf.verify().items():
                 checks.append((f"model {version}", "FAILS" if wrong else "ok", "; ".join(wrong)))
+            checks += _past_models(parts)
             last = parts.store.reads.last_entry_at()
             checks.append(_clock(last))
             checks += _pulls(parts, settings)
@@ -81,6 +82,23 @@ def run(args: argparse.Namespace) -> int:
         table(["check", "state", "what"], [list(row) for row in checks]),
     )
     return 1 if any(state == "FAILS" for _, state, _ in checks) else 0
+
+
+def _past_models(parts: Any) -> list[tuple[str, str, str]]:
+    """Of the model versions that past inferences were made by: whether their files are still at hand."""
+    from cds_server.kept import needed
+
+    found = needed(parts.store, parts.registry.shelf)
+    lost = [each for each in found if each.wrong is not None]
+    told = f"{len(found)} versions made {sum(each.inferences for each in found)} inferences, all at hand"
+    return [
+        (
+            f"past model {each.model}",
+            "FAILS",
+            f"{each.inferences} inferences cannot be scored again, manifest {each.digest[:16]}: {each.wrong}",
+        )
+        for each in lost
+    ] or [("past models", "ok", told if found else "nothing was inferred yet")]
 
 
 def _pulls(parts: Any, settings: Any) -> list[tuple[str, str, str]]:

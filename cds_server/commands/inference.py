@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cds_server.commands.opening import common, emit, existing, parts_of, settings_of, table
 
 if TYPE_CHECKING:
     from cds_server.app import Parts
-    from cds_server.reproduce import Recorded
+    from cds_server.reproduce import Recorded, Reproduction
     from models.explain import Explanation
 
 NAME = "inference"
@@ -33,26 +34,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from cds_server.reproduce import all_refs, cards_of, held_of, load, reproduce, system_actions_of
+    from cds_server.reproduce import all_refs, attempt, cards_of, held_of, load, ref_of, system_actions_of
 
     settings = settings_of(args)
     existing(settings)
     with parts_of(settings, "system") as parts:
         store = parts.store
-        refs = all_refs(store.reads) if args.id == "all" else [load(store, args.id).ref]
         if args.reproduce:
-            results = {ref: reproduce(parts.registry, load(store, ref)) for ref in refs}
-            differing = {ref: result.why for ref, result in results.items() if not result.equal}
-            text = (
-                "\n".join(f"{ref}: {result.why}" for ref, result in results.items())
-                if len(refs) == 1
-                else (
-                    f"{len(refs)} inferences, {len(refs) - len(differing)} equal bit for bit"
-                    + "".join(f"\n{ref}: {why}" for ref, why in differing.items())
-                )
-            )
-            emit(args, {ref: {"equal": r.equal, "why": r.why} for ref, r in results.items()}, text)
-            return 1 if differing else 0
+            refs = all_refs(store.reads) if args.id == "all" else [ref_of(store, args.id)]
+            results = {ref: attempt(store, parts.registry, ref) for ref in refs}
+            emit(args, {ref: result.plain() for ref, result in results.items()}, _reproduced(results))
+            return 0 if all(result.held for result in results.values()) else 1
+        refs = all_refs(store.reads) if args.id == "all" else [load(store, args.id).ref]
         if args.explain:
             found = {ref: _explained(parts, load(store, ref)) for ref in refs}
             plain = {ref: [one.plain() for one in explanations] for ref, explanations in found.items()}
@@ -72,12 +65,25 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _reproduced(results: Mapping[str, Reproduction]) -> str:
+    """One line each where there is one or something is not equal; else how many are."""
+    if len(results) == 1:
+        ((ref, result),) = results.items()
+        lines = [f"{ref}: {result.why}"]
+        lines += [f"  since: {each}" for each in result.changed]
+        lines += [f"  {each}" for each in result.outputs if each.distance]
+        return "\n".join(lines)
+    others = [f"{ref}: {result.why}" for ref, result in results.items() if not result.equal]
+    return "\n".join([f"{len(results)} inferences, {len(results) - len(others)} equal bit for bit", *others])
+
+
 def _explained(parts: Parts, recorded: Recorded) -> tuple[Explanation, ...]:
     """The stored snapshot is scored again: the same bits, by `--reproduce`."""
     from models.explain import Explainer
 
-    scorer = parts.registry.scorer_of(*recorded.model.split("@"))
-    explainer = Explainer(scorer.model, parts.registry.shelf.path(scorer.model))
+    name, _, version = recorded.model.partition("@")
+    scorer = parts.registry.scorer_then(name, version, recorded.model_digest)
+    explainer = Explainer(*parts.registry.version_then(name, version, recorded.model_digest))
     return explainer.explain(scorer.judge(recorded.snapshot))
 
 

@@ -43,6 +43,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     keys = verbs.add_parser("keys", help="the public keys that auditors and witnesses need")
     keys.add_argument("--rotate", action="store_true", help="make a new key, handed over to by the old one")
     common(keys)
+    sample = verbs.add_parser("audit", help="score some past inferences again, drawn by a seed, and compare bits")
+    sample.add_argument("--sample", type=int, required=True, metavar="N", help="how many")
+    sample.add_argument("--seed", metavar="TEXT", help="the same seed draws the same ones (default: a new one)")
+    sample.add_argument("--since", metavar="T", help="made at this instant or later (RFC 3339, or a date)")
+    common(sample)
     give_up = verbs.add_parser(
         "break", help="after a restore that lost signed entries: go on under another origin, on record"
     )
@@ -59,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
         "prove": _prove,
         "export": _export,
         "keys": _keys,
+        "audit": _audit,
         "break": _break,
     }[args.verb](args, settings)
 
@@ -154,6 +160,27 @@ def _export(args: argparse.Namespace, settings: Settings) -> int:
     told = f"{signed.checkpoint.size} entries exported; check them elsewhere: python {args.out}/verifier.py {args.out}"
     emit(args, {"entries": signed.checkpoint.size}, f"{told} --key KEY, with the key that the auditor has from before")
     return 0
+
+
+def _audit(args: argparse.Namespace, settings: Settings) -> int:
+    from secrets import token_hex
+
+    from cds_server.checkpoints import Checkpoints
+    from cds_server.commands.opening import parts_of
+    from cds_server.commands.patient import as_of
+    from cds_server.sampled import audit_sample, said
+    from models.errors import Misconfigured
+
+    if args.sample < 1:
+        raise Misconfigured("--sample is a number above 0")
+    actor, since = actor_of(args, settings), as_of(args.since, "--since", end=False) if args.since else None
+    with parts_of(settings, actor) as parts:
+        checkpoints = Checkpoints(parts.store, settings.public_url)
+        found = audit_sample(
+            parts.store, parts.registry, checkpoints, args.sample, args.seed or token_hex(8), since, actor
+        )
+    emit(args, found.plain(), said(found))
+    return 0 if found.ok else 1
 
 
 def _keys(args: argparse.Namespace, settings: Settings) -> int:

@@ -61,19 +61,19 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def as_of(text: str) -> str:
-    """An instant from RFC 3339 text or a date (its end in UTC). Raises Misconfigured."""
+def as_of(text: str, option: str = "--as-of", *, end: bool = True) -> str:
+    """An instant from RFC 3339 text or a date (its end in UTC, or its begin). Raises Misconfigured."""
     from datetime import UTC, datetime
 
     from models.nouns import instant
 
     try:
         if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
-            text += "T23:59:59.999999+00:00"
+            text += "T23:59:59.999999+00:00" if end else "T00:00:00+00:00"
         moment = datetime.fromisoformat(text)
         return instant(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
     except ValueError:
-        raise Misconfigured("--as-of is neither an RFC 3339 instant nor a date") from None
+        raise Misconfigured(f"{option} is neither an RFC 3339 instant nor a date") from None
 
 
 def _places(store: Store, facts: Iterable[Fact]) -> dict[str, str | None]:

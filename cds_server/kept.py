@@ -1,0 +1,135 @@
+"""Copies of the model versions that inferences were made by: a newer program, or a tidy administrator, takes none away.
+
+Shipped versions come and go with the program. Whoever must score an old inference again needs the very files of then.
+So the first time that a service uses a version, its directory is copied to `models/.kept/DIGEST/NAME/VERSION`, where
+DIGEST is the SHA-256 of its manifest, which names the SHA-256 of every other file. `models/.kept` goes with every
+backup, as enrolled versions do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from cds_server.logs import log
+from cds_server.store.store import Store
+from models.errors import CdsError, ModelFault
+from models.nouns import ModelVersion
+from models.shelf import MANIFEST, Shelf, problems
+
+
+class Kept:
+    """The copies of one instance. Errors: none where a copy cannot be made: it is logged, and `cds doctor` tells."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._root = data_dir / "models" / ".kept"
+        self._known: set[str] = set()
+
+    def keep(self, model: ModelVersion, directory: Path) -> None:
+        """Have a sound copy of this version; durable when this returns."""
+        if model.manifest_digest in self._known:
+            return
+        target = self._root / model.manifest_digest
+        try:
+            if not _sound(target, model):
+                self._copy(model, directory, target)
+        except OSError as error:
+            log().error("a model version could not be kept", model=model.id, what=type(error).__name__)
+        self._known.add(model.manifest_digest)
+
+    def find(self, name: str, version: str, digest: str) -> tuple[ModelVersion, Path]:
+        """The version with this manifest, and its directory. Errors: ModelFault (no copy, or it is damaged)."""
+        place = self._root / digest / name / version
+        shelf = Shelf((self._root / digest,))
+        try:
+            found = shelf.get(name, version)
+        except CdsError:
+            raise ModelFault("no copy of it was kept", where=f"{name}@{version}") from None
+        if found.manifest_digest != digest or problems(place):
+            raise ModelFault("the copy of it that was kept is damaged", where=f"{name}@{version}")
+        return found, place
+
+    def _copy(self, model: ModelVersion, directory: Path, target: Path) -> None:
+        self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        staged = Path(tempfile.mkdtemp(prefix=".staged-", dir=self._root))
+        try:
+            place = staged / model.name / model.version
+            place.mkdir(parents=True)
+            for name in (MANIFEST, *model.files):
+                _durable(directory / name, place / name)
+            if not _sound(staged, model):  # the shelf's own files are not what the manifest names: not a copy worth it
+                log().error("a model version was not kept: its files are not the manifest's", model=model.id)
+                return
+            if target.exists() and not _sound(target, model):
+                shutil.rmtree(target)  # cut off by a crash, or damaged since
+            with contextlib.suppress(FileExistsError):
+                _moved(staged, target)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """A model version that past inferences were made by."""
+
+    model: str
+    digest: str
+    inferences: int
+    wrong: str | None
+    """Why they cannot be scored again; None: the files are at hand."""
+
+
+def needed(store: Store, shelf: Shelf) -> list[Needed]:
+    """Every version that any past inference names, and whether its files are still at hand, as they were."""
+    kept = Kept(store.data_dir)
+    rows = store.reads.query(
+        "SELECT model, model_digest, COUNT(*) FROM inference GROUP BY model, model_digest ORDER BY model, model_digest"
+    )
+    return [Needed(model, digest, int(count), _wrong(shelf, kept, model, digest)) for model, digest, count in rows]
+
+
+def _wrong(shelf: Shelf, kept: Kept, model: str, digest: str) -> str | None:
+    name, _, version = model.partition("@")
+    with contextlib.suppress(CdsError):
+        found = shelf.get(name, version)
+        if found.manifest_digest == digest and not problems(shelf.path(found)):
+            return None
+    try:
+        kept.find(name, version, digest)
+    except ModelFault as error:
+        return error.what
+    return None
+
+
+def _sound(target: Path, model: ModelVersion) -> bool:
+    """Whether a copy stands here, each file as the manifest of this digest names it."""
+    place = target / model.name / model.version
+    if not (place / MANIFEST).is_file() or problems(place):
+        return False
+    return Shelf((target,)).get(model.name, model.version).manifest_digest == model.manifest_digest
+
+
+def _durable(source: Path, to: Path) -> None:
+    with to.open("xb") as file:
+        file.write(source.read_bytes())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _moved(staged: Path, target: Path) -> None:
+    """Errors: FileExistsError where another process was first."""
+    try:
+        staged.rename(target)
+    except OSError as error:
+        if target.exists():
+            raise FileExistsError(error.errno, error.strerror) from None
+        raise
+    handle = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
