@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from starlette.requests import Request
 
 from cds_server import __version__, keys, ledger_doors, openapi, ops, wire
+from cds_server.access.log import Access
 from cds_server.deadline import Clock, Gate
 from cds_server.decisions import Decisions, Recorded
 from cds_server.hooks.context import HookRequest
@@ -25,8 +26,7 @@ from cds_server.registry import Registry
 from cds_server.requests import Cors, Requests
 from cds_server.services import all_services
 from cds_server.settings import Settings
-from cds_server.staff import Staff
-from cds_server.staff import router as staff_router
+from cds_server.staff_doors import StaffDoors
 from cds_server.store.store import Store
 from models.errors import CdsError, Late, NotInTime, Unauthenticated
 from models.nouns import ClinicianAction
@@ -47,6 +47,7 @@ class Parts:
     trust: Trust
     metrics: ops.Metrics
     outbound: Outbound
+    access: Access
 
     def close(self) -> None:
         self.store.close()
@@ -60,7 +61,9 @@ def build(settings: Settings, actor: str = "system") -> Parts:
     allowed = (url for ehr in settings.ehrs for url in ehr.allowed_fhir)
     outbound = Outbound(allowed, verify=authorities(settings.ca_file))
     decisions = Decisions(store, settings, registry, outbound)
-    return Parts(settings, store, registry, decisions, Trust(settings, store), ops.Metrics(), outbound)
+    return Parts(
+        settings, store, registry, decisions, Trust(settings, store), ops.Metrics(), outbound, Access(store, settings)
+    )
 
 
 class Desk:
@@ -163,8 +166,7 @@ def create_app(parts: Parts) -> FastAPI:
         parts.trust.start()
         yield
         await parts.trust.aclose()
-        if staff is not None:
-            await staff.aclose()
+        await staff.aclose()
         await parts.decisions.settle()
         await parts.outbound.aclose()
         parts.close()
@@ -177,8 +179,8 @@ def create_app(parts: Parts) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    staff = Staff(parts.settings, parts.store) if parts.settings.staff else None
-    operators, watch = Operators(parts.settings, staff), ledger_doors.LedgerWatch(parts.store, parts.settings)
+    staff = StaffDoors(parts.settings, parts.store, parts.access)
+    operators, watch = Operators(parts.settings, staff.sessions), ledger_doors.LedgerWatch(parts.store, parts.settings)
     for doors in (
         router(Desk(parts), max_body=parts.settings.max_body),
         ops.router(
@@ -191,11 +193,11 @@ def create_app(parts: Parts) -> FastAPI:
             watch,
         ),
         ledger_doors.router(parts.store, watch, operators),
-        *([staff_router(staff)] if staff else []),
         keys.router(keys.Keys(parts.store)),
         openapi.router(parts.registry.specs, parts.settings),
     ):
         app.router.routes.extend(doors.routes)  # plain routes: FastAPI's own nesting of routers costs a tenth of a call
+    app.router.routes.extend(staff.routes())
     wire.install(app)
     if parts.settings.cors_origins:
         app.add_middleware(Cors, origins=parts.settings.cors_origins)

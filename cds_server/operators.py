@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from cds_server.configured import loopback
 from cds_server.settings import Settings
-from cds_server.staff import Staff
+from cds_server.staff_sessions import StaffSessions
 from models.errors import Unauthenticated
 
 _FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
@@ -17,15 +17,16 @@ _FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forw
 
 
 class Operators:
-    def __init__(self, settings: Settings, staff: Staff | None) -> None:
+    def __init__(self, settings: Settings, staff: StaffSessions | None) -> None:
         self._token = _digest(settings.ops_token) if settings.ops_token else None
         self._staff = staff
 
     def check(self, request: Request) -> None:
         """Errors: Unauthenticated, alike for every cause."""
-        if _from_here(request) or self._holds_token(request):
+        if from_here(request) or self._holds_token(request):
             return
-        if self._staff is not None and self._staff.subject(request) is not None:
+        person = self._staff.person(request) if self._staff is not None else None
+        if person is not None and person.operator:
             return
         raise Unauthenticated(cause="neither loopback nor token nor staff")
 
@@ -36,7 +37,8 @@ class Operators:
         return hmac.compare_digest(_digest(given.strip()), self._token)
 
 
-def _from_here(request: Request) -> bool:
+def from_here(request: Request) -> bool:
+    """Whether it comes from this machine, and speaks for nobody else."""
     if request.client is None or not loopback(request.client.host):
         return False
     named = request.headers.get("host", "localhost")

@@ -1,12 +1,10 @@
 """Staff sign in for what is not the SMART app: OpenID Connect, authorization code with PKCE, sessions in the store.
 
     GET  /staff/sign-in     to the identity provider, and back to `next`
-    GET  /staff/callback    code, tokens, ID token checked; a session where the configured claim says so, on record
-    POST /staff/sign-out    the session is gone, for all workers
-    GET  /staff             who is signed in
+    GET  /staff/callback    code, tokens, ID token checked; a session for whom a role or `allow` names, on record
 
-OpenID Connect Core 1.0, 3.1; RFC 7636; RFC 9207. The provider's tokens are used once and kept nowhere. The cookie is
-random; the store has its keyed digest.
+OpenID Connect Core 1.0, 3.1; RFC 7636; RFC 9207. The provider's tokens are used once and kept nowhere; the session is
+of `staff_sessions`. Where everything is open and no provider configured, `sandbox_staff` stands in this place.
 """
 
 from __future__ import annotations
@@ -22,41 +20,40 @@ from typing import Any
 from authlib.oauth2.rfc6749.parameters import prepare_grant_uri  # type: ignore[import-untyped]
 from authlib.oauth2.rfc7636 import create_s256_code_challenge  # type: ignore[import-untyped]
 from authlib.oidc.core import CodeIDToken  # type: ignore[import-untyped]
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from cds_server import http, wire
+from cds_server import http
 from cds_server.ehrs import ASYMMETRIC
 from cds_server.logs import log
 from cds_server.settings import Settings, StaffSetting
+from cds_server.staff_sessions import Person, StaffSessions, lead
 from cds_server.store.store import Store
-from cds_server.store.writer import Tx
 from cds_server.trust.keysets import FetchedKeys
 from cds_server.trust.published import PUBLISHED
 from cds_server.trust.tokens import Untrusted, check_signature, take_apart
 from models.errors import CdsError, NotAllowed, PeerFailed, Unauthenticated
 from models.strict import loads
 
-SESSION_SECONDS = 8 * 3600
 SIGN_IN_SECONDS = 600
 SKEW = 60
 CALLBACK = "/staff/callback"
 _LIMIT = 1 << 18
-_NEXT = ("/staff", "/metrics", "/ledger/")
-"""Where a sign-in may lead: places of our own, by name."""
+_NAME, _VALUES = 200, 500
+"""Characters of a name and values of a claim that are kept: a provider may list every group of a hospital."""
 
 
 class Staff:
-    def __init__(self, settings: Settings, store: Store, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, settings: Settings, store: Store, sessions: StaffSessions, clock: Callable[[], float] = time.time
+    ) -> None:
         if settings.staff is None:
             raise ValueError("no identity provider is configured")
         self._with: StaffSetting = settings.staff
         self._store = store
         self._clock = clock
         self._public = settings.public_url
-        self._secure = settings.public_url.startswith("https:")
-        self._cookie = "__Host-cds-staff" if self._secure else "cds-staff"
+        self._sessions = sessions
         self._door = http.Outbound(_places(settings.staff), verify=http.authorities(settings.ca_file))
         self._provider: Mapping[str, str] | None = None
         self._keys: FetchedKeys | None = None
@@ -64,18 +61,7 @@ class Staff:
     async def aclose(self) -> None:
         await self._door.aclose()
 
-    def subject(self, request: Request) -> str | None:
-        """Who is signed in with this request's cookie; None: nobody."""
-        cookie = request.cookies.get(self._cookie)
-        if not cookie:
-            return None
-        found = self._store.reads.query(
-            "SELECT subject FROM staff_session WHERE digest = ? AND until > ?",
-            (self._digest(cookie), int(self._clock())),
-        )
-        return str(found[0][0]) if found else None
-
-    # -- the four doors ------------------------------------------------------------------------------------------------
+    # -- the two doors -------------------------------------------------------------------------------------------------
 
     async def sign_in(self, request: Request) -> Response:
         provider = await self._discovered()
@@ -84,7 +70,7 @@ class Staff:
             "state": secrets.token_urlsafe(24),
             "nonce": secrets.token_urlsafe(24),
             "verifier": secrets.token_urlsafe(48),
-            "next": wanted if wanted.startswith(_NEXT) else "/staff",
+            "next": lead(wanted),
             "until": int(self._clock()) + SIGN_IN_SECONDS,
         }
         to = prepare_grant_uri(
@@ -99,7 +85,7 @@ class Staff:
             code_challenge_method="S256",
         )
         response = RedirectResponse(to, 302, headers={"Cache-Control": "no-store"})
-        self._set(response, "cds-sign-in", self._sealed(pending), SIGN_IN_SECONDS, path="/staff")
+        self._sessions.set(response, "cds-sign-in", self._sealed(pending), SIGN_IN_SECONDS, path="/staff")
         return response
 
     async def callback(self, request: Request) -> Response:
@@ -109,35 +95,17 @@ class Staff:
             claims = await self._signed_in(code, pending)
         except Untrusted as error:
             raise Unauthenticated(cause=f"staff: {error}") from None
-        subject = str(claims["sub"])
-        if not self._may(claims):
+        values = self._values(claims)
+        name = claims.get("name") or claims.get("preferred_username") or claims["sub"]
+        operator = not values.isdisjoint(self._with.allow)
+        person = Person(str(claims["sub"]), str(name)[:_NAME], tuple(sorted(values)), operator)
+        try:
+            response = await self._sessions.begin(person, self._public + str(pending["next"]))
+        except NotAllowed:
             log().warning("staff refused", what=f"{self._with.claim} allows nothing here")
-            raise NotAllowed("you are signed in, but nothing here is open to you")
-        cookie = secrets.token_urlsafe(32)
-        await self._store.writer.write(lambda tx: self._begin(tx, subject, cookie))
-        response = RedirectResponse(self._public + str(pending["next"]), 302, headers={"Cache-Control": "no-store"})
-        self._set(response, self._cookie, cookie, SESSION_SECONDS)
+            raise
         response.delete_cookie("cds-sign-in", path="/staff")
         return response
-
-    async def sign_out(self, request: Request) -> Response:
-        subject, cookie = self.subject(request), request.cookies.get(self._cookie)
-        if subject is not None and cookie is not None:
-
-            def act(tx: Tx) -> None:
-                tx.execute("DELETE FROM staff_session WHERE digest = ?", (self._digest(cookie),))
-                tx.entry("sign-out", f"staff:{subject}", {})
-
-            await self._store.writer.write(act)
-        response = Response(status_code=204)
-        response.delete_cookie(self._cookie, secure=self._secure, httponly=True)
-        return response
-
-    async def who(self, request: Request) -> Response:
-        subject = self.subject(request)
-        if subject is None:
-            raise Unauthenticated(cause="nobody of the staff is signed in")
-        return wire.json_response({"subject": subject})
 
     # -- OpenID Connect ------------------------------------------------------------------------------------------------
 
@@ -206,27 +174,15 @@ class Staff:
             raise Unauthenticated(cause="staff: the provider gave no code")
         return given["code"]
 
-    def _may(self, claims: Mapping[str, Any]) -> bool:
+    def _values(self, claims: Mapping[str, Any]) -> frozenset[str]:
         said = claims.get(self._with.claim)
         values = [said] if isinstance(said, str) else said if isinstance(said, list) else []
-        return not set(map(str, values)).isdisjoint(self._with.allow)
+        return frozenset(map(str, values[:_VALUES]))
 
     async def _ask(self, url: str) -> Mapping[str, Any]:
         return _object(await self._door.get(url, {"Accept": "application/json"}, limit=_LIMIT))
 
-    # -- sessions and cookies ------------------------------------------------------------------------------------------
-
-    def _begin(self, tx: Tx, subject: str, cookie: str) -> None:
-        now = int(self._clock())
-        tx.execute("DELETE FROM staff_session WHERE until <= ?", (now,))
-        tx.execute(
-            "INSERT INTO staff_session (digest, subject, until) VALUES (?, ?, ?)",
-            (self._digest(cookie), subject, now + SESSION_SECONDS),
-        )
-        tx.entry("sign-in", f"staff:{subject}", {})
-
-    def _digest(self, cookie: str) -> bytes:
-        return self._store.vault.index("staff", cookie)
+    # -- the cookie of a sign-in ---------------------------------------------------------------------------------------
 
     def _sealed(self, pending: Mapping[str, Any]) -> str:
         body = json.dumps(pending).encode()
@@ -245,18 +201,6 @@ class Staff:
         if pending["until"] <= self._clock():
             raise Unauthenticated(cause="staff: the sign-in took too long")
         return pending
-
-    def _set(self, response: Response, name: str, value: str, seconds: int, path: str = "/") -> None:
-        response.set_cookie(name, value, max_age=seconds, path=path, secure=self._secure, httponly=True, samesite="lax")
-
-
-def router(staff: Staff) -> APIRouter:
-    api = APIRouter(redirect_slashes=False)
-    api.add_route("/staff", staff.who, methods=["GET"])
-    api.add_route("/staff/sign-in", staff.sign_in, methods=["GET"])
-    api.add_route(CALLBACK, staff.callback, methods=["GET"])
-    api.add_route("/staff/sign-out", staff.sign_out, methods=["POST"])
-    return api
 
 
 def _places(setting: StaffSetting) -> list[str]:

@@ -26,6 +26,8 @@ from models.errors import BadInput, NotAllowed, NotFound
 from models.nouns import Fact, instant
 from smart_app.desk import Door, Role, Viewer
 
+KIND = "access"
+"""Of the ledger entry."""
 ACCESS = b"v"
 """Kind of a sealed payload: the first letter of its key reference."""
 TREAT, EMERGENCY, OPERATIONS, RESEARCH = "TREAT", "ETREAT", "HOPERAT", "HRESCH"
@@ -150,6 +152,12 @@ class Access:
         broken = bool(ids) and self.allowed.glass(self._who(viewer), ids) is not None
         return self.allowed.sees(viewer, facts, glass=broken)
 
+    def signed(self, tx: Tx, viewer: Viewer, act: Act, error: NotAllowed | None = None) -> int:
+        """The row and the entry of a sign-in or a sign-out (or of one that is refused), in the act of its session."""
+        return self._write(
+            tx, _Judged(Look(viewer, act, None, OPERATIONS), error), Names(tx.vault.ready), kind=act.value
+        )
+
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _judge(self, look: Look) -> _Judged:
@@ -197,7 +205,15 @@ class Access:
     def _who(self, viewer: Viewer) -> bytes:
         return self._store.vault.index("viewer", viewer.ehr or "", viewer.subject)
 
-    def _write(self, tx: Tx, judged: _Judged, names: Names, reason: str = "", until: str | None = None) -> int:
+    def _write(
+        self,
+        tx: Tx,
+        judged: _Judged,
+        names: Names,
+        reason: str = "",
+        until: str | None = None,
+        kind: str = KIND,
+    ) -> int:
         look, viewer = judged.look, judged.look.viewer
         outcome = REFUSED if judged.error is not None else BROKEN if until else SEEN
         ref = names.ref(ACCESS)
@@ -208,7 +224,7 @@ class Access:
             ref=ref,
             act=str(look.act),
             outcome=outcome,
-            purpose=judged.purpose,
+            purpose=judged.purpose if judged.shown else look.purpose,
             door=viewer.door.value,
             ehr=viewer.ehr,
             roles=" ".join(sorted(viewer.roles)),
@@ -231,7 +247,7 @@ class Access:
                 at=tx.now,
             )
         entry = tx.entry(
-            "access",
+            kind,
             actor_of(viewer),
             {
                 "act": str(look.act),

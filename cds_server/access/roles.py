@@ -43,6 +43,8 @@ class Act(StrEnum):
     """The reviewer's report on all of this, and the accounting of disclosures."""
     BREAK_GLASS = "break-glass"
     COMMAND = "command"
+    SIGN_IN = "sign-in"
+    SIGN_OUT = "sign-out"
 
 
 _LOOKS = frozenset({Act.CASE, Act.TIMELINE, Act.PICTURE, Act.SIMILAR, Act.INFERENCE, Act.PROOF})

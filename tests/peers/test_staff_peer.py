@@ -52,7 +52,8 @@ def test_staff_sign_in_look_and_sign_out(hospital: Callable[..., Server]) -> Non
         shown = person.get("/staff/sign-in", params={"next": "/metrics"})
         assert shown.status_code == 200, shown.text
         assert "cds_ledger_entries" in shown.text
-        assert [person.get("/staff").json() for _ in range(8)] == [{"subject": "dr-osei"}] * 8  # whichever worker
+        who = {"subject": "dr-osei", "name": "dr-osei", "roles": []}  # an operator: metrics and ledger, and no patient
+        assert [person.get("/staff").json() for _ in range(8)] == [who] * 8  # whichever worker
         assert person.get("/ledger/proof/1").status_code == 200
         cookie = next(iter(person.cookies.jar))
         assert person.post("/staff/sign-out").status_code == 204
@@ -62,10 +63,11 @@ def test_staff_sign_in_look_and_sign_out(hospital: Callable[..., Server]) -> Non
         entries = [
             json.loads(body)["kind"] for (body,) in database.execute("SELECT body FROM ledger_entry ORDER BY seq")
         ]
+        assert database.execute("SELECT COUNT(*) FROM staff_session WHERE subject <> ''").fetchone() == (0,)
     assert entries[-2:] == ["sign-in", "sign-out"]
     server.stop()
     kept = b"".join(path.read_bytes() for path in server.data_dir.rglob("*") if path.is_file()) + server.told().encode()
-    for secret in (str(cookie.value), SECRET, "not-kept-anywhere", TOKEN):
+    for secret in (str(cookie.value), SECRET, "not-kept-anywhere", TOKEN, "dr-osei"):
         assert secret.encode() not in kept
 
 
