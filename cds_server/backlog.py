@@ -23,7 +23,7 @@ from cds_server.redo import Redo
 from cds_server.store.reads import LandingRow
 from cds_server.store.store import Store
 from cds_server.store.writer import Tx
-from models.errors import CdsError
+from models.errors import CdsError, Erased
 from models.nouns import Part
 
 HOLD = 0.003
@@ -112,9 +112,16 @@ def _readings(store: Store, landing: LandingRow, start: int, rules: SourceRules)
     if landing.media_type == IMAGE:
         from cds_server.imaging.index import read_object  # loaded where images come
 
-        yield from (read_object(store, landing, ordinal, of) for ordinal in range(start, landing.parts))
+        for ordinal in range(start, landing.parts):
+            try:
+                yield read_object(store, landing, ordinal, of)
+            except Erased:
+                yield PartRead(ordinal)
         return
-    for ordinal, body in store.parts(landing, start):
+    for ordinal, body in store.left(landing, start):
+        if body is None:  # its key was destroyed: it says nothing any more
+            yield PartRead(ordinal)
+            continue
         part = Part(landing.ref, ordinal, landing.namespace, landing.media_type, landing.received_at, body)
         yield read_part(part, of)
 

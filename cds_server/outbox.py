@@ -115,7 +115,7 @@ class Line:
             elif job_id in self._open:
                 self._open[job_id].state, self._open[job_id].cause = state, cause
             else:
-                self._open[job_id] = _Open(state, str(self._jobs.get(job_id).asked["lane"]), queued_at, cause)
+                self._open[job_id] = _Open(state, str(self._jobs.get(job_id).asked.get("lane", "")), queued_at, cause)
 
     def next(self) -> Job | None:
         """The oldest that waits and stands behind no refused one of its patient."""

@@ -216,6 +216,16 @@ def read_parts(
     Raises: KeysUnavailable naming the part when its key is gone or its bytes were changed; RecordUnavailable when the
     pack ends inside a frame.
     """
+    for ordinal, body in read_left(vault, landing, pack, start=start, stop=stop):
+        if body is None:
+            raise vault.without("the key of a part", part_ref(landing, ordinal), f"part {ordinal}")
+        yield ordinal, body
+
+
+def read_left(
+    vault: Vault, landing: str, pack: BinaryIO, *, start: int = 0, stop: int | None = None
+) -> Iterator[tuple[int, bytes | None]]:
+    """The same, with None for a part whose key was destroyed. Raises as `read_parts` does, of a key that was lost."""
     ordinal, frame, body = 0, 0, bytearray()
     key: bytes | None = None
     while head := pack.read(HEAD.size):
@@ -229,16 +239,17 @@ def read_parts(
         else:
             if frame == 0:
                 key = vault.key(part_ref(landing, ordinal))
-            if key is None:
-                raise vault.without("the key of a part", part_ref(landing, ordinal), f"part {ordinal}")
             sealed = pack.read(length)
             if len(sealed) < length:
                 raise RecordUnavailable("the sealed bytes of a landing are cut off", where=f"part {ordinal}")
-            body += open_frame(key, sealed, ordinal, frame, last=bool(last))
+            if key is not None:
+                body += open_frame(key, sealed, ordinal, frame, last=bool(last))
+            elif not vault.keys.destroyed(part_ref(landing, ordinal)):
+                raise vault.without("the key of a part", part_ref(landing, ordinal), f"part {ordinal}")
         frame += 1
         if last:
             if ordinal >= start:
-                yield ordinal, bytes(body)
+                yield ordinal, bytes(body) if key is not None else None
             ordinal, frame, body = ordinal + 1, 0, bytearray()
             if stop is not None and ordinal >= stop:
                 return

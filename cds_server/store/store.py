@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cds_server.store.engine import Database, translated_os
+from cds_server.store.key_store import KeyStore, Master
 from cds_server.store.migrate import migrate
-from cds_server.store.pack import FIRST, LAST, MANIFEST, PART, PackWriter, part_ref, read_parts
+from cds_server.store.pack import FIRST, LAST, MANIFEST, PART, PackWriter, part_ref, read_left, read_parts
 from cds_server.store.part_stream import PartStream
 from cds_server.store.reads import LandingRow, Reads
 from cds_server.store.segments import Place, Segments
-from cds_server.store.vault import KeyStore, Vault
+from cds_server.store.vault import Vault
 from cds_server.store.writer import Writer
 from models.errors import ReadOnlyStore, RecordUnavailable
 from models.nouns import instant
@@ -33,8 +34,8 @@ class Store:
     segments: Segments
 
     @classmethod
-    def open(cls, data_dir: Path, url: str) -> Store:
-        """Open, and on the very first time create, the instance in `data_dir`.
+    def open(cls, data_dir: Path, url: str, master: Master | None = None) -> Store:
+        """Open, and on the very first time create, the instance in `data_dir`. `master`: the key above its keys.
 
         Raises: Misconfigured (schema newer than the program), KeysUnavailable (key store lost or of another instance),
         RecordUnavailable and its kinds.
@@ -51,7 +52,7 @@ class Store:
             migrate(database)
             key_file = data_dir / "keys.db"
             instance = _instance(database) or _new_instance(database, key_file)
-            vault = Vault(KeyStore(key_file, instance))
+            vault = Vault(KeyStore(key_file, instance, master))
         except BaseException:
             database.close()
             raise
@@ -103,6 +104,16 @@ class Store:
                 yield ordinal, body
                 read = ordinal + 1
         if read < expected:
+            raise RecordUnavailable("the sealed bytes of a landing are cut off", where=f"landing {landing.ref}")
+
+    def left(self, landing: LandingRow, start: int = 0) -> Iterator[tuple[int, bytes | None]]:
+        """The same of what is left of a landing: None for a part whose key was destroyed."""
+        read = start
+        with self.open_pack(landing) as pack:
+            for ordinal, body in read_left(self.vault, landing.ref, pack, start=start):
+                yield ordinal, body
+                read = ordinal + 1
+        if read < landing.parts:
             raise RecordUnavailable("the sealed bytes of a landing are cut off", where=f"landing {landing.ref}")
 
     def part(self, landing: LandingRow, ordinal: int) -> bytes:
