@@ -17,16 +17,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from urllib.parse import urlsplit
-
     from cds_server import logs
     from cds_server.sandbox.app import create_app
+    from cds_server.sandbox.guard import check_configuration, check_loopback
     from cds_server.serve import fixtures, run_app
-    from cds_server.settings import loopback
-    from models.errors import NotAllowed
+    from cds_server.settings import from_environment
 
     logs.configure(os.environ.get("CDS_LOG_LEVEL", "info"))
-    if not loopback(urlsplit(args.to).hostname or ""):
-        raise NotAllowed("the sandbox only talks to a CDS server on this machine", where="--to")
-    run_app(create_app(args.to.rstrip("/"), fixtures()), "127.0.0.1", args.port)
+    check_loopback(args.to, "--to")
+    check_configuration(from_environment())
+    secret = os.environ.get("CDS_SANDBOX_CLIENT_SECRET") or None
+    own_url = f"http://127.0.0.1:{args.port}"
+    app = create_app(args.to.rstrip("/"), fixtures(), own_url=own_url, secret=secret)
+    run_app(app, "127.0.0.1", args.port)
     return 0

@@ -23,18 +23,22 @@ def redated(request: JSON, now: datetime) -> dict[str, Any]:
 
     Days move by whole days; months, years and dates of birth stay.
     """
+    own = clock_of(request)
+    return dict(request) if own is None else moved(dict(request), now - own)
+
+
+def clock_of(request: JSON) -> datetime | None:
+    """What time it was when a fixture was written; None: it plays as it stands."""
     own = request.get("extension", {}).get(EXTENSION, {}).get("now")
-    if own is None:
-        return dict(request)
-    moved = now - datetime.fromisoformat(own)
-    return {name: value if name in _STAYS else _moved(value, moved) for name, value in request.items()}
+    return None if own is None else datetime.fromisoformat(own)
 
 
-def _moved(value: Any, by: timedelta) -> Any:
+def moved(value: Any, by: timedelta) -> Any:
+    """JSON with each day and instant in it moved."""
     if isinstance(value, dict):
-        return {name: each if name in _STAYS else _moved(each, by) for name, each in value.items()}
+        return {name: each if name in _STAYS else moved(each, by) for name, each in value.items()}
     if isinstance(value, list):
-        return [_moved(each, by) for each in value]
+        return [moved(each, by) for each in value]
     if not isinstance(value, str):
         return value
     if _INSTANT.fullmatch(value):

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from cds_server import wire
 from cds_server.hooks.routes import LEDGER_HEADER
 from cds_server.sandbox import render
-from cds_server.sandbox.clock import redated
 from models.errors import Misconfigured, PeerFailed
 from models.nouns import JSON
 
@@ -84,27 +83,45 @@ def load_cases(fixtures: Path) -> dict[str, Case]:
     return {patient: Case(patient, dict(sorted(grouped[patient].items(), reverse=True))) for patient in order}
 
 
+Authorize = Callable[[str], JSON]
+"""Patient -> the members of a request by which a service may read more (CDS Hooks 2.0.1, FHIR Resource Access)."""
+Look = Callable[[str], Any]
+"""A read or search, relative to the FHIR base -> what the FHIR server has."""
+TOKEN_HIDDEN = "(a token of this call)"  # noqa: S105 - what stands in its place
+
+
 class Ehr:
     """The EHR's side of CDS Hooks: discovery, call, feedback, and a look into the ledger."""
 
-    def __init__(self, cds_url: str, client: Client) -> None:
+    def __init__(self, cds_url: str, client: Client, look: Look, authorize: Authorize) -> None:
         self._base = cds_url.rstrip("/")
         self._client = client
+        self._look = look
+        self._authorize = authorize
 
-    async def fire(self, case: Case, hook: str) -> list[Called]:
-        """Ask every service of this hook, each with its own hook instance and only the prefetch that it asked for."""
+    async def fire(self, hook: str, request: JSON) -> list[Called]:
+        """Ask every service of this hook, each with its own hook instance and only the prefetch that it asked for.
+
+        What the request does not bring of that is looked up in the EHR's own records.
+        """
         _, reply = await self._send("GET", "/cds-services")
         listed = _json(reply).get("services", []) if reply.status_code == 200 else []
         services = [each for each in listed if each.get("hook") == hook]
         if not services:
             raise PeerFailed("the CDS server offers no service for this hook")
-        return [await self._call(service, case.requests[hook]) for service in services]
+        return [await self._call(service, request) for service in services]
 
-    async def _call(self, service: JSON, fixture: JSON) -> Called:
-        sent = {**redated(fixture, datetime.now(UTC)), "hookInstance": str(uuid.uuid4())}
-        wanted = service.get("prefetch", {})
-        sent["prefetch"] = {key: value for key, value in sent.get("prefetch", {}).items() if key in wanted}
+    async def _call(self, service: JSON, request: JSON) -> Called:
+        sent = {name: value for name, value in request.items() if name != "extension"}
+        sent |= {"hookInstance": str(uuid.uuid4()), **self._authorize(request["context"]["patientId"])}
+        brought = request.get("prefetch", {})
+        sent["prefetch"] = {
+            key: brought[key] if key in brought else self._look(_filled(template, request["context"]))
+            for key, template in service.get("prefetch", {}).items()
+        }
         took, reply = await self._send("POST", f"/cds-services/{service['id']}", sent)
+        if "fhirAuthorization" in sent:  # the page shows what was sent
+            sent["fhirAuthorization"] = {**sent["fhirAuthorization"], "access_token": TOKEN_HIDDEN}
         answer = _json(reply)
         if reply.status_code != 200:
             return Called(service["id"], reply.status_code, took, sent, answer, (), _diagnostics(answer))
@@ -136,6 +153,11 @@ class Ehr:
         except Exception as error:  # noqa: BLE001 - whatever the client that was handed in raises
             raise PeerFailed(f"the CDS server does not answer ({type(error).__name__})") from None
         return round((time.perf_counter() - began) * 1000), reply
+
+
+def _filled(template: str, context: JSON) -> str:
+    """A prefetch template with the context in it (CDS Hooks 2.0.1, Prefetch tokens)."""
+    return re.sub(r"\{\{context\.(\w+)\}\}", lambda token: str(context.get(token[1], "")), template)
 
 
 def _json(reply: Reply) -> dict[str, Any]:

