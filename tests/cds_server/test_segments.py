@@ -31,6 +31,7 @@ from models.nouns import LandingMeta
 from tests.cds_server.stores import ACTOR
 
 SMALL_SEGMENT = 1 << 20
+BLOCK = 4096
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +60,10 @@ async def land(intake: StoreIntake, body: bytes, key: bytes | None = None, **mor
 
 def bodies(count: int, length: int = 100_000) -> list[bytes]:
     return [os.urandom(length + number) for number in range(count)]
+
+
+def blocks(length: int) -> int:
+    return -(-length // BLOCK) * BLOCK
 
 
 def in_segments(store: Store) -> list[str]:
@@ -95,7 +100,7 @@ def test_landings_of_some_hundred_kilobytes_share_files_and_come_back(store: Sto
     assert audit(store.data_dir, store.database.url, deep=True).findings == ()
     store.close()
     for file in {place.file for place in places}:
-        end = max(place.offset + (place.length or 0) for place in places if place.file == file)
+        end = max(place.offset + blocks(place.length or 0) for place in places if place.file == file)
         assert (store.data_dir / "blobs" / file).stat().st_size == end
     assert len(list((store.data_dir / "blobs" / FOLDER).iterdir())) == 3
     assert list((store.data_dir / "staging").iterdir()) == []
@@ -283,12 +288,12 @@ def test_one_sync_serves_all_that_was_written_before_it(
     assert len(synced) == 1
     later = made.append(b"y")
     assert later is not None
-    assert later.place.offset == 5000
+    assert later.place.offset == 5 * BLOCK
     later.sync()
     assert len(synced) == 2
     made.close()
     later.sync()  # closing synced it
-    assert (folders[0] / later.place.file).stat().st_size == 5001
+    assert (folders[0] / later.place.file).stat().st_size == 6 * BLOCK
 
 
 def test_a_segment_that_was_never_written_to_leaves_nothing(folders: tuple[Path, Path]) -> None:
