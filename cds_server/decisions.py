@@ -143,6 +143,10 @@ class Decisions:
         outcome = "failed" if error.status >= 500 else "refused"
         await self._record_call(service, request, caller, now(), outcome, error.status, str(error))
 
+    async def catch_up(self, record: RecordRow) -> None:
+        """Digest what calls about a person brought and no reader has seen yet: a page shows what is known now."""
+        await self._reception.catch_up(record)
+
     def known(self, wanted: frozenset[str], record: RecordRow, at: str | None = None) -> Known:
         """What is, or was, known about the person behind a record (for commands)."""
         return self._reception.known(wanted, record, at or now())
@@ -211,7 +215,7 @@ class Decisions:
             call_id = self._add_call(tx, spec.id, request, caller, received, outcome, 200, None, landed.landing_id)
             entries = []
             for ref, judgement in zip(refs, judgements, strict=True):
-                inference_id, commitments = self._add_inference(
+                inference_id, commitments = self.add_inference(
                     tx, spec.id, caller, landed.record.id, call_id, ref, judgement, names
                 )
                 if ref == refs[0]:
@@ -279,7 +283,7 @@ class Decisions:
                 received_at=known.at,
             )
             caller = Caller(record.namespace)
-            inference_id, commitments = self._add_inference(
+            inference_id, commitments = self.add_inference(
                 tx, spec.id, caller, record.id, call_id, ref, judgement, names
             )
             if warns and not tx.read(
@@ -340,7 +344,7 @@ class Decisions:
         await asyncio.gather(*self._later)
         self._bench.close()
 
-    def _add_inference(
+    def add_inference(
         self,
         tx: Tx,
         service: str,
@@ -351,6 +355,7 @@ class Decisions:
         judgement: Judgement,
         names: Names,
     ) -> tuple[int, dict[str, Any]]:
+        """Inside an act: a judgement as rows; gives the inference's and what its entry says of it."""
         snapshot_ref = names.ref(SNAPSHOT)
         sealed = tx.vault.seal(object_ref(SNAPSHOT, snapshot_ref), judgement.snapshot.bytes, tx.fresh_keys, names)
         snapshot_id = tx.add(

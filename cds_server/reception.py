@@ -261,6 +261,12 @@ class Reception:
             landing_id, reducer.where, record, tx.now, records, tuple(stored), frozenset(), tuple(reducer.unread)
         )
 
+    async def catch_up(self, record: RecordRow) -> None:
+        """Digest what calls about the person behind a record brought, where nobody did so yet."""
+        reads = self._store.reads
+        if reads.undigested_of(reads.person(record.id)):
+            await self._store.writer.write(lambda tx: self._catch_up(tx, record, Caller(record.namespace)))
+
     # -- what is known -------------------------------------------------------------------------------------------------
 
     def known(self, wanted: frozenset[str], record: RecordRow, at: str) -> Known:

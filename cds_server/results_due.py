@@ -40,6 +40,7 @@ from cds_server.services import all_services
 from cds_server.settings import Settings
 from cds_server.store.store import Store
 from cds_server.store.writer import Tx
+from cds_server.what_if import WHAT_IF
 from models.errors import CdsError, Conflict
 from models.shelf import SHIPPED, Shelf
 
@@ -134,7 +135,11 @@ class Due:
     def _one(self, destination: Destination, event: _Event, at: int) -> int:
         """Queue what an event leads to; gives how far this destination's results are queued now."""
         found = self._store.reads.one("SELECT service, model FROM inference WHERE id = ?", (event.inference,))
-        if found is None or not destination.wants(found[0], str(found[1]).partition("@")[0]):
+        if (
+            found is None
+            or found[0].startswith(WHAT_IF)
+            or not destination.wants(found[0], str(found[1]).partition("@")[0])
+        ):
             return at
         try:
             recorded = load_id(self._store, event.inference)

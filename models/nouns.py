@@ -368,6 +368,8 @@ class Judgement:
 class Outcome(StrEnum):
     ACCEPTED = "accepted"
     OVERRIDDEN = "overridden"
+    DEFERRED = "deferred"
+    """Put off: neither taken nor refused. CDS Hooks feedback has no word for it; our own pages do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,6 +386,10 @@ class ClinicianAction:
     suggestions: tuple[str, ...] = ()
     reason: Coding | None = None
     comment: str | None = None
+    name: str | None = None
+    """The actor's name as the door shows it; sealed."""
+    instead: str | None = None
+    """What was done in place of it, in the actor's words; sealed."""
 
     def __post_init__(self) -> None:
         _check_instant(self.at, "at")
@@ -399,5 +405,7 @@ class ClinicianAction:
                 "suggestions": list(self.suggestions),
                 "reason": self.reason.plain() if self.reason else None,
                 "comment": self.comment,
+                "name": self.name,
+                "instead": self.instead,
             }
         )

@@ -63,6 +63,9 @@ TREATMENTS = {
 }
 """Columns that switch a treatment on: its name, and the output that has it and all before it (hormones for 5 years)."""
 
+ALONE = "survival_s"
+"""The output of surgery alone."""
+
 _SOURCE = Source(
     label="PREDICT Breast v3.2 equation",
     url="https://github.com/WintonCentre/predict-v30-r",
@@ -99,7 +102,19 @@ def steps(judgement: Judgement) -> list[Step]:
     on = {name for name, feature in features(judgement).items() if not feature.missing and feature.value}
     acts_on = {"horm": "er", "traz": "her2"}
     treated = [told for name, told in TREATMENTS.items() if name in on and acts_on.get(name, name) in on]
-    return [Step(None, at("survival_s")), *(Step(word, at(output)) for word, output in treated)]
+    return [Step(None, at(ALONE)), *(Step(word, at(output)) for word, output in treated)]
+
+
+def courses(judgement: Judgement) -> list[tuple[str | None, tuple[float, ...]]]:
+    """Percent alive at years 1 to 15 of each of `steps`, by its treatment: what a curve is drawn from."""
+    outputs = dict(TREATMENTS.values())
+    return [
+        (
+            step.treatment,
+            tuple(map(float, judgement.score.outputs[outputs[step.treatment] if step.treatment else ALONE])),
+        )
+        for step in steps(judgement)
+    ]
 
 
 def gain(judgement: Judgement) -> float:

@@ -185,6 +185,16 @@ class Reads:
             fact for ref, sealed in rows for fact in self._vault.open_facts(ref, sealed) if fact.code.token in codes
         ]
 
+    def all_facts(self, record_ids: Sequence[int], at: str = FOREVER) -> list[Fact]:
+        """All facts of these records as known at that instant, unordered."""
+        rows = self.query(
+            "SELECT p.ref, r.facts FROM resource r JOIN patient_record p ON p.id = r.record_id "
+            "LEFT JOIN resource_closing c ON c.resource_id = r.id AND c.known_to <= ? "
+            f"WHERE r.record_id IN ({marks(record_ids)}) AND r.code IS NOT NULL AND r.known_from <= ? AND c.id IS NULL",
+            (at, *record_ids, at),
+        )
+        return [fact for ref, sealed in rows for fact in self._vault.open_facts(ref, sealed)]
+
     def stored_facts(self, record_ids: Sequence[int], at: str = FOREVER) -> list[StoredFact]:
         """All facts of these records as known at that instant, with the verdict on their resources."""
         rows = self.query(

@@ -1,0 +1,107 @@
+"""Facts as lines of a timeline: grouped as a clinician looks for them, units as people write them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from cds_server.desk.changes import value_of
+from cds_server.desk.sources import Sources
+from models import codes
+from models.modalities import expression, mutation
+from models.nouns import Fact
+from smart_app.timeline import PAGE, Event, Timeline, Wanted
+
+_KINDS = {
+    "condition": "diagnoses",
+    "condition-stage": "pathology",
+    "allergy": "diagnoses",
+    "family-history": "diagnoses",
+    "observation": "labs",
+    "procedure": "procedures",
+    "medication": "drugs",
+    "immunization": "drugs",
+    "imaging-study": "imaging",
+    "specimen": "pathology",
+}
+_PATHOLOGY = (
+    frozenset(
+        f"{system}|{code}"
+        for asked in (
+            codes.SIZE, codes.GRADE, codes.NODES, codes.SENTINEL_NODES, codes.ER, codes.PR, codes.HER2, codes.KI67,
+            codes.PT, codes.PN, codes.M,
+        )
+        for system, code in asked.codes
+    )
+    | expression.SUBTYPE.codes.tokens
+    | mutation.VARIANT.tokens
+    | mutation.REGION.tokens
+)  # fmt: skip
+_POWER = re.compile(r"10\*(-?\d+)")
+_NOTE = re.compile(r"\{[^}]*\}")
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def group_of(fact: Fact) -> str:
+    if fact.kind == "observation":
+        if any(each.startswith(("ImagingStudy/", "Media/")) for each in fact.derived_from):
+            return "imaging"
+        if fact.code.token in _PATHOLOGY or fact.focus:
+            return "pathology"
+    if fact.kind in ("report", "document"):
+        words = (fact.code.display or "").lower()
+        return "pathology" if "path" in words else "imaging" if "imag" in words or "radiolog" in words else "other"
+    return _KINDS.get(fact.kind, "other")
+
+
+def unit_of(unit: str | None) -> str:
+    """A UCUM unit as people write it: `10*9/L` is `10⁹/L`; annotations are left out."""
+    if not unit or unit == "1":
+        return ""
+    return _POWER.sub(lambda found: "10" + found[1].translate(_RAISED), _NOTE.sub("", unit)).replace("ug", "µg")
+
+
+def event_of(fact: Fact, sources: Sources, namespace: str) -> Event:
+    origin = sources.of(fact, namespace)
+    number = fact.number is not None and not fact.problem
+    return Event(
+        at=fact.effective,
+        group=group_of(fact),
+        what=fact.code.display or fact.code.code,
+        value=str(fact.number) if number else value_of(fact),
+        unit=unit_of(fact.unit) if number else "",
+        number=number,
+        comparator=fact.comparator or "" if number else "",
+        status=None if fact.status in (None, "final", "completed", "active", "finished") else fact.status,
+        document=origin.document,
+        source=origin.source,
+        place=origin.place,
+        landing=origin.landing,
+        part=origin.part,
+        pointer=origin.pointer,
+        known_from=fact.known_from,
+        test=fact.test,
+    )
+
+
+def newest_first(facts: Iterable[Fact]) -> list[Fact]:
+    """Those without a time last."""
+    return sorted(facts, key=lambda fact: (fact.effective or "", fact.id), reverse=True)
+
+
+def counts_of(facts: Iterable[Fact]) -> Counter[str]:
+    return Counter(group_of(fact) for fact in facts if fact.kind != "demographic")
+
+
+def timeline_of(facts: Sequence[Fact], wanted: Wanted, sources: Sources, namespace: str, withheld: int) -> Timeline:
+    """One page of what a filter takes. Only the lines of that page are looked up."""
+    shown = [fact for fact in facts if fact.kind != "demographic"]
+    taken = [fact for fact in newest_first(shown) if _takes(wanted, fact)]
+    events = tuple(event_of(fact, sources, namespace) for fact in taken[wanted.skip : wanted.skip + PAGE])
+    return Timeline(events, len(taken), counts_of(shown), withheld)
+
+
+def _takes(wanted: Wanted, fact: Fact) -> bool:
+    words = f"{fact.code.display or fact.code.code} {value_of(fact)}" if wanted.text else ""
+    return wanted.takes(group_of(fact), fact.effective or "", words)
