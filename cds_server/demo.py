@@ -1,4 +1,8 @@
-"""The main job in one command: land the fixtures, serve, call the hooks, override, verify. All of it is real."""
+"""The main job in one command: land the fixtures, serve, call the hooks, override, verify. All of it is real.
+
+The sandbox is configured as the one EHR, for tests; it launches the app. What is written beside the data is a
+configuration like any other: `CDS_CONFIG=var/demo/demo.toml cds serve` serves the same instance without the demo.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +28,13 @@ from cds_server.hooks.routes import INFERENCES, LEDGER_HEADER
 from cds_server.http import blocking_client
 from cds_server.imaging.work import Imaging
 from cds_server.intake import StoreIntake
+from cds_server.keys import Keys
+from cds_server.sandbox.app import CLIENT
 from cds_server.sandbox.clock import redated
+from cds_server.sandbox.guard import check_configuration
+from cds_server.sandbox.users import USERS
 from cds_server.serve import bind, fixtures, program, wait_ready
-from cds_server.settings import Settings, from_environment
+from cds_server.settings import Settings, from_environment, load
 from cds_server.source_rules import rules_of
 from cds_server.store.store import Store
 from models.errors import LedgerBroken, PeerFailed
@@ -36,14 +44,39 @@ WARD, ARCHIVE = "ward", "archive"
 """Of the HL7 v2 messages and of the images: another sender's numbers are another sender's patients."""
 
 
+CONFIG = "demo.toml"
+_CONFIG = """\
+# Written by `cds demo`: one EHR, the sandbox, which launches the app.
+[[ehr]]
+namespace = "{namespace}"
+title = "Sandbox EHR"
+test = true
+fhir_base = "{sandbox}/fhir"
+app = true
+client_id = "{client}"
+frame_ancestors = ["{sandbox}"]
+
+[[access.grant]]
+role = "clinician"
+ehr = "{namespace}"
+
+[[access.grant]]
+role = "board-chair"
+ehr = "{namespace}"
+subjects = ["{sandbox}/fhir/{chair}"]
+"""
+
+
 def demo(*, port: int, once: bool) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # however it is stopped, its processes go with it
+    check_configuration(from_environment())
     folder = fixtures()
     settings = _settings(port, once)
     print(f"instance   {settings.data_dir}")
     _land(settings, folder / "patients", NAMESPACE)
     _land(settings, folder / "hl7", WARD)
     _land(settings, folder / "dicom", ARCHIVE)
+    _key(settings)
     with _running(settings, port, sandbox=not once):
         url = f"http://127.0.0.1:{port}"
         if once:
@@ -64,9 +97,30 @@ def _settings(port: int, once: bool) -> Settings:
     data_dir = os.environ.get("CDS_DATA_DIR", "./var/demo-once" if once else "./var/demo")
     if once and "CDS_DATA_DIR" not in os.environ:
         shutil.rmtree(data_dir, ignore_errors=True)
-    return from_environment(
-        data_dir=data_dir, host="127.0.0.1", port=port, public_url=f"http://127.0.0.1:{port}", trust="open"
+    Path(data_dir).mkdir(parents=True, exist_ok=True, mode=0o700)
+    config, sandbox = Path(data_dir) / CONFIG, f"http://127.0.0.1:{port + 1}"
+    config.write_text(
+        _CONFIG.format(namespace=NAMESPACE, sandbox=sandbox, client=CLIENT, chair=USERS[-1].resource), encoding="utf-8"
     )
+    return load(
+        {**os.environ, "CDS_CONFIG": str(config)},
+        data_dir=data_dir,
+        host="127.0.0.1",
+        port=port,
+        public_url=f"http://127.0.0.1:{port}",
+        trust="open",
+    )
+
+
+def _key(settings: Settings) -> None:
+    """The app proves who it is by a key of this instance: made once."""
+    store = Store.open(settings.data_dir, settings.database_url)
+    try:
+        keys = Keys(store)
+        if not any(key.live and key.registration is None for key in keys.all()):
+            keys.new(None, "user:demo", "ES384")
+    finally:
+        store.close()
 
 
 def _land(settings: Settings, folder: Path, namespace: str) -> None:
@@ -91,6 +145,7 @@ def _land(settings: Settings, folder: Path, namespace: str) -> None:
 def _running(settings: Settings, port: int, *, sandbox: bool) -> Iterator[None]:
     environment = {
         **os.environ,
+        "CDS_CONFIG": str(settings.data_dir / CONFIG),
         "CDS_DATA_DIR": str(settings.data_dir),
         "CDS_DATABASE_URL": settings.database_url,
         "CDS_TRUST": "open",
@@ -125,6 +180,8 @@ def _invite(url: str, port: int, folder: Path) -> None:
     hook = folder / "hooks" / "jenny-m.patient-view.json"
     print(
         f"\nOpen the sandbox   http://127.0.0.1:{port + 1}/\n"
+        "                   a patient, Open the chart, and on the card: Override, or Open the full reasoning\n"
+        f"The app            {url}/app\n"
         f"CDS services       {url}/cds-services\n"
         f"Ready              {url}/readyz\n\n"
         "Or call a hook from another terminal:\n\n"
