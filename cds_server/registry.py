@@ -86,13 +86,20 @@ class Registry:
         except ModelFault as error:
             raise ModelFault(f"{on_shelf}, and {error.what}") from None
 
-    def version_at(self, service: str, model: str, at: str) -> str | None:
-        """The version that was pinned for a service at an instant; None before the first."""
+    def pinned_at(self, service: str, model: str, at: str) -> tuple[str, str] | None:
+        """Version and digest that were pinned for a service at an instant; None before the first."""
         row = self._store.reads.one(
-            "SELECT version FROM pin WHERE service = ? AND model = ? AND at <= ? ORDER BY id DESC LIMIT 1",
+            "SELECT version, digest FROM pin WHERE service = ? AND model = ? AND at <= ? ORDER BY id DESC LIMIT 1",
             (service, model, at),
         )
-        return str(row[0]) if row else None
+        return (str(row[0]), str(row[1])) if row else None
+
+    def stopped_at(self, service: str, at: str) -> bool:
+        """Whether a service was stopped at an instant (not: the model that it speaks by)."""
+        row = self._store.reads.one(
+            "SELECT state FROM service_state WHERE service = ? AND at <= ? ORDER BY id DESC LIMIT 1", (service, at)
+        )
+        return row is not None and row[0] == "stopped"
 
     def scorer_of(self, name: str, version: str) -> Scorer:
         known = self._scorers.get(f"{name}@{version}")

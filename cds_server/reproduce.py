@@ -17,7 +17,7 @@ from cds_server.decisions import CALL, INFERENCE, SNAPSHOT, judged_bytes
 from cds_server.hygiene import HELD
 from cds_server.registry import Registry
 from cds_server.shown import CARD, SYSTEM_ACTION
-from cds_server.store.reads import Reads
+from cds_server.store.reads import Reads, marks
 from cds_server.store.store import Store
 from cds_server.store.vault import commitment, object_ref
 from models.errors import CdsError, ContractMismatch, KeysUnavailable, ModelFault, NotFound
@@ -130,6 +130,21 @@ def load(store: Store, ref: str) -> Recorded:
     if row is None:
         raise NotFound("no such inference or card")
     return _recorded(store, row)
+
+
+def answer_before(store: Store, record_ids: Sequence[int], service: str, model: str, at: str) -> tuple[int, ...]:
+    """Rows of the inferences of the last call of a service about these records that was answered up to an instant: the
+    one by the model of this name first. Empty where there was none. What was judged unasked, nobody was told."""
+    row = store.reads.one(
+        "SELECT i.id, i.call_id FROM inference i JOIN call c ON c.id = i.call_id "
+        f"WHERE i.record_id IN ({marks(record_ids)}) AND i.service = ? AND substr(i.model, 1, ?) = ? AND i.at <= ? "
+        "AND c.outcome <> 'unasked' ORDER BY i.id DESC LIMIT 1",
+        (*record_ids, service, len(model) + 1, f"{model}@", at),
+    )
+    if row is None:
+        return ()
+    beside = store.reads.query("SELECT id FROM inference WHERE call_id = ? AND id <> ? ORDER BY id", (row[1], row[0]))
+    return (int(row[0]), *(int(each[0]) for each in beside))
 
 
 def load_id(store: Store, inference_id: int) -> Recorded:

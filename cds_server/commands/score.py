@@ -9,6 +9,8 @@ from cds_server.commands.opening import actor_of, common, emit, existing, parts_
 from cds_server.commands.patient import as_of
 
 if TYPE_CHECKING:
+    from cds_server.app import Parts
+    from cds_server.store.reads import RecordRow
     from models.score import Score
 
 NAME = "score"
@@ -20,7 +22,9 @@ HELP = (
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("service", metavar="SERVICE", help="or NAME@V: a model that no service uses, its score alone")
     parser.add_argument("--patient", required=True, metavar="ID", help="NAMESPACE/ID, system|value, or a person uuid")
-    parser.add_argument("--as-of", metavar="T", help="with what was known at this instant")
+    parser.add_argument(
+        "--as-of", metavar="T", help="with what was known at this instant, beside what was said and is said now"
+    )
     parser.add_argument("--focus", metavar="Condition/ID", help="the tumour that is meant, where there are several")
     common(parser)
 
@@ -41,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
         if spec is None and not version:
             raise NotFound("there is no such service")
         record = record_of(parts.store, args.patient)
+        if spec is not None and args.as_of:
+            return _compared(args, parts, spec.id, record)
         panel = parts.decisions.panel(spec) if spec else Panel(parts.registry.scorer_of(name, version), ())
         known = parts.decisions.known(panel.wanted, record, as_of(args.as_of) if args.as_of else None)
         judgement, *beside = panel.judge(known, {"focus": args.focus} if args.focus else {})
@@ -60,6 +66,23 @@ def run(args: argparse.Namespace) -> int:
     }
     told = "\n\n".join(f"{card['summary']}\n\n{card.get('detail', '')}" for card in cards)
     emit(args, result, told or _alone(judgement.score))
+    return 0
+
+
+def _compared(args: argparse.Namespace, parts: Parts, service: str, record: RecordRow) -> int:
+    from cds_server.commands.comparing import told
+    from cds_server.time_machine import compare
+
+    found = compare(parts, service, record, as_of(args.as_of), {"focus": args.focus} if args.focus else None)
+    own, *beside = found.then.sides.values()
+    result = {
+        "score": own.judged["score"],
+        "vectors": own.judged["vectors"],
+        "beside": [{"score": each.judged["score"], "model": each.model} for each in beside],
+        "cards": list(found.then.cards),
+        "compared": found.plain(),
+    }
+    emit(args, result, told(found))
     return 0
 
 
