@@ -55,7 +55,7 @@ class Parts:
 
 def build(settings: Settings, actor: str = "system") -> Parts:
     """Open the store, find the models, pin the defaults of a new instance."""
-    store = Store.open(settings.data_dir, settings.database_url)
+    store = Store.open(settings.data_dir, settings.database_url, settings.master)
     registry = Registry(store, Shelf((SHIPPED, *settings.model_roots)), all_services(conformance=settings.conformance))
     registry.pin_defaults(actor)
     allowed = (url for ehr in settings.ehrs for url in ehr.allowed_fhir)
@@ -198,6 +198,10 @@ def create_app(parts: Parts) -> FastAPI:
     ):
         app.router.routes.extend(doors.routes)  # plain routes: FastAPI's own nesting of routers costs a tenth of a call
     app.router.routes.extend(staff.routes())
+    if staff.sessions is not None:
+        from cds_server.queue import pages  # what reads and sends again is loaded where somebody can ask for it
+
+        app.router.routes.extend(pages(parts.store, parts.settings, parts.access, staff.sessions))
     wire.install(app)
     if parts.settings.cors_origins:
         app.add_middleware(Cors, origins=parts.settings.cors_origins)

@@ -95,6 +95,14 @@ class StaffSessions:
             return replace(viewer, roles=frozenset(map(Role, person.roles)))
         return viewer
 
+    def present(self) -> list[Viewer]:
+        """Who is signed in now."""
+        rows = self._store.reads.query(
+            "SELECT ref, sealed FROM staff_session WHERE until > ? AND ref IS NOT NULL", (int(self._clock()),)
+        )
+        people = {person for ref, sealed in rows if (person := self._opened(ref, sealed)) is not None}
+        return [self.viewer_of(person) for person in people]
+
     def csrf(self, request: Request) -> str:
         return self._store.vault.index("staff-csrf", request.cookies.get(self._cookie, "")).hex()
 
@@ -109,15 +117,18 @@ class StaffSessions:
         if not rows or rows[0][0] is None:
             return None
         ref, sealed, used = rows[0]
+        person = self._opened(ref, sealed)
+        if person is None or self._clock() - used > self._access.allowed.idle_seconds(self.viewer_of(person).roles):
+            return None
+        return person, digest, int(used)
+
+    def _opened(self, ref: str, sealed: bytes) -> Person | None:
         try:
             said = self._store.reads.open_payload(STAFF, ref, bytes(sealed))
         except KeysUnavailable:
             return None
         lists = {name: tuple(said[name]) for name in ("values", "roles")}
-        person = Person(**{**said, **lists})
-        if self._clock() - used > self._access.allowed.idle_seconds(self.viewer_of(person).roles):
-            return None
-        return person, digest, int(used)
+        return Person(**{**said, **lists})
 
     def _digest(self, cookie: str) -> bytes:
         return self._store.vault.index("staff", cookie)

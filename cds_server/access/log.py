@@ -149,7 +149,7 @@ class Access:
         refs = {fact.record for fact in facts if fact.labels}
         rows = [row for ref in sorted(refs) if (row := self._store.reads.record_by_ref(ref)) is not None]
         ids = sorted({each.id for row in rows for each in self.allowed.of_person(row)})
-        broken = bool(ids) and self.allowed.glass(self._who(viewer), ids) is not None
+        broken = bool(ids) and self.allowed.glass(self.who(viewer), ids) is not None
         return self.allowed.sees(viewer, facts, glass=broken)
 
     def signed(self, tx: Tx, viewer: Viewer, act: Act, error: NotAllowed | None = None) -> int:
@@ -191,7 +191,7 @@ class Access:
         """What stands against looking at one person, and until when the glass that stood before it is broken."""
         person = self.allowed.of_person(row)
         refusal = self.allowed.refusal(look.viewer, row, person, look.purpose)
-        until = self.allowed.glass(self._who(look.viewer), [each.id for each in person])
+        until = self.allowed.glass(self.who(look.viewer), [each.id for each in person])
         if refusal is not None and refusal.glass and (until is not None or look.act == Act.BREAK_GLASS):
             refusal = None
         return refusal, until, person
@@ -202,7 +202,8 @@ class Access:
             raise NotFound("no such patient is known")
         return row
 
-    def _who(self, viewer: Viewer) -> bytes:
+    def who(self, viewer: Viewer) -> bytes:
+        """A keyed digest that stands for a viewer wherever rows must be compared."""
         return self._store.vault.index("viewer", viewer.ehr or "", viewer.subject)
 
     def _write(
@@ -228,7 +229,7 @@ class Access:
             door=viewer.door.value,
             ehr=viewer.ehr,
             roles=" ".join(sorted(viewer.roles)),
-            who=self._who(viewer),
+            who=self.who(viewer),
             sealed=sealed.cipher,
             commitment=sealed.commitment,
             detail=json.dumps(dict(look.detail), sort_keys=True) if look.detail else None,

@@ -226,14 +226,10 @@ def _resolve(args: argparse.Namespace, store: Any, actor: str) -> int:
     flag = _one(store, args.id)
     if not args.resolution:
         raise Misconfigured("cds work resolve needs --resolution: what was done")
-    from cds_server.outbox import drop, job_of
+    from cds_server.queue import resolve
 
     def act(tx: Any) -> int:
-        if tx.read("SELECT 1 FROM flag_closing WHERE flag_id = ?", (flag["id"],)):
-            raise NotFound("this flag is resolved already")
-        tx.add("flag_closing", flag_id=flag["id"], resolution=args.resolution, at=tx.now)
-        if job := job_of(flag["pointer"]):
-            drop(store, tx, job)
+        resolve(store, tx, flag["id"], flag["pointer"], args.resolution)
         return int(tx.entry("resolve", actor, {"flag": str(flag["id"]), "kind": flag["kind"]}).seq)
 
     seq = store.writer.submit(act).result()
