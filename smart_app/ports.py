@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from models.errors import CdsError
+    from smart_app.desk import Case
     from smart_app.discovery import Endpoints
     from smart_app.granted import Granted
-    from smart_app.launch import Pending, Who
+    from smart_app.launch import Pending
     from smart_app.registered import Registered
 
 
@@ -56,22 +58,26 @@ class Launches(Protocol):
         """Take a launch: its state is worth nothing afterwards, for any worker, whatever comes of it. Whether the
         cookie is its own. Errors: NotFound."""
 
-    async def tokens(self, app: Registered, url: str, form: Mapping[str, str]) -> Mapping[str, Any]:
-        """Ask the token endpoint, authenticated as registered. Errors: PeerFailed (`granted.Refused` where it says no),
-        Misconfigured (no key)."""
+    async def tokens_for(
+        self, app: Registered, url: str, form: Mapping[str, str], algorithms: Sequence[str] | None
+    ) -> Mapping[str, Any]:
+        """Ask the token endpoint, authenticated as registered; `algorithms`: what it takes assertions by, None where it
+        does not say. Errors: PeerFailed (`granted.Refused` where it says no), Misconfigured (no key)."""
 
-    async def claims(self, app: Registered, pending: Pending, token: str) -> tuple[Mapping[str, Any], str]:
-        """The claims of an ID token, and its `alg`, once its issuer's key has signed it. Errors: Unauthenticated,
-        PeerFailed."""
+    async def open(self, app: Registered, pending: Pending, granted: Granted) -> Opened:
+        """Make the case: who looks is proved and has a role, patient, card and EHR context agree; or nothing is opened.
 
-    async def open(self, app: Registered, pending: Pending, granted: Granted, who: Who) -> Opened:
-        """Make the case: patient, card and EHR context agree, or nothing is opened and that is on record.
-
-        Errors: WrongPatient, NotAllowed, PeerFailed, RecordUnavailable.
+        Errors: Unauthenticated, NotAllowed, WrongPatient (on record as a safety event), PeerFailed, RecordUnavailable.
         """
 
-    async def end(self, launch_id: str) -> None:
-        """The session is gone, for all workers, and the keys of what it kept. Safe to call again."""
+    async def disagree(self, namespace: str, where: str) -> None:
+        """Put a launch whose patients do not agree on record, as a safety event."""
+
+    async def signed_out(self, case: Case) -> None:
+        """The session is gone, for all workers, and the keys of what it kept; on record. Safe to call again."""
+
+    def refused(self, error: CdsError) -> None:
+        """Tell the log why somebody got a page of refusal."""
 
     async def living(self, launch_ids: Sequence[str]) -> frozenset[str]:
         """Which of these sessions are not over."""

@@ -86,6 +86,18 @@ class FetchedKeys:
         await asyncio.wait([self.refresh()], timeout=patience)
         return self.keys.get(kid)
 
+    async def only(self, algorithm: str, patience: float) -> SigningKey | None:
+        """The one key that this algorithm may be of, for a token that names none; None where there are several.
+
+        Asks the issuer as `key` does, but not for a key set that is fresh: the token names nothing that it may lack.
+        """
+        if self._clock() - self._got > FRESH and (self._fetching is not None or self._may_ask()):
+            await asyncio.wait([self.refresh()], timeout=patience)
+        if self._clock() - self._got > LASTS:
+            self.keys = {}
+        fits = [key for key in self.keys.values() if algorithm in key.algorithms]
+        return fits[0] if len(fits) == 1 else None
+
     def refresh(self) -> asyncio.Task[None]:
         """Ask the issuer, once for all who want it now."""
         if self._fetching is None:

@@ -59,10 +59,11 @@ class SigningKey:
     """RFC 7638."""
 
 
-def take_apart(token: str, *, typ: bool = True) -> Presented:
+def take_apart(token: str, *, typ: bool = True, kid: bool = True) -> Presented:
     """A compact JWS. Never looks at keys that it brings along (`jwk`, `x5c`, `x5u`).
 
-    `typ`: it must say that it is a JWT; so in CDS Hooks, not in OpenID Connect.
+    `typ`: it must say that it is a JWT; so in CDS Hooks, not in OpenID Connect. `kid`: it must name its key, which an
+    ID token may leave out where its issuer has one key only (OpenID Connect Core 1.0, 10.1); then it is empty.
     """
     if len(token) > MAX_TOKEN or not _FORM.fullmatch(token):
         raise Untrusted("not a compact JWS")
@@ -75,7 +76,8 @@ def take_apart(token: str, *, typ: bool = True) -> Presented:
     jku = header.get("jku")
     if jku is not None and not isinstance(jku, str):
         raise Untrusted("jku is not text")
-    return Presented(token, _id(header, "alg"), _id(header, "kid"), jku, claims)
+    named = _id(header, "kid") if kid or "kid" in header else ""
+    return Presented(token, _id(header, "alg"), named, jku, claims)
 
 
 def _object(part: str, what: str) -> JSON:

@@ -1,0 +1,2 @@
+// Sends the authorization request on; without this script the button does.
+document.getElementById("onward").requestSubmit();
