@@ -36,6 +36,8 @@ ORDER = (
     "models",
     "service",
     "keys",
+    "hold",
+    "erase",
     "backup",
     "restore",
     "doctor",

@@ -15,6 +15,7 @@ from cds_server.ledger.verifier import Key
 from cds_server.ledger.verify import Finding, verify, walk
 from cds_server.signed_heads import SignedHeads
 from cds_server.store.engine import Database
+from cds_server.store.erased import ErasedRows
 from cds_server.store.migrate import current
 from cds_server.store.reads import Reads
 from cds_server.store.segments import Place
@@ -66,13 +67,14 @@ def audit(
             raise Misconfigured("the database holds no instance")
         reads = Reads(database, Vault.closed())
         heads = SignedHeads(reads, data_dir, keys, notes)  # before the head: a server that writes may sign meanwhile
+        erasures = _erasures(reads)
         last = reads.head()[0]  # the server may be writing: what comes after this is for the next check
         if not rows and not deep:
             return _log_alone(reads, heads, last, most)
         row_stream = reads.row_stream(last)
         walked = _Walked(heads.watched(reads.entries(upto=last)))
         findings: list[Finding] = []
-        for finding in verify(walked, row_stream, deep=deep):
+        for finding in verify(walked, row_stream, deep=deep, erased=ErasedRows(reads)):
             findings.append(finding)
             if len(findings) >= most:
                 break
@@ -84,9 +86,16 @@ def audit(
             ]
             if deep:
                 findings += _packs(data_dir, reads)
-        return Report(walked.count, walked.head.hex(), tuple(findings[:most]), heads.size)
+        found = Report(walked.count, walked.head.hex(), tuple(findings[:most]), heads.size)
+        meanwhile = bool(findings) and _erasures(reads) != erasures
     finally:
         database.close()
+    # rows that an erasure took while we read are missing, and we had not read yet that they may be
+    return audit(data_dir, url, deep=deep, most=most, keys=keys, notes=notes) if meanwhile else found
+
+
+def _erasures(reads: Reads) -> int:
+    return int(reads.query("SELECT COUNT(*) FROM erasure")[0][0])
 
 
 def _log_alone(reads: Reads, heads: SignedHeads, last: int, most: int) -> Report:

@@ -95,7 +95,7 @@ def run(settings: Settings, parent: int) -> None:
     fork = multiprocessing.get_context("fork")
     idle = ProcessPoolExecutor(1, mp_context=fork, initializer=_idle, initargs=(settings,))
     idle.submit(os.getpid)  # forked now, while there is neither a thread nor an open database
-    store = Store.open(settings.data_dir, settings.database_url)
+    store = Store.open(settings.data_dir, settings.database_url, settings.master)
     followers = Followers(store, settings)
     keeper = Keeper(store, settings)
     keeper.start()

@@ -10,6 +10,7 @@ whatever the copied database names is in the copied files and keys, also while t
 meanwhile is copied with more than that: what a row names is not written again.
 
 The file `checkpoint` is not copied, on purpose: it says how far the log went, and a backup must not vouch for itself.
+Nor is `erasures`: it says what a backup must not bring back, and is given to a restore.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ import contextlib
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from cds_server.audit import audit
+from cds_server.erasure import apply_again, read_receipts
 from cds_server.settings import Settings
 from cds_server.store.engine import copy_sqlite
 from cds_server.store.migrate import withhold
@@ -50,17 +53,21 @@ def backup(settings: Settings, to: Path) -> dict[str, Any]:
     return {"directory": to.name, "entries": entries, "blobs": blobs}
 
 
-def restore(settings: Settings, source: Path, keys: Path | None = None) -> dict[str, Any]:
-    """Put a backup back and verify it.
+def restore(
+    settings: Settings, source: Path, keys: Path | None = None, erasures: Sequence[Path] = (), actor: str = "system"
+) -> dict[str, Any]:
+    """Put a backup back, do again what was erased since, and verify it. `erasures`: receipts, or files of them; what
+    the restored record itself says was erased is done again from it, where the keys are older.
 
-    Raises: Misconfigured (the data directory holds an instance, or DIR is no backup), LedgerBroken (the restored log
-    does not verify; what was restored stays, so that it can be looked at),
-    KeysUnavailable (the keys are those of another instance), PeerFailed (psql).
+    Raises: BadInput (a receipt that is none of this instance), Misconfigured (the data directory holds an instance, or
+    DIR is no backup), LedgerBroken (the restored log does not verify; what was restored stays, so that it can be looked
+    at), KeysUnavailable (the keys are those of another instance), PeerFailed (psql).
     """
     data = settings.data_dir
     key_file = (keys or source / "keys") / "keys.db"
     if not key_file.is_file():
         raise Misconfigured("the backup has no keys: name their folder with --keys", where="keys/keys.db")
+    receipts = [receipt for path in erasures for receipt in read_receipts(path)]
     if (data / "keys.db").exists() or (data / "cds.db").exists():
         raise Misconfigured("the data directory already holds an instance; restore into an empty one", where="data_dir")
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -78,15 +85,16 @@ def restore(settings: Settings, source: Path, keys: Path | None = None) -> dict[
     _copy_tree(source / "blobs", data / "blobs")
     _copy_tree(source / "models", data / "models")
     copy_sqlite(key_file, data / "keys.db")
-    store = Store.open(data, settings.database_url)  # refuses keys that are not this database's
+    store = Store.open(data, settings.database_url, settings.master)  # refuses keys that are not this database's
     try:
         withhold(store.database)
+        again = apply_again(store, receipts, actor)
     finally:
         store.close()
     report = audit(data, settings.database_url, deep=True)
     if report.findings:
         raise LedgerBroken(f"the restored log does not verify: {report.findings[0]}")
-    return {"entries": report.entries, "head": report.head, "signed": report.signed}
+    return {"entries": report.entries, "head": report.head, "signed": report.signed, "erased_again": again}
 
 
 def _copy_tree(source: Path, to: Path) -> int:

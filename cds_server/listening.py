@@ -69,7 +69,7 @@ def listen(
         raise Misconfigured(f"no [[source]] of {settings.origin} listens")
     sys.setswitchinterval(HANDOVER)
     _enough_files(sum(each.listening.max_connections for each in sources if each.listening is not None))
-    store = Store.open(settings.data_dir, settings.database_url)
+    store = Store.open(settings.data_dir, settings.database_url, settings.master)
     try:
         uvloop.run(_listen(settings, store, sources, ready, again))
     finally:

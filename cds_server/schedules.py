@@ -98,7 +98,7 @@ def pull(settings: Settings, name: str) -> None:
     end_with_parent(signal.SIGTERM)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logs.configure(settings.log_level)
-    store = Store.open(settings.data_dir, settings.database_url)
+    store = Store.open(settings.data_dir, settings.database_url, settings.master)
     try:
         log().info("scheduled pull", source=name, outcome=_pulled(settings, store, name))
     except Conflict:

@@ -41,7 +41,7 @@ def beside(settings: Settings) -> None:
     """What `cds serve` runs in a process of its own, until SIGTERM: an answer that is due is still waited for."""
     end_with_parent(signal.SIGTERM)
     logs.configure(settings.log_level)
-    store = Store.open(settings.data_dir, settings.database_url)
+    store = Store.open(settings.data_dir, settings.database_url, settings.master)
     try:
         asyncio.run(send(store, list(destinations(settings).values())))
     except CdsError as error:

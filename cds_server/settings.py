@@ -19,6 +19,8 @@ from cds_server.access.settings import AccessSettings, read_access
 from cds_server.configured import Table, loopback, reachable
 from cds_server.ehrs import Ehr, check_apps, check_issuers, namespace_of, origins, read_ehr
 from cds_server.ledger_settings import CHECKPOINT_SECONDS, WitnessSetting, read_ledger, read_witnesses
+from cds_server.master_key import read_master
+from cds_server.store.key_store import Master
 from models.errors import Misconfigured
 
 __all__ = ["Ehr", "Settings", "SourceSetting", "StaffSetting", "from_environment", "load", "loopback"]
@@ -84,6 +86,8 @@ class Settings:
     checkpoint_seconds: int = CHECKPOINT_SECONDS
     """Between two signed heads of the log, where entries came; 0: only by hand."""
     witnesses: tuple[WitnessSetting, ...] = ()
+    master: Master | None = None
+    """What seals the keys at rest; None: they stand in the clear in the key store."""
     access: AccessSettings = field(default_factory=AccessSettings)
 
     def ehr(self, namespace: str) -> Ehr:
@@ -113,6 +117,7 @@ _TOP = frozenset(
         "ca_file",
         "ledger",
         "witness",
+        "master_key",
         "access",
     }
 )
@@ -160,6 +165,7 @@ def load(environ: Mapping[str, str], **overrides: Any) -> Settings:
         ca_file=asked.file("ca_file"),
         checkpoint_seconds=read_ledger(table.get("ledger", {}), origin),
         witnesses=read_witnesses(_tables(table, "witness", origin), origin),
+        master=read_master(table.get("master_key"), origin, environ),
         access=read_access(table.get("access"), origin, [ehr.namespace for ehr in ehrs], open_trust=trust == "open"),
     )
     _check(settings, asked)

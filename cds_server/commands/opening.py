@@ -52,7 +52,7 @@ def actor_of(args: argparse.Namespace, settings: Settings) -> str:
 def store_of(settings: Settings) -> Iterator[Store]:
     from cds_server.store.store import Store
 
-    store = Store.open(settings.data_dir, settings.database_url)
+    store = Store.open(settings.data_dir, settings.database_url, settings.master)
     try:
         yield store
     finally:

@@ -113,7 +113,7 @@ def run(settings: Settings, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     os.nice(10)
-    store = Store.open(settings.data_dir, settings.database_url)
+    store = Store.open(settings.data_dir, settings.database_url, settings.master)
     holder = jobs.holder()
     try:
         imaging = Imaging(

@@ -20,6 +20,14 @@ from models.canonical import canonical
 RowsOf = Callable[[str, int], Sequence[Row]]
 """(table, seq) -> the rows that entry `seq` wrote into `table`, by id."""
 
+ErasedOf = Callable[[str, int], frozenset[int]]
+"""(table, seq) -> ids of rows of entry `seq` that a later entry says were erased."""
+
+
+def nothing_erased(_table: str, _seq: int) -> frozenset[int]:
+    return frozenset()
+
+
 ROW_BITS = 20
 """A row's id is `seq << ROW_BITS | n`, n counting the entry's rows from 1."""
 _LEAVES = "its list of row leaves was edited"
@@ -38,9 +46,16 @@ class Finding:
 
 
 def verify(
-    entries: Iterable[Entry], rows_of: RowsOf | None = None, *, deep: bool = False, after: Entry | None = None
+    entries: Iterable[Entry],
+    rows_of: RowsOf | None = None,
+    *,
+    deep: bool = False,
+    after: Entry | None = None,
+    erased: ErasedOf = nothing_erased,
 ) -> Iterator[Finding]:
     """Walk the entries in order; with `rows_of`, hold each governed row against its leaf; `deep` checks canonical form.
+
+    A row that was `erased` may be missing, and nothing else may: its leaf stays, and what is left must fit the others.
 
     Entries must come ordered by `seq`, from the first, or from the one after `after`. Goes on after a finding, so that
     one edit does not hide another; a broken chain is reported once, where it breaks.
@@ -64,7 +79,7 @@ def verify(
         previous = entry.chain
         yield from _body(entry, deep)
         if rows_of is not None:
-            yield from _rows(entry, rows_of)
+            yield from _rows(entry, rows_of, erased)
 
 
 Stored = tuple[int, bytes, bytes, bytes]
@@ -125,7 +140,7 @@ def _body(entry: Entry, deep: bool) -> Iterator[Finding]:
         yield Finding(entry.seq, "its body is not in canonical form")
 
 
-def _rows(entry: Entry, rows_of: RowsOf) -> Iterator[Finding]:
+def _rows(entry: Entry, rows_of: RowsOf, erased: ErasedOf) -> Iterator[Finding]:
     """Hold the rows of one entry against its leaves, and name each that was edited, added, deleted or moved.
 
     Ids of an entry's rows count from 1 without a gap, over all its tables: what is missing can be named.
@@ -141,7 +156,15 @@ def _rows(entry: Entry, rows_of: RowsOf) -> Iterator[Finding]:
         start += count
         rows = rows_of(table, entry.seq)
         found = [row_leaf(table, row) for row in rows]
-        present.update(row["id"] for row in rows)
+        here = {row["id"] for row in rows}
+        present.update(here)
+        if taken := erased(table, entry.seq):
+            back = sorted(taken & here)
+            yield from (Finding(entry.seq, f"row {row} of table {table} was erased, and is there") for row in back)
+            left = _without(wanted, sorted(here | taken), taken - here)
+            if left is not None:
+                wanted, count = left, len(left)
+                present.update(taken)
         if found == wanted:
             continue
         known = set(wanted)
@@ -158,6 +181,13 @@ def _rows(entry: Entry, rows_of: RowsOf) -> Iterator[Finding]:
             yield from (Finding(entry.seq, f"row {row} of table {table} was deleted") for row in missing)
     elif lost:
         yield Finding(entry.seq, f"rows of the tables {', '.join(lost)} were deleted (ids {', '.join(missing)})")
+
+
+def _without(leaves: list[bytes], ids: list[Any], taken: frozenset[int]) -> list[bytes] | None:
+    """The leaves of those rows of a table that were not taken; None where ids and leaves do not fit each other."""
+    if len(ids) != len(leaves):
+        return None
+    return [leaf for leaf, row_id in zip(leaves, ids, strict=True) if row_id not in taken]
 
 
 def split(row_leaves: bytes) -> list[bytes]:
