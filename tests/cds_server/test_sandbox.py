@@ -53,6 +53,8 @@ class ListDesk:
         self.requests: list[HookRequest] = []
         self.actions: list[ClinicianAction] = []
         self.without = ""
+        self.app_url = ""
+        """Public URL of the server whose app the cards lead to; empty: they lead to none."""
 
     def services(self) -> Sequence[ServiceSpec]:
         return [spec for spec in all_services() if spec.model == "predict-breast"]
@@ -68,7 +70,13 @@ class ListDesk:
             raise short
         self.requests.append(request)
         judgement = self.scorer.judge(jenny(without=self.without))
-        guide = CardGuide("inf-1", judgement.snapshot.as_of, "http://127.0.0.1", lambda: str(uuid.uuid4()))
+        guide = CardGuide(
+            "inf-1",
+            judgement.snapshot.as_of,
+            self.app_url or "http://127.0.0.1",
+            lambda: str(uuid.uuid4()),
+            smart_app=bool(self.app_url),
+        )
         seq = self._write("infer", spec.id)
         item = {"service": spec.id, "id": "inf-1", "seq": seq, "leaf": self.ledger[-1]["leaf"]}
         return Answer([render(card) for card in spec.cards(judgement, guide)], [item])
@@ -169,6 +177,77 @@ def test_each_firing_is_another_instance_with_what_was_asked_for_only(sandbox: T
     first, second = desk.requests
     assert first.hook_instance != second.hook_instance
     assert set(first.prefetch or {}) <= {"patient", "conditions", "observations"}
+
+
+def test_a_hook_brings_a_token_for_this_patient_that_the_page_does_not_show(
+    sandbox: TestClient, desk: ListDesk
+) -> None:
+    _, page = fired(sandbox)
+    (request,) = desk.requests
+    assert request.fhir_server == "http://127.0.0.1:8001/fhir"
+    sent = request.fhir_authorization
+    assert sent is not None
+    token = {"authorization": f"Bearer {sent.access_token}"}
+    assert sandbox.get("/fhir/Patient/jenny-m", headers=token).status_code == 200
+    assert sandbox.get("/fhir/Patient/aisha-t", headers=token).status_code == 404
+    assert sent.access_token not in page
+
+
+def test_any_drug_is_drafted_and_signed_for_any_patient(sandbox: TestClient, desk: ListDesk) -> None:
+    sandbox.cookies.set("sandbox-user", "mary")
+    drafted = sandbox.post("/cases/aisha-t/order", data={"drug": "docetaxel"}, follow_redirects=False)
+    page = sandbox.get(drafted.headers["location"]).text
+    assert "Sign this order" in page
+    signed = sandbox.post(f"{drafted.headers['location']}/sign", follow_redirects=False)
+    assert signed.status_code == 303
+    request = desk.requests[-1]
+    assert request.hook == "order-sign"
+    assert request.user_id == "Practitioner/us-core-practitioner-mary-obgyn"
+    (entry,) = request.context["draftOrders"]["entry"]
+    assert entry["resource"]["subject"] == {"reference": "Patient/aisha-t"}
+    assert entry["resource"]["reasonReference"] == [{"reference": "Condition/aisha-t-cancer"}]
+    assert request.prefetch is not None
+    assert request.prefetch["patient"]["id"] == "aisha-t"
+    assert request.prefetch["conditions"]["total"] == 1
+    assert "docetaxel" in sandbox.get(signed.headers["location"]).text
+    assert sandbox.post("/cases/aisha-t/order", data={"drug": "gold"}).status_code == 404
+
+
+@pytest.mark.parametrize("here", ["https://evil.example/", "//evil.example", "/\\evil.example", "cases/aisha-t"])
+def test_another_person_sits_down_and_the_page_stays(sandbox: TestClient, here: str) -> None:
+    answer = sandbox.post("/user", data={"user": "peter", "here": "/cases/aisha-t"}, follow_redirects=False)
+    assert (answer.headers["location"], answer.cookies["sandbox-user"]) == ("/cases/aisha-t", "peter")
+    assert 'value="peter" selected' in sandbox.get("/cases/aisha-t").text
+    answer = sandbox.post("/user", data={"user": "nobody", "here": here}, follow_redirects=False)
+    assert (answer.headers["location"], answer.cookies["sandbox-user"]) == ("/", "owen")
+
+
+def test_a_card_leads_to_the_app_in_a_frame_and_in_a_window(sandbox: TestClient, desk: ListDesk) -> None:
+    desk.app_url = "http://cds.test"
+    _, page = fired(sandbox, "/cases/carla-r/order-sign")
+    (at,) = re.findall(r'href="(/visits/[^"]+/app)"', page)
+    framed = sandbox.get(at)
+    (src,) = re.findall(r'<iframe[^>]+src="([^"]+)"', framed.text)
+    assert "frame-src 'self' http://cds.test" in framed.headers["content-security-policy"]
+    assert f'href="{src}" target="_blank"' in framed.text
+    first, second = (sandbox.get(src, follow_redirects=False).headers["location"] for _ in range(2))
+    assert first.startswith("http://cds.test/app/launch?iss=http%3A%2F%2F127.0.0.1%3A8001%2Ffhir&launch=")
+    assert first != second
+    assert sandbox.get(src.replace("/0/", "/9/")).status_code == 404
+
+
+def test_an_app_that_is_not_registered_is_not_launched(sandbox: TestClient, desk: ListDesk) -> None:
+    desk.app_url = "http://elsewhere.test"
+    visit, page = fired(sandbox)
+    assert "/app" not in re.findall(r'href="([^"]+)"', page.partition("Decision support")[2])
+    card = field(page, "card")
+    assert sandbox.get(f"{visit}/cards/{card}/0/launch", follow_redirects=False).status_code == 403
+
+
+def test_developers_find_the_addresses(sandbox: TestClient) -> None:
+    page = sandbox.get("/developers").text
+    assert "http://127.0.0.1:8001/fhir/.well-known/smart-configuration" in page
+    assert "cds-server-public" in page
 
 
 def test_an_abstention_is_shown_as_one(sandbox: TestClient, desk: ListDesk) -> None:
