@@ -167,6 +167,8 @@ def create_app(parts: Parts) -> FastAPI:
         yield
         await parts.trust.aclose()
         await staff.aclose()
+        if smart is not None:
+            await smart.aclose()
         await parts.decisions.settle()
         await parts.outbound.aclose()
         parts.close()
@@ -198,6 +200,12 @@ def create_app(parts: Parts) -> FastAPI:
     ):
         app.router.routes.extend(doors.routes)  # plain routes: FastAPI's own nesting of routers costs a tenth of a call
     app.router.routes.extend(staff.routes())
+    smart = None
+    if staff.sessions is not None or any(ehr.app is not None for ehr in parts.settings.ehrs):
+        from cds_server.smart.wiring import SmartApp  # loaded where somebody can open a case
+
+        smart = SmartApp(parts.settings, parts.store, parts.access)
+        app.router.routes.extend(smart.routes())
     if staff.sessions is not None:
         from cds_server.queue import pages  # what reads and sends again is loaded where somebody can ask for it
 

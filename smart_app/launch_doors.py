@@ -4,7 +4,6 @@
     GET  /app/launch                `iss`, `launch`: to that EHR's authorization server; without `launch`, standalone
     GET  /app/launch/{ref}          the same from a frame, once it is known that a cookie survives there
     GET  /app/callback              code and state; a case is opened, and the browser is sent to its clean address
-    GET  /app/{launch_id}/style.css the EHR's look, filtered
     POST /app/{launch_id}/sign-out  the session is gone, for all workers
 
 The browser that comes back must be the one that was sent (a cookie of that launch), its state is good once, and nothing
@@ -29,7 +28,6 @@ from smart_app.launch import Pending, authorization_url, begin, code_form, code_
 from smart_app.ports import Launches
 from smart_app.registered import CALLBACK, LAUNCH, START, Registered, by_issuer
 from smart_app.sessions import Sessions, posted
-from smart_app.style import sheet
 from smart_app.texts import t
 
 LAUNCH_SECONDS = 600
@@ -55,7 +53,6 @@ class LaunchDoors:
             Route(LAUNCH, self._page(self.launch), methods=["GET"]),
             Route(f"{LAUNCH}/{{ref}}", self._page(self.framed), methods=["GET"]),
             Route(CALLBACK, self._page(self.callback), methods=["GET"]),
-            Route("/app/{launch_id}/style.css", self._page(self.style), methods=["GET"]),
             Route("/app/{launch_id}/sign-out", self._page(self.sign_out), methods=["POST"]),
         ]
 
@@ -161,11 +158,6 @@ class LaunchDoors:
                     cookies.drop(answer, cookies.session(each, secure=self._secure), secure=self._secure)
 
     # -- of an open case -----------------------------------------------------------------------------------------------
-
-    async def style(self, request: Request) -> Response:
-        case = await self._sessions.case(request)
-        headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
-        return Response(sheet(case.style), media_type="text/css", headers=headers)
 
     async def sign_out(self, request: Request) -> Response:
         case = await self._sessions.case(request)

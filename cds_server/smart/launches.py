@@ -11,6 +11,7 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,14 +34,24 @@ from models.errors import CdsError, NotAllowed, PeerFailed, Unauthenticated, Wro
 from models.nouns import instant
 from smart_app.desk import Case, Viewer
 from smart_app.discovery import Discovery, Endpoints
+from smart_app.ehr_style import filtered
 from smart_app.granted import Granted, may
 from smart_app.launch import Pending, Who, authenticated, check_claims
 from smart_app.registered import Registered
-from smart_app.style import filtered
 from smart_app.users import FhirUser, claimed_name, fhir_user, name_in
 
 _STYLES = 64
 _NOBODY = "you are signed in at the EHR, but have no role here: ask whoever runs this system to give you one"
+
+
+@dataclass(frozen=True, slots=True)
+class _Peer:
+    """What talks to one EHR."""
+
+    door: EhrDoor
+    discovery: Discovery
+    identities: Identities
+    signer: KeySigner
 
 
 class EhrLaunches:
@@ -60,22 +71,11 @@ class EhrLaunches:
         self._sessions = sessions
         self._clock = clock
         self._apps = {ehr.namespace: ehr.app for ehr in settings.ehrs if ehr.app is not None}
-        verify = authorities(settings.ca_file)
-        self._doors = {name: EhrDoor(app, verify=verify) for name, app in self._apps.items()}
-        self._discoveries = {
-            name: Discovery(self._doors[name], app.base, _told(name), _failed(name)) for name, app in self._apps.items()
-        }
-        self._identities = {
-            name: Identities(door, published_keys=settings.ehr(name).published_keys)
-            for name, door in self._doors.items()
-        }
-        self._signers = {name: KeySigner(store, app.keys) for name, app in self._apps.items()}
+        self._peers: dict[str, _Peer] = {}
         self._styles: OrderedDict[str, Mapping[str, str]] = OrderedDict()
         self._under_way = Launching(store, clock)
         self.tokens = Tokens(store, sessions, self._again, clock)
-        self.reads = EhrReads(
-            self.tokens, sessions, {name: (app.base, self._doors[name]) for name, app in self._apps.items()}
-        )
+        self.reads = EhrReads(self.tokens, sessions, self._base_and_door)
         self.keep = self._under_way.keep
         self.kept = self._under_way.kept
         self.ref_of = self._under_way.ref_of
@@ -83,14 +83,30 @@ class EhrLaunches:
         self.living = sessions.living
 
     async def aclose(self) -> None:
-        for door in self._doors.values():
-            await door.aclose()
+        for peer in self._peers.values():
+            await peer.door.aclose()
+
+    def _peer(self, namespace: str) -> _Peer:
+        """What talks to an EHR, made at its first launch: an EHR that nobody launches from costs nothing."""
+        if namespace not in self._peers:
+            app = self._apps[namespace]
+            door = EhrDoor(app, verify=authorities(self._settings.ca_file))
+            self._peers[namespace] = _Peer(
+                door,
+                Discovery(door, app.base, _told(namespace), _failed(namespace)),
+                Identities(door, published_keys=self._settings.ehr(namespace).published_keys),
+                KeySigner(self._store, app.keys),
+            )
+        return self._peers[namespace]
+
+    def _base_and_door(self, namespace: str) -> tuple[str, EhrDoor] | None:
+        return (self._apps[namespace].base, self._peer(namespace).door) if namespace in self._apps else None
 
     def registered(self) -> Mapping[str, Registered]:
         return self._apps
 
     async def endpoints(self, app: Registered) -> Endpoints:
-        return await self._discoveries[app.namespace].endpoints()
+        return await self._peer(app.namespace).discovery.endpoints()
 
     async def signed_out(self, case: Case) -> None:
         await self._sessions.end(case.id, viewer=case.viewer)
@@ -105,9 +121,9 @@ class EhrLaunches:
         self, app: Registered, url: str, form: Mapping[str, str], algorithms: Sequence[str] | None
     ) -> Mapping[str, Any]:
         """Ask the token endpoint. Errors: Refused, PeerFailed, Misconfigured."""
-        signer = self._signers[app.namespace]
-        whole, header = authenticated(app, form, signer, url, algorithms, int(self._clock()))
-        return await self._doors[app.namespace].tokens(url, whole, header)
+        peer = self._peer(app.namespace)
+        whole, header = authenticated(app, form, peer.signer, url, algorithms, int(self._clock()))
+        return await peer.door.tokens(url, whole, header)
 
     async def _again(self, namespace: str, session: Session, form: Mapping[str, str]) -> Mapping[str, Any]:
         if session.token_url is None or namespace not in self._apps:
@@ -117,7 +133,7 @@ class EhrLaunches:
     # -- opening -------------------------------------------------------------------------------------------------------
 
     async def claims(self, app: Registered, pending: Pending, token: str) -> tuple[Mapping[str, Any], str]:
-        return await self._identities[app.namespace].claims(pending.issuer, pending.jwks, token)
+        return await self._peer(app.namespace).identities.claims(pending.issuer, pending.jwks, token)
 
     async def open(self, app: Registered, pending: Pending, granted: Granted) -> OpenedSession:
         """The case of a token answer. Errors: Unauthenticated (who looks is not proved), NotAllowed (no role),
@@ -161,7 +177,7 @@ class EhrLaunches:
             raise error
         if user is not None and user.here and may(granted.scopes, user.kind, "r") != "no":
             try:
-                reading = await read(self._doors[app.namespace], app.base, granted.access, user.relative)
+                reading = await read(self._peer(app.namespace).door, app.base, granted.access, user.relative)
                 name = name_in(reading.pages[0][1], user)
             except PeerFailed as error:  # a name is a courtesy; who it is was signed
                 log().info("the user's resource was not read", ehr=app.namespace, what=error.what)
@@ -179,7 +195,7 @@ class EhrLaunches:
             return None
         url = f"Patient/{granted.patient}"
         try:
-            reading = await read(self._doors[app.namespace], app.base, granted.access, url)
+            reading = await read(self._peer(app.namespace).door, app.base, granted.access, url)
             return check(reading, granted.patient)
         except PeerFailed as error:
             log().warning("the patient was not read", ehr=app.namespace, what=error.what)
@@ -220,7 +236,7 @@ class EhrLaunches:
         known = self._styles.get(url)
         if known is None:
             try:
-                known = filtered(await self._doors[app.namespace].style(url))
+                known = filtered(await self._peer(app.namespace).door.style(url))
             except CdsError as error:
                 log().info("the EHR's style was not taken", ehr=app.namespace, what=error.what)
                 return {}

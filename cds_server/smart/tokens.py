@@ -40,6 +40,8 @@ _OVER = "the EHR's access for this session is over: open the app again from the 
 
 Ask = Callable[[str, Session, Mapping[str, str]], Awaitable[Mapping[str, Any]]]
 """Namespace, session, form -> what its token endpoint answers."""
+Doors = Callable[[str], tuple[str, EhrDoor] | None]
+"""Namespace -> its FHIR base and its door; None where it launches no app."""
 
 
 def token_of(granted: Granted, now: float) -> dict[str, Any]:
@@ -160,8 +162,7 @@ class Tokens:
 class EhrReads:
     """Reads from the EHR of a session, with its token, below its FHIR base only."""
 
-    def __init__(self, tokens: Tokens, sessions: StoreSessions, doors: Mapping[str, tuple[str, EhrDoor]]) -> None:
-        """`doors`: namespace -> its FHIR base and its door."""
+    def __init__(self, tokens: Tokens, sessions: StoreSessions, doors: Doors) -> None:
         self._tokens = tokens
         self._sessions = sessions
         self._doors = doors
@@ -173,9 +174,10 @@ class EhrReads:
         take the next), NotAllowed (403: which scope lacks), NotFound (no such session), PeerFailed.
         """
         namespace = self._sessions.session(launch_id).viewer.ehr
-        if namespace is None or namespace not in self._doors:
-            raise NotFound("this session was not opened from an EHR")
-        base, door = self._doors[namespace]
+        found = self._doors(namespace) if namespace is not None else None
+        if found is None:
+            raise NotFound("this session was not opened from an EHR that launches the app")
+        base, door = found
         token = await self._tokens.usable(launch_id)
         try:
             return await read(door, base, token["access"], url)
