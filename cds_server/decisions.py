@@ -194,6 +194,7 @@ class Decisions:
             data_as_of=landed.known.at,
             public_url=self._settings.public_url,
             new_uuid=lambda: names.uuid(CARD),
+            smart_app=self._settings.ehr(caller.namespace).app is not None,
             beside=tuple(zip(refs[1:], judgements[1:], strict=True)),
             sources=self._origins.of((fact for each in judgements for fact in each.snapshot.facts), landed),
             partial=partial,
