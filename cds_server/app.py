@@ -31,6 +31,7 @@ from cds_server.store.store import Store
 from models.errors import CdsError, Late, NotInTime, Unauthenticated
 from models.nouns import ClinicianAction
 from models.shelf import SHIPPED, Shelf
+from smart_app import rendering
 
 if TYPE_CHECKING:
     from cds_server.feeds import FeedSource
@@ -200,12 +201,23 @@ def create_app(parts: Parts) -> FastAPI:
     ):
         app.router.routes.extend(doors.routes)  # plain routes: FastAPI's own nesting of routers costs a tenth of a call
     app.router.routes.extend(staff.routes())
+    app.router.routes.extend(rendering.routes())
     smart = None
     if staff.sessions is not None or any(ehr.app is not None for ehr in parts.settings.ehrs):
         from cds_server.smart.wiring import SmartApp  # loaded where somebody can open a case
 
         smart = SmartApp(parts.settings, parts.store, parts.access)
         app.router.routes.extend(smart.routes())
+        from cds_server.desk.wiring import case_routes
+
+        kept = (parts.store, parts.settings, parts.registry, parts.decisions, parts.access, watch.checkpoints)
+        app.router.routes.extend(case_routes(*kept, smart.sessions, parts.metrics.acted))
+    if staff.sessions is not None and smart is not None:
+        from cds_server.board.wiring import board_routes
+
+        app.router.routes.extend(
+            board_routes(parts.store, parts.settings, parts.registry, parts.access, staff.sessions, smart.sessions)
+        )
     if staff.sessions is not None:
         from cds_server.queue import pages  # what reads and sends again is loaded where somebody can ask for it
 

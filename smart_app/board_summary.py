@@ -463,7 +463,7 @@ def open_questions(
         if score.abstained is not None:
             found.append(Question("board.open.abstained", {"model": model, "why": score.abstained}))
         for voice in score.voices:
-            if voice.z is None:
+            if voice.z is None and voice.absent != score.abstained:
                 values = {"model": model, "modality": voice.name, "why": voice.absent or "not known"}
                 found.append(Question("board.open.modality", values))
         if score.missing:

@@ -197,7 +197,7 @@ class Boards(Protocol):
         ...
 
     async def call(self, seat: Seat, title: str, held_on: str, place: str) -> str:
-        """A new meeting; gives its reference. Errors: NotAllowed (the chair's), Unfit."""
+        """A new meeting on a day `YYYY-MM-DD`; gives its reference. Errors: NotAllowed (the chair's), Unfit."""
         ...
 
     async def meeting(self, seat: Seat, ref: str) -> Meeting:
@@ -240,14 +240,23 @@ class Boards(Protocol):
         not over. Errors: NotFound, Unauthenticated, NotAllowed."""
         ...
 
-    async def summary(self, opened: OpenCase) -> Summary:
-        """What is known, for one screen."""
+    async def break_glass(self, seat: Seat, case: str, reason: str) -> None:
+        """See for a limited time what labels or an opt-out withhold; recorded and reviewed. Errors: BadInput (no
+        reason), NotAllowed, NotFound."""
         ...
 
-    async def recommend(self, opened: OpenCase, draft: Draft, after: int) -> Recommendation:
+    async def summary(self, opened: OpenCase) -> Summary:
+        """What is known, for one screen. Errors: NotAllowed."""
+        ...
+
+    async def picture(self, opened: OpenCase, number: int) -> bytes:
+        """A picture of the summary as PNG. Errors: NotFound, NotAllowed."""
+        ...
+
+    async def recommend(self, opened: OpenCase, draft: Draft, after: int) -> None:
         """Write a version down. `after`: the version that the writer saw last, 0 for none.
 
-        Errors: Conflict (somebody else wrote one meanwhile, or the meeting is closed), Unfit.
+        Errors: NotAllowed (the chair's), Conflict (somebody else wrote one meanwhile, or the meeting is closed), Unfit.
         """
         ...
 
@@ -267,6 +276,10 @@ class Boards(Protocol):
 
         Errors: NotAllowed (the chair's), Conflict (not signed yet).
         """
+        ...
+
+    async def given_out(self, opened: OpenCase) -> bool:
+        """Whether minutes of the newest version were given out."""
         ...
 
     async def fhir(self, opened: OpenCase) -> bytes:
