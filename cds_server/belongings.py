@@ -31,8 +31,8 @@ from models import strict
 from models.errors import BadInput, CdsError
 from models.nouns import Part, Verb
 
-ACCESS = b"v"
-"""Kind of what `access` seals (`cds_server.access.log`)."""
+ACCESS, SESSION, TOKEN = b"v", b"e", b"o"
+"""Kinds of what `access` seals (`cds_server.access.log`), and sessions of the app (`cds_server.smart.sessions`)."""
 SHORTEST = 4
 """Characters of a number that is looked for in bytes that nobody could read."""
 LARGEST = 64 << 20
@@ -113,6 +113,7 @@ def belongings(store: Store, record: RecordRow, rules: SourceRules = NO_RULES) -
     _decisions(store, found)
     _jobs(store, found)
     _board(store, found)
+    _sessions(store, found)
     _looks(store, found)
     _flags(store, found)
     return found
@@ -410,6 +411,14 @@ def _board(store: Store, found: Belongings) -> None:
                 "SELECT ref FROM board_minutes WHERE case_id = ?",
             ):
                 found.add("board", *(object_ref(BOARD, row[0]) for row in reads.query(statement, (case_id,))))
+
+
+def _sessions(store: Store, found: Belongings) -> None:
+    """Open cases of the app: whoever looks at the person just now."""
+    for record in found.records:
+        rows = store.reads.query("SELECT ref, token_ref FROM app_session WHERE record = ?", (record.ref,))
+        for ref, token in rows:
+            found.add("sessions", object_ref(SESSION, ref), *([object_ref(TOKEN, token)] if token else []))
 
 
 def _looks(store: Store, found: Belongings) -> None:

@@ -15,42 +15,18 @@ import binascii
 import os
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from cds_server.configured import Table
 from cds_server.store.entropy import random_bytes
-from cds_server.store.key_store import KEY_BYTES, Master
-from models.errors import KeysUnavailable, Misconfigured, PeerFailed
+from cds_server.store.key_store import KEY_BYTES, LocalMaster, Master
+from models.errors import Misconfigured, PeerFailed
 
 VARIABLE = "CDS_MASTER_KEY"
 SECONDS = 10
-_LABEL = b"cds store key"
 _MOST = 64 << 10
-
-
-@dataclass(frozen=True, slots=True)
-class LocalMaster:
-    """A key that this process holds."""
-
-    name: str
-    key: bytes = field(repr=False)
-
-    def wrap(self, key: bytes) -> bytes:
-        nonce = random_bytes(12)
-        return nonce + AESGCM(self.key).encrypt(nonce, key, _LABEL)
-
-    def unwrap(self, wrapped: bytes) -> bytes:
-        try:
-            return AESGCM(self.key).decrypt(wrapped[:12], wrapped[12:], _LABEL)
-        except (InvalidTag, ValueError):
-            raise KeysUnavailable(
-                "the keys were sealed under another master key than the one that is configured", where=self.name
-            ) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
             for version, wrong in parts.registry.shelf.verify().items():
                 checks.append((f"model {version}", "FAILS" if wrong else "ok", "; ".join(wrong)))
             checks += _past_models(parts)
+            checks += _kept(parts, settings)
             last = parts.store.reads.last_entry_at()
             checks.append(_clock(last))
             checks += _pulls(parts, settings)
@@ -99,6 +100,15 @@ def _past_models(parts: Any) -> list[tuple[str, str, str]]:
         )
         for each in lost
     ] or [("past models", "ok", told if found else "nothing was inferred yet")]
+
+
+def _kept(parts: Any, settings: Any) -> list[tuple[str, str, str]]:
+    """How keys stand at rest."""
+    if parts.store.vault.keys.under_master:
+        return [("keys at rest", "ok", f"sealed under {settings.master.name}")]
+    if settings.master is not None:
+        return [("keys at rest", "LOOK", "[master_key] is configured, and seals nothing yet: cds keys master seal")]
+    return [("keys at rest", "LOOK", "keys.db opens everything: no [master_key] seals it")]
 
 
 def _pulls(parts: Any, settings: Any) -> list[tuple[str, str, str]]:

@@ -18,11 +18,12 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, AESGCMSIV
 
 from cds_server.store.entropy import random_bytes
 from models.errors import DiskFull, KeysUnavailable, Misconfigured, ReadOnlyStore, RecordUnavailable
@@ -30,6 +31,7 @@ from models.errors import DiskFull, KeysUnavailable, Misconfigured, ReadOnlyStor
 KEY_BYTES = 32
 KEYS_A_STATEMENT = 400
 STORE_KEY = "store key"
+_LABEL = b"cds store key"
 _INSTANCE, _DESTRUCTIONS = "instance", "destructions"
 _PATIENCE = 10.0
 """Seconds that readers in the way of a truncated write-ahead log are waited for."""
@@ -53,6 +55,26 @@ class Master(Protocol):
 
     def unwrap(self, wrapped: bytes) -> bytes:
         """Raises: KeysUnavailable (it was not this one's seal), PeerFailed (who keeps it does not answer)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalMaster:
+    """A key that this process holds."""
+
+    name: str
+    key: bytes = field(repr=False)
+
+    def wrap(self, key: bytes) -> bytes:
+        nonce = random_bytes(12)
+        return nonce + AESGCM(self.key).encrypt(nonce, key, _LABEL)
+
+    def unwrap(self, wrapped: bytes) -> bytes:
+        try:
+            return AESGCM(self.key).decrypt(wrapped[:12], wrapped[12:], _LABEL)
+        except (InvalidTag, ValueError):
+            raise KeysUnavailable(
+                "the keys were sealed under another master key than the one that is configured", where=self.name
+            ) from None
 
 
 class KeyStore:

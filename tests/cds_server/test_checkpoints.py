@@ -54,6 +54,7 @@ def owner(store: Store, *statements: str, parameters: tuple[object, ...] = ()) -
                         connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {table}_no_{verb}")
                 else:
                     connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {table}_insert_only ON {table}")
+                    connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {table}_let_go ON {table}")
                     connection.exec_driver_sql(f"GRANT ALL ON {table} TO CURRENT_USER")
             connection.exec_driver_sql(store.database.sql(statement), parameters)
 

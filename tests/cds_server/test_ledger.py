@@ -162,6 +162,7 @@ def tampered(data_dir: Path, url: str) -> Iterator[Callable[..., list[str]]]:
                         connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {table}_no_{verb}")
                 else:
                     connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {table}_insert_only ON {table}")
+                    connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {table}_let_go ON {table}")
                     connection.exec_driver_sql(f"GRANT ALL ON {table} TO CURRENT_USER")
                 assert connection.exec_driver_sql(statement).rowcount > 0
         return list(map(str, audit(data_dir, url, deep=True).findings))
