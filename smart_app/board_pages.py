@@ -28,7 +28,6 @@ from starlette.routing import BaseRoute, Route
 from models.errors import CdsError, Conflict, NotAllowed, NotFound, Unauthenticated
 from smart_app import rendering
 from smart_app.boards import Boards, Draft, Meeting, OpenCase, Participant, Seat, Unfit
-from smart_app.rendering import Place
 from smart_app.sessions import CSRF, posted, posted_fields
 from smart_app.staffed import SIGN_IN
 from smart_app.texts import t
@@ -234,7 +233,6 @@ class BoardPages:
     ) -> Response:
         root = f"{ROOT}/case/{opened.case.id}/"
         meeting = f"{ROOT}/meeting/{opened.meeting.ref}"
-        places = (Place(t("board.back_to_list"), meeting), Place(t("frame.case"), root, not present))
         summary = await self._boards.summary(opened)
         return rendering.page(
             "board/case.html",
@@ -242,7 +240,6 @@ class BoardPages:
             status=status,
             case=opened.case,
             banner=opened.banner,
-            places=() if present else (*places, Place(t("board.present"), f"{root}present")),
             language=_language(request),
             opened=opened,
             summary=summary,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -53,6 +54,23 @@ class Section:
     lines: tuple[Line, ...] = ()
     more: int = 0
     """Lines that did not fit."""
+
+    @property
+    def day(self) -> str | None:
+        """The day of most of its lines: said once, and beside a line only where that has another."""
+        days = Counter(line.date[:10] for line in self.lines if line.date)
+        return days.most_common(1)[0][0] if days else None
+
+    def by_side(self, sides: Sequence[str]) -> list[tuple[str, tuple[tuple[Line, ...], ...]]]:
+        """(label, the lines of each side, then those of none) in the order of the labels."""
+        labels = dict.fromkeys(line.label for line in self.lines)
+        return [
+            (
+                label,
+                tuple(tuple(x for x in self.lines if x.label == label and x.side == side) for side in (*sides, None)),
+            )
+            for label in labels
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,9 +204,9 @@ def _sct(*found: str) -> frozenset[str]:
 
 
 _ITEMS = (
-    _Item("stage", "Stage group, pathological", _sct("399588009") | _loinc("21902-2")),
-    _Item("stage", "Stage group, clinical", _sct("399537006") | _loinc("21908-9")),
-    _Item("stage", "Stage, in the diagnosis", frozenset({"http://hl7.org/fhir/Condition|stage"})),
+    _Item("stage", "Stage, pathological", _sct("399588009") | _loinc("21902-2")),
+    _Item("stage", "Stage, clinical", _sct("399537006") | _loinc("21908-9")),
+    _Item("stage", "Stage, as diagnosed", frozenset({"http://hl7.org/fhir/Condition|stage"})),
     _Item("stage", "pT", codes.PT.tokens),
     _Item("stage", "pN", codes.PN.tokens),
     _Item("stage", "cT", _sct("399504009") | _loinc("21905-5")),
@@ -216,6 +234,9 @@ _REGION = mutation.REGION.tokens | _loinc("53041-0")
 _GENE = _loinc("48018-6")
 _NAMES_VARIANT = ("81252-9", "48004-6", "48005-3", "81290-9")
 """LOINC, the most telling name of a variant first: as listed, c., p., g."""
+_SPELLED = re.compile(r"[\w.]+\((\w+)\):(.+)")
+"""HGVS with its reference sequence, `NM_024675.3(PALB2):c.3549C>A (p.Tyr1183Ter)`: gene, and the change."""
+VARIANT, STUDIED = "Variant", "Genes studied"
 _PANELS = "http://www.ncbi.nlm.nih.gov/gtr"
 _RADIOMICS = "urn:cds-server:ibsi"
 _REGION_OF_INTEREST = "urn:cds-server:imaging|region-features"
@@ -367,26 +388,30 @@ def _variants(facts: Sequence[Fact]) -> list[Line]:
     for fact in facts:
         if fact.kind == "observation" and fact.code.token in _VARIANT | _REGION:
             by_resource.setdefault(fact.source.resource, []).append(fact)
-    lines = []
+    lines: list[Line] = []
+    variants: set[Line] = set()
     for found in by_resource.values():
         genes = [clean(each) for fact in found if fact.code.token in _GENE for each in fact.coded]
         head = found[0]
         if any(fact.code.token in _REGION for fact in found):
-            lines.append(_line(head, "Genes studied", ", ".join(dict.fromkeys(genes)) or "not listed"))
+            lines.append(_line(head, STUDIED, ", ".join(dict.fromkeys(genes)) or "not listed"))
             continue
         by_code = {fact.code.code: fact for fact in found}
         named = next((value_of(by_code[code]) for code in _NAMES_VARIANT if code in by_code), "")
-        told = named if named and any(gene in named for gene in genes) else " ".join([*dict.fromkeys(genes), named])
+        gene = ", ".join(dict.fromkeys(genes))
+        if spelled := _SPELLED.fullmatch(named):
+            gene, named = spelled[1], spelled[2]
         assessed = value_of(by_code["69548-6"]) if "69548-6" in by_code else ""
         source = value_of(by_code["48002-0"]) if "48002-0" in by_code else ""
         extra = [part for part in (assessed.lower() if assessed != "Present" else "", source.lower()) if part]
-        lines.append(_line(head, "Variant", ", ".join([told.strip() or "not named", *extra])))
+        lines.append(_line(head, gene or VARIANT, ", ".join([named or "variant", *extra])))
+        variants.add(lines[-1])
     lines += [
         _line(fact, name(fact), value_of(fact))
         for fact in _newest(facts)
         if fact.code.system == _PANELS and value_of(fact) and fact.code.token not in _OF
     ]
-    return sorted(lines, key=lambda line: (line.label != "Variant", line.label == "Genes studied"))
+    return sorted(lines, key=lambda line: (line not in variants, line.label == STUDIED))
 
 
 def _imaging(facts: Sequence[Fact]) -> list[Line]:
@@ -456,6 +481,7 @@ def open_questions(
 ) -> tuple[Question, ...]:
     """What the board should know that it does not know: by stated rules, each of them on the page beside its cause."""
     found = []
+    lacking: dict[str, list[str]] = {}
     if not sections["diagnosis"].lines:
         found.append(Question("board.open.no_diagnosis"))
     for score in scores:
@@ -467,7 +493,7 @@ def open_questions(
                 values = {"model": model, "modality": voice.name, "why": voice.absent or "not known"}
                 found.append(Question("board.open.modality", values))
         if score.missing:
-            found.append(Question("board.open.inputs", {"model": model, "inputs": ", ".join(score.missing)}))
+            lacking.setdefault(", ".join(score.missing), []).append(model)
         for pair in score.apart:
             values = {"higher": pair.higher, "lower": pair.lower, "times": f"{pair.times:.1f}"}
             found.append(Question("board.open.apart", values))
@@ -476,6 +502,8 @@ def open_questions(
             found.append(Question("board.open.since", {"model": model, "count": score.since}))
         if not score.validated:
             found.append(Question("board.open.validated", {"model": model}))
+    for inputs, models in lacking.items():
+        found.append(Question("board.open.inputs", {"model": ", ".join(models), "inputs": inputs}))
     for section in sections.values():
         for line in section.lines:
             if line.differs:

@@ -118,7 +118,7 @@ class Board:
             self._whose.banner_of(row),
             None,
             "; ".join(line.value for line in sections["diagnosis"].lines[:2]),
-            ", ".join(line.value for line in stated[:3]),
+            ", ".join(list(dict.fromkeys(line.value for line in stated))[:4]),
             scores[0].said if scores else "",
             sum(voice.z is None for voice in scores[0].voices) if scores and scores[0].abstained is None else 0,
             any(score.apart for score in scores),
