@@ -7,7 +7,7 @@ raising means refused, and nothing of it is visible.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from adapters.source import Arrival, Receipt
@@ -23,26 +23,42 @@ from models.nouns import JSON, LandingMeta
 class StoreIntake:
     """The Intake port of the adapters, on this instance's store."""
 
-    def __init__(self, store: Store, actor: str, *, appended: bool = False) -> None:
-        """`appended`: of many deliveries of some 100 kB, whose sealed bytes share files (`store.segments`)."""
+    def __init__(
+        self, store: Store, actor: str, *, appended: bool = False, alone: Callable[[], bool] | None = None
+    ) -> None:
+        """`appended`: of many deliveries of some 100 kB, whose sealed bytes share files (`store.segments`).
+
+        `alone`: whether whoever delivers is the only one that the event loop serves just now. Of such a one, who waits
+        for the answer anyway, the act is done on the loop's own thread.
+        """
         self._store = store
         self._actor = actor
         self._appended = appended
+        self._alone = alone
         if appended:
             store.segments.make_ready()
 
     def stage(self, meta: LandingMeta) -> StagedLanding:
-        return StagedLanding(self._store, self._actor, meta, appended=self._appended)
+        return StagedLanding(self._store, self._actor, meta, appended=self._appended, alone=self._alone)
 
 
 class StagedLanding:
     """One delivery on its way in; see `adapters.source.Staged` for the contract."""
 
-    def __init__(self, store: Store, actor: str, meta: LandingMeta, *, appended: bool = False) -> None:
+    def __init__(
+        self,
+        store: Store,
+        actor: str,
+        meta: LandingMeta,
+        *,
+        appended: bool = False,
+        alone: Callable[[], bool] | None = None,
+    ) -> None:
         self._store = store
         self._actor = actor
         self._meta = meta
         self._in_thread = appended
+        self._alone = alone
         self._pack = store.pack_writer(manifest=bool(meta.manifest), appended=appended)
 
     async def write(self, chunk: bytes) -> None:
@@ -89,7 +105,10 @@ class StagedLanding:
 
         if self._in_thread:
             before = appended.sync if appended is not None else None
-            receipt = await asyncio.wrap_future(self._store.writer.submit(act, keys=keys, before=before))
+            writer = self._store.writer
+            queue = writer.at_once if self._alone is not None and self._alone() else writer.submit
+            done = queue(act, keys=keys, before=before)
+            receipt = done.result() if done.done() else await asyncio.wrap_future(done)
         else:
             receipt = await self._store.writer.write(act, keys=keys)
         if receipt.arrival is not Arrival.STORED:

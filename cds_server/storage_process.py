@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import gc
 import os
 import shutil
@@ -21,11 +23,16 @@ from cds_server.feed_counts import keep
 from cds_server.intake import StoreIntake
 from cds_server.lifetime import end_with_parent
 from cds_server.logs import log
+from cds_server.store.key_store import Master
 from cds_server.store.store import Store
 from models.errors import CdsError, Misconfigured
 
 HANDOVER = 0.0005
 """As in `serve`: the thread that synced the disk must not wait for the interpreter."""
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Of mallopt(3)."""
+KEPT, APART = 16 << 20, 8 << 20
+"""Bytes that stay ours when they are free; an allocation of more is apart from others, and given back."""
 AGAIN = 5.0
 """Seconds after which a source tries again that could not listen."""
 OPEN = "open associations"
@@ -40,7 +47,15 @@ class StorageSource:
     listening: StorageListening
 
 
-def storing(data_dir: Path, database_url: str, log_level: str, source: StorageSource, *, loud: bool = False) -> None:
+def storing(
+    data_dir: Path,
+    database_url: str,
+    log_level: str,
+    source: StorageSource,
+    *,
+    loud: bool = False,
+    master: Master | None = None,
+) -> None:
     """Until SIGTERM or SIGINT, or until the parent ends. `loud`: says on stderr where it listens.
 
     An address that is taken, or a certificate that cannot be used, may be mended while others go on: it tries again.
@@ -50,17 +65,27 @@ def storing(data_dir: Path, database_url: str, log_level: str, source: StorageSo
     sys.setswitchinterval(HANDOVER)
     gc.freeze()  # what is here now stays: going through it again and again would stop an object
     gc.set_threshold(20_000, 20, 50)
+    _keep_memory()
     try:
-        while not _listened(data_dir, database_url, source, loud=loud):
+        while not _listened(data_dir, database_url, source, master, loud=loud):
             time.sleep(AGAIN)
     except CdsError as error:
         log().error("a source stopped", source=source.name, what=error.what, where=error.where)
         raise SystemExit(error.exit_code) from None
 
 
-def _listened(data_dir: Path, database_url: str, source: StorageSource, *, loud: bool) -> bool:
+def _keep_memory() -> None:
+    """Each object takes some buffers of its own length: to give them back and be given zeroed ones again is some
+    hundred page faults an object."""
+    with contextlib.suppress(OSError, AttributeError):  # not glibc's
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_TRIM_THRESHOLD, KEPT)
+        mallopt(_MMAP_THRESHOLD, APART)
+
+
+def _listened(data_dir: Path, database_url: str, source: StorageSource, master: Master | None, *, loud: bool) -> bool:
     """False where it could not listen."""
-    store = Store.open(data_dir, database_url)
+    store = Store.open(data_dir, database_url, master)
 
     def ready(port: int) -> None:
         log().info("listening", source=source.name, port=port, pid=os.getpid())
@@ -86,7 +111,7 @@ def _listened(data_dir: Path, database_url: str, source: StorageSource, *, loud:
 
 
 async def _until_stopped(storage: DicomStorage, store: Store) -> None:
-    intake = StoreIntake(store, f"feed:{storage.source}", appended=True)
+    intake = StoreIntake(store, f"feed:{storage.source}", appended=True, alone=lambda: storage.open == 1)
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
     present = {OPEN: lambda: storage.open}
     counting = loop.create_task(keep(store, storage.source, storage.counts, TOLD, present))

@@ -221,7 +221,8 @@ class _Association:
     def __init__(
         self, storage: DicomStorage, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, intake: Intake
     ) -> None:
-        self._storage, self._reader, self._writer, self._intake = storage, reader, writer, intake
+        self._storage, self._writer, self._intake = storage, writer, intake
+        self._bytes = _Bytes(reader)
         self.task = cast("asyncio.Task[None]", asyncio.current_task())
         peer = writer.get_extra_info("peername")
         self.address = str(peer[0]) if peer else ""
@@ -296,7 +297,7 @@ class _Association:
         if length > upper_layer.MAX_REQUEST:
             raise _broken("broken associations")
         try:
-            self._proposal = proposal = upper_layer.proposal_of(await self._reader.readexactly(length))
+            self._proposal = proposal = upper_layer.proposal_of(await self._bytes.exactly(length))
             refused = self._storage.rejects(proposal, self.address)
             if refused is not None:
                 raise _Ended("rejected associations", upper_layer.reject(refused))
@@ -319,7 +320,7 @@ class _Association:
             if len(encoded) + length > commands.MAX_COMMAND or found_id not in self._contexts:
                 raise _broken("broken associations")
             context_id = found_id
-            encoded += await self._reader.readexactly(length)
+            encoded += await self._bytes.exactly(length)
             if control & 2:
                 break
         try:
@@ -368,20 +369,28 @@ class _Association:
         return status, incoming.refusal[1] if incoming.refusal is not None else ""
 
     async def _data_set(self, incoming: Incoming | None, context_id: int) -> None:
-        """Each fragment as far as it came: what a PDU or a value says of its length is never allocated."""
-        read, stall = self._reader.read, self._storage.listening.stall_seconds
+        """Fragments as far as they came: what a PDU or a value says of its length is never allocated.
+
+        Many fragments are in one read (an archive sends some 16 kB in each), and go on together.
+        """
+        came, pieces, held = self._bytes, list[memoryview](), 0
         while True:
             length, found_id, control = await self._value()
             if control & 1 or found_id != context_id:
                 raise _broken("broken associations", Abort.UNEXPECTED_PDU)
             while length:
-                data = await read(min(length, CHUNK))
-                if not data:
-                    raise asyncio.IncompleteReadError(b"", length)
-                length -= len(data)
-                if incoming is not None:
-                    await incoming.write(data)
-                self._patience(stall)
+                piece = came.some(length)
+                length -= len(piece)
+                pieces.append(piece)
+                held += len(piece)
+                if came.spent or held >= CHUNK or (control & 2 and not length):
+                    if incoming is not None:
+                        await incoming.write(b"".join(pieces))
+                    pieces.clear()
+                    held = 0
+                if length and came.spent:
+                    self._patience(self._storage.listening.stall_seconds)
+                    await came.more()
             if control & 2:
                 return
 
@@ -401,7 +410,7 @@ class _Association:
             self._left = length
         if self._left < 6:
             raise _broken("broken associations")
-        length, context_id, control = _VALUE.unpack(await self._reader.readexactly(6))
+        length, context_id, control = _VALUE.unpack(await self._bytes.exactly(6))
         if not 2 <= length <= self._left - 4:
             raise _broken("broken associations")
         self._left -= length + 4
@@ -410,12 +419,12 @@ class _Association:
         return length - 2, context_id, control
 
     async def _header(self) -> tuple[int, int]:
-        first = await self._reader.readexactly(6)
+        first = await self._bytes.exactly(6)
         kind, length = _HEADER.unpack(first)
         if kind in (Pdu.RELEASE_RQ, Pdu.RELEASE_RP, Pdu.ABORT):
             if length != 4:
                 raise _broken("broken associations")
-            await self._reader.readexactly(4)
+            await self._bytes.exactly(4)
         return int(kind), int(length)
 
     def _answer(self, context_id: int, command: Command, status: int, comment: str) -> bytes:
@@ -426,6 +435,41 @@ class _Association:
         self._patience(self._storage.listening.stall_seconds)
         self._writer.write(said)
         await self._writer.drain()
+
+
+class _Bytes:
+    """What came, taken in pieces of any length."""
+
+    def __init__(self, reader: asyncio.StreamReader) -> None:
+        self._reader = reader
+        self._came = memoryview(b"")
+        self._at = 0
+
+    @property
+    def spent(self) -> bool:
+        """Whether all that came is taken: whoever wants more has to wait."""
+        return self._at == len(self._came)
+
+    def some(self, most: int) -> memoryview:
+        """Up to so many bytes, of those that are here."""
+        piece = self._came[self._at : self._at + most]
+        self._at += len(piece)
+        return piece
+
+    async def exactly(self, length: int) -> bytes:
+        """Raises IncompleteReadError."""
+        found = bytes(self.some(length))
+        while len(found) < length:
+            await self.more()
+            found += self.some(length - len(found))
+        return found
+
+    async def more(self) -> None:
+        """Wait until there is something, when all was taken. Raises IncompleteReadError."""
+        data = await self._reader.read(CHUNK)
+        if not data:
+            raise asyncio.IncompleteReadError(b"", None)
+        self._came, self._at = memoryview(data), 0
 
 
 _HEADER = struct.Struct(">BxL")

@@ -381,3 +381,50 @@ def test_zeros_of_a_process_that_was_killed_are_cut_off_and_those_of_a_living_on
     again.close()
     assert list(folders[1].iterdir()) == []
     assert {each.stat().st_size for each in (folders[0] / FOLDER).iterdir()} == {100_016}
+
+
+# ---- a deliverer who is alone ----------------------------------------------------------------------------------------
+
+
+def test_who_is_alone_has_the_act_done_on_the_loops_own_thread(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    intake, threads = StoreIntake(store, ACTOR, appended=True, alone=lambda: True), list[str]()
+    store.segments.wait()
+    grouped = type(store.writer)._grouped
+
+    def watched(*args: Any) -> None:
+        threads.append(threading.current_thread().name)
+        grouped(*args)
+
+    monkeypatch.setattr(type(store.writer), "_grouped", watched)
+    first, second, third = bodies(3)
+    receipts = [asyncio.run(land(intake, first, b"1"))]
+    if store.database.sqlite:
+        assert threads == ["MainThread"]
+        turn = store.database.turn()  # somebody else writes: who waits lets the loop go on
+
+        async def meanwhile() -> Receipt:
+            landing = asyncio.ensure_future(land(intake, second, b"2"))
+            await asyncio.sleep(0.05)
+            assert not landing.done()
+            turn.end()
+            return await landing
+
+        receipts.append(asyncio.run(meanwhile()))
+        assert threads == ["MainThread", "cds-writer"]
+    else:
+        assert threads == ["cds-writer"]  # to ask is to wait for another machine
+        receipts.append(asyncio.run(land(intake, second, b"2")))
+
+    def failing(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", failing)
+        with pytest.raises(DiskFull):
+            asyncio.run(land(intake, third, b"3"))
+    for receipt, body in zip(receipts, (first, second), strict=True):
+        landing = store.reads.landing_by_ref(receipt.landing)
+        assert landing is not None
+        assert store.part(landing, 0) == body
+    assert asyncio.run(land(intake, first, b"1")).arrival is Arrival.DUPLICATE
+    assert store.reads.query("SELECT COUNT(*) FROM landing")[0][0] == 2
