@@ -31,6 +31,7 @@ ORDER = (
     "replay",
     "conformance",
     "inference",
+    "ask",
     "ledger",
     "witness",
     "models",

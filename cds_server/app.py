@@ -22,6 +22,7 @@ from cds_server.hooks.trust import Trust
 from cds_server.http import Outbound, authorities
 from cds_server.logs import log
 from cds_server.operators import Operators
+from cds_server.questions.doors import QuestionDoors
 from cds_server.registry import Registry
 from cds_server.requests import Cors, Requests
 from cds_server.services import all_services
@@ -200,6 +201,8 @@ def create_app(parts: Parts) -> FastAPI:
         openapi.router(parts.registry.specs, parts.settings),
     ):
         app.router.routes.extend(doors.routes)  # plain routes: FastAPI's own nesting of routers costs a tenth of a call
+    questions = QuestionDoors(parts.store, watch.checkpoints, operators, parts.access, staff.sessions)
+    app.router.routes.extend(questions.routes())
     app.router.routes.extend(staff.routes())
     app.router.routes.extend(rendering.routes())
     smart = None

@@ -19,6 +19,7 @@ from cds_server.hooks.feedback import MAX_COMMENT, MAX_ITEMS, MAX_TEXT
 from cds_server.hooks.published import MAX_ID, HookContext
 from cds_server.hooks.routes import INFERENCES, LEDGER_HEADER
 from cds_server.hooks.service import ServiceSpec
+from cds_server.questions.described import questions
 from cds_server.settings import Settings
 
 PATH = "/openapi.json"
@@ -422,6 +423,7 @@ def _operators() -> dict[str, Any]:
             "proof", "One ledger entry and its way to the signed head; loopback, or the operators' token",
             _answers("It.", entry, (401, 404)), parameters=[seq],
         ),
+        **questions(door, _answers),
         PATH: door("description", "This document", _answers("It.", {"type": "object"}, ())),
     }  # fmt: skip
 

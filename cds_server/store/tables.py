@@ -262,6 +262,7 @@ class Snapshot(SQLModel, table=True):
 
 class Inference(SQLModel, table=True):
     __tablename__: ClassVar[str] = "inference"
+    __table_args__ = (Index("ix_inference_model", "model", "at"),)
     id: int = row_id()
     entry: int = big()
     ref: str = Field(unique=True)

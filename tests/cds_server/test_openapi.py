@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,8 @@ from cds_server.settings import load
 from tests.peers import ROOT
 from tests.peers.server import FIXTURES, Server
 
+PAGES = ("/staff", "/board", "/work", "/app", "/static")
+"""For people, not for machines."""
 COMMITTED = ROOT / "docs" / "openapi.json"
 CONFIG = """
 [checks.negative_data_rejection]
@@ -45,13 +48,18 @@ def test_each_path_is_a_route_and_each_route_has_a_path(data_dir: Path) -> None:
     parts = build(load({"CDS_DATA_DIR": str(data_dir), "CDS_TRUST": "open"}))
     try:
         served = document(parts.registry.specs)["paths"]
-        routes = [route for route in create_app(parts).routes if not route.path.startswith("/staff")]  # type: ignore[attr-defined]
+        routes = [route for route in create_app(parts).routes if not route.path.startswith(PAGES)]  # type: ignore[attr-defined]
     finally:
         parts.close()
     met = set()
     for path, operations in served.items():
         for method in operations:
-            scope = {"type": "http", "path": path.replace("{seq}", "1"), "method": method.upper(), "headers": []}
+            scope = {
+                "type": "http",
+                "path": re.sub(r"{(seq|part)}", "1", path),
+                "method": method.upper(),
+                "headers": [],
+            }
             (route,) = [each for each in routes if each.matches(scope)[0] is Match.FULL]
             met.add(route.path)  # type: ignore[attr-defined]
     assert met == {route.path for route in routes}  # type: ignore[attr-defined]
