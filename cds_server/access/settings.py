@@ -126,6 +126,6 @@ def _zone(access: Table) -> str:
     name = access.text("timezone") or "UTC"
     try:
         ZoneInfo(name)
-    except (OSError, ValueError):
+    except (KeyError, OSError, ValueError):
         raise access.wrong("timezone", "is not the name of a time zone as Europe/Lisbon") from None
     return name

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cds_server.commands.opening import actor_of, common, emit, existing, record_of, settings_of, store_of, table
+from cds_server.commands.opening import common, emit, existing, record_of, settings_of, store_of, table
 from models.errors import Misconfigured
 
 HELP = "the pictures of a patient's studies, with the region drawn; --out writes them, and who asked is recorded"
@@ -20,8 +20,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from cds_server.commands.access import looked
     from cds_server.imaging.pictures import pictures, png
-    from cds_server.store.writer import Tx
 
     settings = settings_of(args)
     existing(settings)
@@ -31,13 +31,7 @@ def run(args: argparse.Namespace) -> int:
         record = record_of(store, args.id)
         found = pictures(store, store.reads.person(record.id))
         if args.out is not None and found:
-            actor = actor_of(args, settings)
-
-            def act(tx: Tx) -> None:
-                """Who looked at patient data is in the ledger before anything is shown."""
-                tx.entry("view", actor, {"record": record.ref, "pictures": [each.digest for each in found]})
-
-            store.writer.submit(act).result()
+            looked(args, settings, store, "pictures", record.ref)
             args.out.mkdir(parents=True, exist_ok=True, mode=0o700)
             for each in found:
                 (args.out / f"{each.media}.png").write_bytes(png(store, each))

@@ -34,6 +34,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from cds_server.access.happenings import patients_of
+    from cds_server.commands.access import looked
     from cds_server.reproduce import all_refs, attempt, cards_of, held_of, load, ref_of, system_actions_of
 
     settings = settings_of(args)
@@ -46,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
             emit(args, {ref: result.plain() for ref, result in results.items()}, _reproduced(results))
             return 0 if all(result.held for result in results.values()) else 1
         refs = all_refs(store.reads) if args.id == "all" else [load(store, args.id).ref]
+        looked(args, settings, store, "inference", *patients_of(store, refs), act="inference")
         if args.explain:
             found = {ref: _explained(parts, load(store, ref)) for ref in refs}
             plain = {ref: [one.plain() for one in explanations] for ref, explanations in found.items()}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cds_server.commands.opening import actor_of, common, emit, existing, settings_of, store_of
+from cds_server.commands.access import export_fhir, reviewed, spanned
+from cds_server.commands.opening import actor_of, common, emit, existing, settings_of, store_of, table
 
 if TYPE_CHECKING:
+    from cds_server.ledger.verify import Finding
     from cds_server.settings import Settings
 
 NAME = "ledger"
@@ -39,7 +42,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     common(prove)
     export = verbs.add_parser("export", help="entries, tree, checkpoints, keys and verifier, for an auditor; no PHI")
     export.add_argument("--out", metavar="DIR", required=True, help="a new or empty folder")
+    export.add_argument(
+        "--format",
+        choices=("log", "fhir"),
+        default="log",
+        help="fhir: who saw what, as AuditEvent (IHE BALP) and Provenance; it names people and patients",
+    )
+    export.add_argument("--pseudonymous", action="store_true", help="with fhir: patients by random references only")
+    spanned(export)
     common(export)
+    report = verbs.add_parser("report", help="for a reviewer: top readers, after hours, broken glass, refusals")
+    spanned(report)
+    common(report)
     keys = verbs.add_parser("keys", help="the public keys that auditors and witnesses need")
     keys.add_argument("--rotate", action="store_true", help="make a new key, handed over to by the old one")
     common(keys)
@@ -48,6 +62,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     sample.add_argument("--seed", metavar="TEXT", help="the same seed draws the same ones (default: a new one)")
     sample.add_argument("--since", metavar="T", help="made at this instant or later (RFC 3339, or a date)")
     common(sample)
+    common(verbs.add_parser("anchor", help="hand the newest signed head to each [[anchor]], now; and list receipts"))
     give_up = verbs.add_parser(
         "break", help="after a restore that lost signed entries: go on under another origin, on record"
     )
@@ -62,10 +77,12 @@ def run(args: argparse.Namespace) -> int:
         "verify": _verify,
         "checkpoint": _checkpoint,
         "prove": _prove,
-        "export": _export,
+        "export": export_fhir if getattr(args, "format", "") == "fhir" else _export,
+        "report": reviewed,
         "keys": _keys,
         "audit": _audit,
         "break": _break,
+        "anchor": _anchor,
     }[args.verb](args, settings)
 
 
@@ -85,6 +102,7 @@ def _verify(args: argparse.Namespace, settings: Settings) -> int:
         )
     except Wrong as wrong:
         raise BadInput(str(wrong), where="--key, --checkpoint") from None
+    report = replace(report, findings=(*report.findings, *_receipts(settings)))
     result: dict[str, Any] = {
         "entries": report.entries,
         "head": report.head,
@@ -99,6 +117,37 @@ def _verify(args: argparse.Namespace, settings: Settings) -> int:
     ]
     emit(args, result, "\n".join([*lines, *map(str, report.findings)]))
     return 1 if report.findings else 0
+
+
+def _receipts(settings: Settings) -> list[Finding]:
+    """What is wrong with receipts of anchors."""
+    from cds_server.anchors import wrong_receipts
+    from cds_server.ledger.verify import Finding
+
+    with store_of(settings) as store:
+        return [Finding(size, what) for size, what in wrong_receipts(store.reads, settings.anchors)]
+
+
+def _anchor(args: argparse.Namespace, settings: Settings) -> int:
+    from cds_server.anchors import Anchoring, receipts, state_of
+    from cds_server.checkpoints import Checkpoints, states
+    from cds_server.http import authorities
+
+    with store_of(settings) as store:
+        checkpoints = Checkpoints(store, settings.public_url)
+        checkpoints.make(actor_of(args, settings))
+        trust = authorities(settings.ca_file)
+        done = {each.name: Anchoring(store, checkpoints, each, trust).submit() for each in settings.anchors}
+        said = states(store)
+        kept = [
+            {"size": each.size, "anchor": each.anchor, "kind": each.kind, "at": each.at, "bytes": len(each.receipt)}
+            for each in receipts(store.reads)
+        ]
+    wrong = [f"{each.name}: {said[state_of(each)][0]}" for each in settings.anchors if not done[each.name]]
+    columns = ["size", "anchor", "kind", "at", "bytes"]
+    told = table(columns, [[str(row[column]) for column in columns] for row in kept]) if kept else "no receipt yet"
+    emit(args, {"anchors": done, "receipts": kept}, "\n".join([told, *wrong]))
+    return 0 if not wrong else 3
 
 
 def _checkpoint(args: argparse.Namespace, settings: Settings) -> int:

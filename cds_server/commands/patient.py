@@ -23,10 +23,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--as-of", metavar="T", help="what was known at this instant (RFC 3339, or a date: its end in UTC)"
     )
+    parser.add_argument("--disclosures", action="store_true", help="instead: to whom outside data of this person went")
     common(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    from cds_server.commands.access import disclosed, looked
     from cds_server.store.reads import FOREVER
 
     settings = settings_of(args)
@@ -34,6 +36,10 @@ def run(args: argparse.Namespace) -> int:
     at = as_of(args.as_of) if args.as_of else FOREVER
     with store_of(settings) as store:
         record = record_of(store, args.id)
+        if args.disclosures:
+            looked(args, settings, store, "disclosures", record.ref)
+            return disclosed(args, store, settings, record)
+        looked(args, settings, store, "patient", record.ref)
         ids = store.reads.person(record.id, at)
         records = store.reads.records(ids)
         names = {r.ref: f"{r.namespace}/{store.reads.local_id(r)}" for r in records}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 NAME = "score"
 HELP = (
-    "what a service would say about a patient now, or would have said with what was known at T; shows, records nothing"
+    "what a service would say about a patient now, or would have said with what was known at T; records only who looked"
 )
 
 
@@ -32,6 +32,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from uuid import uuid4
 
+    from cds_server.commands.access import looked
     from cds_server.hooks.cards import render
     from cds_server.hooks.service import CardGuide
     from cds_server.panel import Panel
@@ -45,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
         if spec is None and not version:
             raise NotFound("there is no such service")
         record = record_of(parts.store, args.patient)
+        looked(args, settings, parts.store, "score", record.ref)
         if spec is not None and args.as_of:
             return _compared(args, parts, spec.id, record)
         panel = parts.decisions.panel(spec) if spec else Panel(parts.registry.scorer_of(name, version), ())
