@@ -70,14 +70,22 @@ def fetch_now(url: str, *, seconds: float, limit: int, verify: ssl.SSLContext | 
 
 
 def post_now(
-    url: str, body: bytes, *, seconds: float, limit: int, verify: ssl.SSLContext | bool = True
+    url: str,
+    body: bytes,
+    *,
+    seconds: float,
+    limit: int,
+    verify: ssl.SSLContext | bool = True,
+    headers: Mapping[str, str] | None = None,
 ) -> tuple[int, str, bytes]:
     """Status, media type and body of an answer, within these seconds in all. Errors: PeerFailed."""
     end = time.monotonic() + seconds
     try:
         with (
             blocking_client(timeout=httpx.Timeout(seconds), verify=verify) as once,
-            once.stream("POST", url, content=body, headers={"Accept-Encoding": "identity"}) as answer,
+            once.stream(
+                "POST", url, content=body, headers={"Accept-Encoding": "identity", **(headers or {})}
+            ) as answer,
         ):
             given = b""
             for chunk in answer.iter_raw():

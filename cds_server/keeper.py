@@ -1,11 +1,13 @@
-"""Makes checkpoints while the server runs, and has them witnessed: a thread for signing, one for each witness."""
+"""Makes checkpoints while the server runs, has them witnessed and anchored: a thread for signing, one each."""
 
 from __future__ import annotations
 
 import threading
 
+from cds_server.anchors import Anchoring
 from cds_server.checkpoints import Checkpoints, say
 from cds_server.http import authorities
+from cds_server.ledger_settings import AnchorSetting
 from cds_server.logs import log
 from cds_server.settings import Settings
 from cds_server.store.store import Store
@@ -25,6 +27,10 @@ class Keeper:
         self._checkpoints = Checkpoints(store, settings.public_url, gentle=True)
         verify = authorities(settings.ca_file) if settings.witnesses else True
         self._witnesses = [Witnessing(store, self._checkpoints, each, verify) for each in settings.witnesses]
+        self._anchors = [
+            (each, Anchoring(store, self._checkpoints, each, authorities(settings.ca_file)))
+            for each in settings.anchors
+        ]
         self._over = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -35,6 +41,9 @@ class Keeper:
         self._threads += [
             threading.Thread(target=self._witness, args=(each,), name="cds-witness", daemon=True)
             for each in self._witnesses
+        ]
+        self._threads += [
+            threading.Thread(target=self._anchor, args=each, name="cds-anchor", daemon=True) for each in self._anchors
         ]
         for each in self._threads:
             each.start()
@@ -58,6 +67,16 @@ class Keeper:
                 log().error("witness failed", error=type(error).__name__)
                 good = False
             wait = float(self._seconds) if good else min(AGAIN, wait * 2)
+
+    def _anchor(self, setting: AnchorSetting, anchoring: Anchoring) -> None:
+        wait = float(self._seconds)
+        while not self._over.wait(wait):
+            try:
+                good = not anchoring.due() or anchoring.submit()
+            except Exception as error:  # noqa: BLE001 (as above)
+                log().error("anchor failed", error=type(error).__name__)
+                good = False
+            wait = min(AGAIN, float(setting.every)) if good else min(AGAIN, wait * 2)
 
 
 def sign(store: Store, checkpoints: Checkpoints) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -13,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from cds_server import wire
+from cds_server.anchors import Anchoring, state_of
 from cds_server.checkpoints import Checkpoints, states
 from cds_server.keeper import SIGNING
 from cds_server.ledger.tree import inclusion
@@ -37,6 +39,8 @@ class LedgerWatch:
         self.checkpoints = Checkpoints(store, settings.public_url)
         self._witnesses = {each.name: Witnessing(store, self.checkpoints, each) for each in settings.witnesses}
         self._names = {each.name: name_of(each) for each in settings.witnesses}
+        self._anchors = {each.name: Anchoring(store, self.checkpoints, each) for each in settings.anchors}
+        self._anchor_rows = {each.name: state_of(each) for each in settings.anchors}
         self._told: tuple[float, dict[str, str]] = (float("-inf"), {})
 
     def warnings(self) -> Mapping[str, str]:
@@ -60,6 +64,19 @@ class LedgerWatch:
         for name, row in self._names.items():
             if trouble := said.get(row, ("", ""))[0]:
                 found[f"witness {name}"] = trouble
+        for name, anchoring in self._anchors.items():
+            if what := said.get(self._anchor_rows[name], ("", ""))[0] or anchoring.late():
+                found[f"anchor {name}"] = what
+        return found
+
+    def anchored(self) -> dict[str, tuple[int, float, bool]]:
+        """Anchor -> (entries that it has no receipt for, age of its last receipt in seconds, trouble)."""
+        said, head = states(self._store), self._store.reads.head()[0]
+        found = {}
+        for name, anchoring in self._anchors.items():
+            size, at = anchoring.last()
+            age = (datetime.now(UTC) - at).total_seconds() if at else 0.0
+            found[name] = head - size, max(0.0, age), bool(said.get(self._anchor_rows[name], ("", ""))[0])
         return found
 
     def figures(self) -> tuple[int, float, bool, dict[str, tuple[int, bool]]]:

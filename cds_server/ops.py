@@ -152,6 +152,13 @@ class Metrics:
         self.witness_trouble = self._gauge(
             "cds_witness_trouble", "1 where the last try with this witness failed.", "witness"
         )
+        self.unanchored = self._gauge(
+            "cds_anchor_unanchored_entries", "Entries that this anchor has no receipt for.", "anchor"
+        )
+        self.anchor_age = self._gauge("cds_anchor_receipt_seconds", "Age of the last receipt of this anchor.", "anchor")
+        self.anchor_trouble = self._gauge(
+            "cds_anchor_trouble", "1 where the last try with this anchor failed.", "anchor"
+        )
 
     def ledger(self, watch: LedgerWatch) -> None:
         entries, seconds, refused, witnesses = watch.figures()
@@ -161,6 +168,10 @@ class Metrics:
         for name, (behind, trouble) in witnesses.items():
             self.unwitnessed.labels(name).set(behind)
             self.witness_trouble.labels(name).set(trouble)
+        for name, (behind, age, trouble) in watch.anchored().items():
+            self.unanchored.labels(name).set(behind)
+            self.anchor_age.labels(name).set(age)
+            self.anchor_trouble.labels(name).set(trouble)
 
     def _gauge(self, name: str, what: str, *labels: str) -> Gauge:
         """What the store says when it is asked: of several workers, the last that asked is right."""

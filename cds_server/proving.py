@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
+from cds_server.anchors import receipts
 from cds_server.checkpoints import Checkpoints, Signed
 from cds_server.ledger import verifier
 from cds_server.ledger.note import growth_text, proof_text
@@ -76,8 +77,18 @@ def export(store: Store, checkpoints: Checkpoints, to: Path) -> Signed:
     (to / "keys").write_text(
         "".join(f"{key}\n" for key in checkpoints.signing_keys() if key.name == origin), encoding="ascii"
     )
+    _receipts(store, to, size)
     shutil.copyfile(str(verifier.__file__), to / "verifier.py")
     return signed
+
+
+def _receipts(store: Store, to: Path, size: int) -> None:
+    """What anchors gave, beside the note that each is for: `openssl ts -verify -in N.NAME.tsr -data N.note`."""
+    for kept in receipts(store.reads, size):
+        if kept.note is not None:
+            (to / "anchors").mkdir(exist_ok=True)
+            (to / "anchors" / kept.file).write_bytes(kept.receipt)
+            (to / "anchors" / f"{kept.size}.note").write_bytes(kept.note)
 
 
 def _tiles(checkpoints: Checkpoints, to: Path, size: int) -> None:

@@ -18,7 +18,14 @@ from urllib.parse import urlsplit
 from cds_server.access.settings import AccessSettings, read_access
 from cds_server.configured import Table, loopback, reachable
 from cds_server.ehrs import Ehr, check_apps, check_issuers, namespace_of, origins, read_ehr
-from cds_server.ledger_settings import CHECKPOINT_SECONDS, WitnessSetting, read_ledger, read_witnesses
+from cds_server.ledger_settings import (
+    CHECKPOINT_SECONDS,
+    AnchorSetting,
+    WitnessSetting,
+    read_anchors,
+    read_ledger,
+    read_witnesses,
+)
 from cds_server.master_key import read_master
 from cds_server.store.key_store import Master
 from models.errors import Misconfigured
@@ -86,6 +93,7 @@ class Settings:
     checkpoint_seconds: int = CHECKPOINT_SECONDS
     """Between two signed heads of the log, where entries came; 0: only by hand."""
     witnesses: tuple[WitnessSetting, ...] = ()
+    anchors: tuple[AnchorSetting, ...] = ()
     master: Master | None = None
     """What seals the keys at rest; None: they stand in the clear in the key store."""
     access: AccessSettings = field(default_factory=AccessSettings)
@@ -118,6 +126,7 @@ _TOP = frozenset(
         "ledger",
         "witness",
         "master_key",
+        "anchor",
         "access",
     }
 )
@@ -165,6 +174,7 @@ def load(environ: Mapping[str, str], **overrides: Any) -> Settings:
         ca_file=asked.file("ca_file"),
         checkpoint_seconds=read_ledger(table.get("ledger", {}), origin),
         witnesses=read_witnesses(_tables(table, "witness", origin), origin),
+        anchors=read_anchors(_tables(table, "anchor", origin), origin),
         master=read_master(table.get("master_key"), origin, environ),
         access=read_access(table.get("access"), origin, [ehr.namespace for ehr in ehrs], open_trust=trust == "open"),
     )

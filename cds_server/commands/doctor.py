@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
                 checks.append((f"model {version}", "FAILS" if wrong else "ok", "; ".join(wrong)))
             checks += _past_models(parts)
             checks += _kept(parts, settings)
+            checks += _anchored(parts, settings)
             last = parts.store.reads.last_entry_at()
             checks.append(_clock(last))
             checks += _pulls(parts, settings)
@@ -109,6 +110,22 @@ def _kept(parts: Any, settings: Any) -> list[tuple[str, str, str]]:
     if settings.master is not None:
         return [("keys at rest", "LOOK", "[master_key] is configured, and seals nothing yet: cds keys master seal")]
     return [("keys at rest", "LOOK", "keys.db opens everything: no [master_key] seals it")]
+
+
+def _anchored(parts: Any, settings: Any) -> list[tuple[str, str, str]]:
+    """Whether receipts of anchors are of the heads that they stand under."""
+    from cds_server.anchors import receipts, wrong_receipts
+    from models.errors import CdsError
+
+    kept = receipts(parts.store.reads)
+    if not kept:
+        return []
+    try:
+        wrong = wrong_receipts(parts.store.reads, settings.anchors)
+    except CdsError as error:
+        return [("anchors", "LOOK", error.what)]
+    told = f"{len(kept)} receipts, the newest over {kept[-1].size} entries"
+    return [("anchors", "FAILS" if wrong else "ok", f"at {wrong[0][0]} entries: {wrong[0][1]}" if wrong else told)]
 
 
 def _pulls(parts: Any, settings: Any) -> list[tuple[str, str, str]]:
