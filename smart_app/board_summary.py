@@ -363,7 +363,7 @@ def _is_active(fact: Fact) -> bool:
 
 
 def _histology(fact: Fact) -> tuple[str, str]:
-    state = (fact.status or "").rpartition("/")[2]
+    state = (fact.status or "").partition("/")[2]
     told = [name(fact), *(clean(each) for each in fact.coded[:1])]
     if state and state != "active":
         told.append(state)
