@@ -16,7 +16,8 @@ class Feature(NamedTuple):
     code: str
     name: str
     family: str
-    """intensity (UHIW), morphology (HCUG), co-occurrence (LFYI, 3D merged), run length (TP0I, 3D merged)."""
+    """intensity (UHIW), morphology (HCUG), co-occurrence (LFYI, 3D merged), run length (TP0I, 3D merged),
+    size zone (9SAK, 3D)."""
     unit: str = "1"
     """UCUM."""
     power: int = 0
@@ -63,6 +64,15 @@ _RUN_LENGTH = {
     "IC23": "Normalised run length non-uniformity", "9ZK5": "Run percentage", "8CE5": "Grey level variance",
     "SXLW": "Run length variance", "HJ9O": "Run entropy",
 }  # fmt: skip
+_SIZE_ZONE = {
+    "5QRC": "Small zone emphasis", "48P8": "Large zone emphasis", "XMSY": "Low grey level zone emphasis",
+    "5GN9": "High grey level zone emphasis", "5RAI": "Small zone low grey level emphasis",
+    "HW1V": "Small zone high grey level emphasis", "YH51": "Large zone low grey level emphasis",
+    "J17V": "Large zone high grey level emphasis", "JNSA": "Grey level non-uniformity (zones)",
+    "Y1RO": "Normalised grey level non-uniformity (zones)", "4JP3": "Zone size non-uniformity",
+    "VB3A": "Normalised zone size non-uniformity", "P30P": "Zone percentage", "BYLV": "Grey level variance (zones)",
+    "3NSA": "Zone size variance", "GU8N": "Zone size entropy",
+}  # fmt: skip
 
 FEATURES: dict[str, Feature] = {
     feature.code: feature
@@ -71,6 +81,7 @@ FEATURES: dict[str, Feature] = {
         *(Feature(code, name, "morphology", unit) for code, (name, unit) in _MORPHOLOGY.items()),
         *(Feature(code, name, "co-occurrence") for code, name in _CO_OCCURRENCE.items()),
         *(Feature(code, name, "run length") for code, name in _RUN_LENGTH.items()),
+        *(Feature(code, name, "size zone") for code, name in _SIZE_ZONE.items()),
     )
 }
 """By code, in the order in which they are reported."""

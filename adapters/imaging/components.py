@@ -63,3 +63,40 @@ def _joined(count: int, first: Indices, second: Indices) -> Indices:
         while not np.array_equal(shorter := labels[labels], labels):
             labels = shorter
         labels = shorter
+
+
+def zone_sizes(levels: NDArray[np.int32]) -> tuple[Indices, Indices]:
+    """Level and number of voxels of each part of one level that hangs together by faces, edges or corners (26
+    neighbours), in no stated order. 0 is outside."""
+    flat = np.zeros((levels.shape[0] * levels.shape[1], levels.shape[2] + 2), np.int32)
+    flat[:, 1:-1] = levels.reshape(-1, levels.shape[2])
+    row, at = np.nonzero(flat[:, 1:] != flat[:, :-1])
+    starts = flat[row, at + 1] > 0
+    ends = flat[row, at] > 0
+    row, start, level, end = row[starts], at[starts], flat[row[starts], at[starts] + 1], at[ends]
+    if not len(row):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    labels = _joined(len(row), *_neighbours(row, start, end, level, levels.shape))
+    _, first, zone = np.unique(labels, return_index=True, return_inverse=True)
+    return level[first].astype(np.int64), np.bincount(zone, weights=end - start).astype(np.int64)
+
+
+def _neighbours(
+    row: Indices, start: Indices, end: Indices, level: NDArray[np.int32], shape: tuple[int, ...]
+) -> tuple[Indices, Indices]:
+    """Pairs of runs of one level that touch, be it by a corner, in the rows around."""
+    width, rows, slices = shape[2] + 1, shape[1], shape[0]
+    starts, ends = row * width + start, row * width + end
+    y, z = row % rows, row // rows
+    firsts, seconds = [], []
+    for dz, dy in ((0, 1), (1, -1), (1, 0), (1, 1)):
+        one = np.flatnonzero((y + dy >= 0) & (y + dy < rows) & (z + dz < slices))
+        target = (row[one] + dz * rows + dy) * width
+        low = np.searchsorted(ends, target + start[one], side="left")
+        count = np.maximum(np.searchsorted(starts, target + end[one], side="right") - low, 0)
+        first = np.repeat(one, count)
+        second = np.repeat(low, count) + np.arange(int(count.sum())) - np.repeat(np.cumsum(count) - count, count)
+        same = level[first] == level[second]
+        firsts.append(first[same])
+        seconds.append(second[same])
+    return np.concatenate(firsts), np.concatenate(seconds)

@@ -1,8 +1,8 @@
-"""Grey-level co-occurrence and run lengths of a region (IBSI reference manual 3.6 and 3.7).
+"""Grey-level co-occurrence, run lengths and size zones of a region (IBSI reference manual 3.6, 3.7 and 3.8).
 
-Both matrices are three-dimensional and merged over the 13 directions (IAZD): a feature is computed once, from the sum
-of the matrices. Distance 1 (Chebyshev), symmetric. Discretisation is the manual's 2.7: fixed bin number (K15C) or fixed
-bin size (Q3RU) from a stated lowest value.
+All are three-dimensional. The first two are merged over the 13 directions (IAZD): a feature is computed once, from the
+sum of the matrices. Distance 1 (Chebyshev), symmetric. Zones hang together by 26 neighbours (KOBO). Discretisation is
+the manual's 2.7: fixed bin number (K15C) or fixed bin size (Q3RU) from a stated lowest value.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from adapters.imaging.components import zone_sizes
 from adapters.imaging.first_order import Measures
 
 Levels = NDArray[np.int32]
@@ -59,8 +60,9 @@ def discretised(values: NDArray[np.floating], mask: NDArray[np.bool_], how: Disc
 
 
 def texture(levels: Levels) -> Measures:
-    """IBSI code -> value, of both matrices; a matrix without a single pair gives none of its features."""
-    return {**co_occurrence(glcm(levels)), **run_lengths(*glrlm(levels))}
+    """IBSI code -> value, of all three; a matrix without a single pair gives none of its features."""
+    zones = size_zones(*zone_sizes(levels), int((levels > 0).sum()))
+    return {**co_occurrence(glcm(levels)), **run_lengths(*glrlm(levels)), **zones}
 
 
 # ---- co-occurrence ---------------------------------------------------------------------------------------------------
@@ -197,4 +199,34 @@ def run_lengths(counts: Matrix, voxels: int) -> Measures:
         "8CE5": float(((i - level_mean) ** 2 * p).sum()),
         "SXLW": float(((j - length_mean) ** 2 * p).sum()),
         "HJ9O": _entropy(p),
+    }
+
+
+# ---- size zones ------------------------------------------------------------------------------------------------------
+
+
+def size_zones(level: NDArray[np.int64], size: NDArray[np.int64], voxels: int) -> Measures:
+    """Of zones by level and number of voxels; of the matrix only what is not zero is ever made (a zone may be as large
+    as the region)."""
+    count = len(level)
+    if not count:
+        return {}
+    i, j = level.astype(np.float64), size.astype(np.float64)
+    by_level = np.bincount(level).astype(np.float64)
+    by_size = np.unique(size, return_counts=True)[1].astype(np.float64)
+    by_both = np.unique(np.stack((level, size)), axis=1, return_counts=True)[1] / count
+    weighed = {
+        "5QRC": 1 / j**2, "48P8": j**2, "XMSY": 1 / i**2, "5GN9": i**2, "5RAI": 1 / (i * j) ** 2, "HW1V": i**2 / j**2,
+        "YH51": j**2 / i**2, "J17V": (i * j) ** 2,
+    }  # fmt: skip
+    return {
+        **{code: float(weight.sum() / count) for code, weight in weighed.items()},
+        "JNSA": float((by_level**2).sum() / count),
+        "Y1RO": float((by_level**2).sum() / count**2),
+        "4JP3": float((by_size**2).sum() / count),
+        "VB3A": float((by_size**2).sum() / count**2),
+        "P30P": count / voxels,
+        "BYLV": float(((i - i.mean()) ** 2).mean()),
+        "3NSA": float(((j - j.mean()) ** 2).mean()),
+        "GU8N": _entropy(by_both),
     }

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from adapters.imaging.catalogue import FEATURES
-from adapters.imaging.components import largest_component
+from adapters.imaging.components import largest_component, zone_sizes
 from adapters.imaging.first_order import first_order
 from adapters.imaging.mesh import volume_and_area
 from adapters.imaging.shape import shape
@@ -32,9 +32,13 @@ REFERENCE = {
     "NI2N": (0.183, None), "QWB0": (5.19, None), "DG8W": (7.41, None), "7NFM": (17.4, None), "AE86": (147, None),
     "HTZT": (0.372, None), "GD3A": (8.67, None), "IVPO": (2.16, None), "3KUM": (15.6, None), "R5YN": (281, None),
     "OVBL": (0.43, None), "W92Y": (328, None),
+    "5QRC": (0.255, None), "48P8": (550, None), "XMSY": (0.253, None), "5GN9": (15.6, None), "5RAI": (0.0256, None),
+    "HW1V": (2.76, None), "YH51": (503, None), "J17V": (1490, None), "JNSA": (1.4, None), "Y1RO": (0.28, None),
+    "4JP3": (1, None), "VB3A": (0.2, None), "P30P": (0.0676, None), "BYLV": (2.64, None), "3NSA": (331, None),
+    "GU8N": (2.32, None),
 }  # fmt: skip
 """Value and tolerance of the reference manual's benchmark tables (theibsi/ibsi-doc, docs/03_Image_features.rst), rows
-`dig. phantom`; texture `3D, merged`. None: the manual gives three digits and no tolerance."""
+`dig. phantom`; texture `3D, merged`, zones `3D`. None: the manual gives three digits and no tolerance."""
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +59,7 @@ def test_the_phantom_has_the_manuals_value(phantom: dict[str, float], code: str)
 
 def test_every_feature_is_in_the_catalogue(phantom: dict[str, float]) -> None:
     assert set(phantom) == set(FEATURES)
-    assert len(REFERENCE) == 63
+    assert len(REFERENCE) == 79
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (3.0, 0.5, 0.7)])
@@ -185,3 +189,24 @@ def test_the_page_lists_every_feature() -> None:
     for code, feature in FEATURES.items():
         assert listed[code][1] == feature.name
         assert listed[code][4] == (str(REFERENCE[code][0]) if code in REFERENCE else "not compared")
+
+
+def test_zones_hang_together_by_corners_and_end_where_the_level_does() -> None:
+    """Beside a plain flood from voxel to voxel."""
+    rng = np.random.default_rng(7)
+    for _ in range(15):
+        levels = rng.integers(0, 4, tuple(rng.integers(1, 8, 3))).astype(np.int32)
+        left, expected = {tuple(at) for at in np.argwhere(levels > 0).tolist()}, []
+        while left:
+            flood, size = [left.pop()], 0
+            level = int(levels[flood[0]])
+            while flood:
+                z, y, x = flood.pop()
+                size += 1
+                around = {(z + a, y + b, x + c) for a in (-1, 0, 1) for b in (-1, 0, 1) for c in (-1, 0, 1)} & left
+                same = {at for at in around if levels[at] == level}
+                left -= same
+                flood.extend(same)
+            expected.append((level, size))
+        found = zone_sizes(levels)
+        assert sorted(zip(*(each.tolist() for each in found), strict=True)) == sorted(expected)

@@ -41,6 +41,10 @@ NAMES = {
     "GD3A": "rlm_srhge", "IVPO": "rlm_lrlge", "3KUM": "rlm_lrhge", "R5YN": "rlm_glnu", "OVBL": "rlm_glnu_norm",
     "W92Y": "rlm_rlnu", "IC23": "rlm_rlnu_norm", "9ZK5": "rlm_r_perc", "8CE5": "rlm_gl_var", "SXLW": "rlm_rl_var",
     "HJ9O": "rlm_rl_entr",
+    "5QRC": "szm_sze", "48P8": "szm_lze", "XMSY": "szm_lgze", "5GN9": "szm_hgze", "5RAI": "szm_szlge",
+    "HW1V": "szm_szhge", "YH51": "szm_lzlge", "J17V": "szm_lzhge", "JNSA": "szm_glnu", "Y1RO": "szm_glnu_norm",
+    "4JP3": "szm_zsnu", "VB3A": "szm_zsnu_norm", "P30P": "szm_z_perc", "BYLV": "szm_gl_var", "3NSA": "szm_zs_var",
+    "GU8N": "szm_zs_entr",
 }  # fmt: skip
 """By IBSI code; ends of names (`_d1_3d_v_mrg_fbn_n32`) left out."""
 
@@ -76,7 +80,7 @@ def both(request: pytest.FixtureRequest, peer_data: Path) -> tuple[str, dict[str
     )
     assert ran.returncode == 0, ran.stderr[-2000:]
     found = json.loads(ran.stdout.splitlines()[-1])
-    ends = ("", "_d1_3d_v_mrg_fbn_n32", "_3d_v_mrg_fbn_n32")
+    ends = ("", "_d1_3d_v_mrg_fbn_n32", "_3d_v_mrg_fbn_n32", "_3d_fbn_n32")
     theirs = {code: next(found[key + end] for end in ends if key + end in found) for code, key in NAMES.items()}
     array, spacing = nrrd(image)
     labels, _ = nrrd(mask)
