@@ -188,7 +188,7 @@ class LaunchDoors:
         frame it: it is about nobody."""
         self._launches.refused(error)
         if isinstance(error, Unauthenticated):
-            told = error.what if error.what != Unauthenticated().what else t("error.401")
+            told = error.what if error.what != Unauthenticated().what else t("launch.unproved")
         elif isinstance(error, WrongPatient):
             told = t("launch.wrong_lead")
         else:

@@ -88,6 +88,11 @@ def pytest_configure(config: pytest.Config) -> None:
         "requirement(set, *ids): the numbered statements of a standard that this test shows to be kept "
         "(tests/conformance makes docs/conformance.md of them)",
     )
+    config.addinivalue_line(
+        "markers",
+        "smart(*ids): the requirements of SMART App Launch 2.2 on its clients that this test shows to be kept "
+        "(tests/smart_app/requirements.py makes the table of docs/smart.md of them)",
+    )
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False  # in the order of LONGEST_FIRST, not by the number of tests
 

@@ -114,9 +114,9 @@ class StoreSessions:
         """See `smart_app.sessions.Sessions`."""
         launch_id = str(request.path_params.get("launch_id", ""))
         cookie = request.cookies.get(cookies.session(launch_id, secure=self._secure))
-        session, seen = self._proved(launch_id, cookie)
-        record = self._store.reads.record_by_ref(session.record)
-        if record is None or not self._agrees(session, record):
+        session, seen, named = self._proved(launch_id, cookie)
+        record = self._store.reads.record_by_ref(named)
+        if record is None or named != session.record or not self._agrees(session, record):
             await self.disagrees(launch_id, session, record)
             raise NotAllowed(_DISAGREE)
         now = int(self._clock())
@@ -146,7 +146,8 @@ class StoreSessions:
             raise NotFound("there is no such launch")
         return self._opened(row[7], row[8])
 
-    def _proved(self, launch_id: str, cookie: str | None) -> tuple[Session, int]:
+    def _proved(self, launch_id: str, cookie: str | None) -> tuple[Session, int, str]:
+        """The session, when it was last seen, and whose record its row names."""
         row = self._store.reads.one(_ROW, (launch_id,)) if _ID.fullmatch(launch_id) else None
         if row is None:
             raise NotFound("there is no such launch, or it is over")
@@ -160,9 +161,7 @@ class StoreSessions:
             session = self._opened(ref, sealed)
         except KeysUnavailable:  # ended by another worker a moment ago
             raise Unauthenticated(cause="app: the session was ended") from None
-        if session.record != record:
-            raise NotAllowed(_DISAGREE)
-        return session, int(seen)
+        return session, int(seen), str(record)
 
     def _agrees(self, session: Session, record: RecordRow) -> bool:
         """Whether the record is the patient's that the EHR named, and the card's inference is about that record."""

@@ -36,6 +36,7 @@ LEASE = 20
 WAIT, PATIENCE = 0.1, 25.0
 BUDGET = 4 << 20
 """Bytes of one read."""
+_TOKENS = "SELECT turn, token_ref, token, refreshing, refreshing_until FROM app_session WHERE id = ?"
 _OVER = "the EHR's access for this session is over: open the app again from the EHR"
 
 Ask = Callable[[str, Session, Mapping[str, str]], Awaitable[Mapping[str, Any]]]
@@ -69,32 +70,31 @@ class Tokens:
         """
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
-            turn, token = self._kept(launch_id)
+            turn, token, free = self._kept(launch_id)
             if token["access"] != after and token["until"] - EARLY > self._clock():
                 return token
             if token["refresh"] is None:
                 raise Unauthenticated(_OVER, cause="app: the EHR's token is spent, and it gave none to refresh it")
-            if await self._taken(launch_id, turn):
+            if free and await self._taken(launch_id, turn):
                 return await self._refreshed(launch_id, turn, token)
             await asyncio.sleep(WAIT)
         raise PeerFailed("another worker did not finish asking the EHR for a token")
 
-    def _kept(self, launch_id: str) -> tuple[int, Mapping[str, Any]]:
-        row = self._store.reads.one("SELECT turn, token_ref, token FROM app_session WHERE id = ?", (launch_id,))
-        if row is None or row[1] is None:
-            raise Unauthenticated(_OVER, cause="app: the session is over, or has no token")
-        try:
-            token = strict.loads(self._store.vault.open(object_ref(TOKEN, row[1]), bytes(row[2])))
-        except KeysUnavailable:  # replaced between the row and its key: the next look sees the new one
-            return int(row[0]), self._moved(launch_id, int(row[0]))
-        return int(row[0]), token
-
-    def _moved(self, launch_id: str, turn: int) -> Mapping[str, Any]:
-        row = self._store.reads.one("SELECT turn, token_ref, token FROM app_session WHERE id = ?", (launch_id,))
-        if row is None or row[1] is None or row[0] == turn:
-            raise Unauthenticated(_OVER, cause="app: the session was ended")
-        token: Mapping[str, Any] = strict.loads(self._store.vault.open(object_ref(TOKEN, row[1]), bytes(row[2])))
-        return token
+    def _kept(self, launch_id: str) -> tuple[int, Mapping[str, Any], bool]:
+        """Turn, tokens, and whether nobody refreshes them now."""
+        for _ in range(2):
+            row = self._store.reads.one(
+                "SELECT turn, token_ref, token, refreshing, refreshing_until FROM app_session WHERE id = ?",
+                (launch_id,),
+            )
+            if row is None or row[1] is None:
+                break
+            try:
+                token = strict.loads(self._store.vault.open(object_ref(TOKEN, row[1]), bytes(row[2])))
+            except KeysUnavailable:  # replaced between the row and its key: the next look sees the new one
+                continue
+            return int(row[0]), token, row[3] is None or row[4] <= self._clock()
+        raise Unauthenticated(_OVER, cause="app: the session is over, or has no token")
 
     async def _taken(self, launch_id: str, turn: int) -> bool:
         """Whether this worker may refresh now: the tokens are still those of that turn, and nobody else is at it."""

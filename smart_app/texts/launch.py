@@ -16,6 +16,8 @@ TEXTS = {
     "launch.window_again": "If the EHR then says that the link was used, open the app from the patient's chart again.",
     "launch.failed": "The case was not opened",
     "launch.said": "Reason: {what}.",
+    "launch.unproved": "What came back from the EHR does not belong to a launch that this browser began a moment ago, "
+    "or is not signed as it should be.",
     "launch.again": "Open the app again from the patient's chart. If it happens again, tell whoever runs this system.",
     "launch.wrong": "Two patients do not agree",
     "launch.wrong_lead": "What the EHR said about the patient does not fit together. Nothing is shown, and this was "
