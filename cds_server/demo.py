@@ -45,7 +45,7 @@ WARD, ARCHIVE = "ward", "archive"
 
 
 CONFIG = "demo.toml"
-_CONFIG = """\
+CONFIGURATION = """\
 # Written by `cds demo`: one EHR, the sandbox, which launches the app.
 [[ehr]]
 namespace = "{namespace}"
@@ -99,9 +99,8 @@ def _settings(port: int, once: bool) -> Settings:
         shutil.rmtree(data_dir, ignore_errors=True)
     Path(data_dir).mkdir(parents=True, exist_ok=True, mode=0o700)
     config, sandbox = Path(data_dir) / CONFIG, f"http://127.0.0.1:{port + 1}"
-    config.write_text(
-        _CONFIG.format(namespace=NAMESPACE, sandbox=sandbox, client=CLIENT, chair=USERS[-1].resource), encoding="utf-8"
-    )
+    written = CONFIGURATION.format(namespace=NAMESPACE, sandbox=sandbox, client=CLIENT, chair=USERS[-1].resource)
+    config.write_text(written, encoding="utf-8")
     return load(
         {**os.environ, "CDS_CONFIG": str(config)},
         data_dir=data_dir,

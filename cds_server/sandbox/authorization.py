@@ -261,10 +261,10 @@ class Authorization:
         }
         if {"offline_access", "online_access"} & set(grant.scopes):
             body["refresh_token"] = self._grants.refresh.put(grant)
-        if asked is not None and "openid" in scopes:
+        if asked is not None and "openid" in scopes:  # the name: a courtesy (OpenID Connect Core, 5.1)
             user = grant.context.user
             named = {"fhirUser": f"{self.fhir_base}/{user.resource}"} if "fhirUser" in scopes else {}
-            profile = {"name": user.name} if "profile" in scopes else {}
+            profile = {"name": user.name} if {"profile", "fhirUser"} & set(scopes) else {}
             body["id_token"] = self._issuer.id_token(
                 grant.client, user.id, self._grants.clock(), nonce=asked.nonce, **named, **profile
             )
