@@ -30,12 +30,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--explain", action="store_true", help="what each input did to its modality's logit, and where it came from"
     )
+    parser.add_argument(
+        "--fhir", action="store_true", help="as FHIR R4: RiskAssessment or GuidanceResponse, Provenance"
+    )
     common(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     from cds_server.access.happenings import patients_of
     from cds_server.commands.access import looked
+    from cds_server.commands.guiding import shown as as_fhir
     from cds_server.reproduce import all_refs, attempt, cards_of, held_of, load, ref_of, system_actions_of
 
     settings = settings_of(args)
@@ -49,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
             return 0 if all(result.held for result in results.values()) else 1
         refs = all_refs(store.reads) if args.id == "all" else [load(store, args.id).ref]
         looked(args, settings, store, "inference", *patients_of(store, refs), act="inference")
+        if args.fhir:
+            return as_fhir(args, settings, parts, refs)
         if args.explain:
             found = {ref: _explained(parts, load(store, ref)) for ref in refs}
             plain = {ref: [one.plain() for one in explanations] for ref, explanations in found.items()}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cds_server.commands.access import export_fhir, reviewed, spanned
+from cds_server.commands.guiding import export_inferences
 from cds_server.commands.opening import actor_of, common, emit, existing, settings_of, store_of, table
 
 if TYPE_CHECKING:
@@ -44,9 +45,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     export.add_argument("--out", metavar="DIR", required=True, help="a new or empty folder")
     export.add_argument(
         "--format",
-        choices=("log", "fhir"),
+        choices=("log", "fhir", "fhir-inferences"),
         default="log",
-        help="fhir: who saw what, as AuditEvent (IHE BALP) and Provenance; it names people and patients",
+        help="fhir: who saw what, as AuditEvent (IHE BALP) and Provenance; fhir-inferences: what was concluded, as "
+        "NDJSON of RiskAssessment, GuidanceResponse, Provenance; both name patients",
     )
     export.add_argument("--pseudonymous", action="store_true", help="with fhir: patients by random references only")
     spanned(export)
@@ -77,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         "verify": _verify,
         "checkpoint": _checkpoint,
         "prove": _prove,
-        "export": export_fhir if getattr(args, "format", "") == "fhir" else _export,
+        "export": {"fhir": export_fhir, "fhir-inferences": export_inferences}.get(getattr(args, "format", ""), _export),
         "report": reviewed,
         "keys": _keys,
         "audit": _audit,
