@@ -225,6 +225,7 @@ def create_app(parts: Parts) -> FastAPI:
         from cds_server.queue import pages  # what reads and sends again is loaded where somebody can ask for it
 
         app.router.routes.extend(pages(parts.store, parts.settings, parts.access, staff.sessions))
+    rendering.offer(str(getattr(each, "path", "")) for each in app.router.routes)
     wire.install(app)
     if parts.settings.cors_origins:
         app.add_middleware(Cors, origins=parts.settings.cors_origins)

@@ -1,7 +1,7 @@
 """What the case page shows, as nouns, and the port that gives it. Numbers and dates stand as the record has them.
 
-One `Answer` is what one CDS service said at one call: its card's sentence, and a `Finding` for each model that it asked.
-Everything carries the inference that it stands in; nothing is computed again that was recorded.
+One `Answer` is what one CDS service said at one call: its card's sentence, and a `Finding` for each model that it
+asked. Everything carries the inference that it stands in; nothing is computed again that was recorded.
 """
 
 from __future__ import annotations
@@ -183,6 +183,9 @@ class Finding:
     receipt: Receipt
     abstained: str | None = None
     probability: float | None = None
+    base: float = 0.0
+    logit: float | None = None
+    """`base` and the modalities' amounts add up to it."""
     band: tuple[float, float] | None = None
     no_band: str | None = None
     after: tuple[float, float] | None = None
@@ -243,6 +246,8 @@ class Answer:
     """The rule that held its card back."""
     done: tuple[Done, ...] = ()
     """Oldest first."""
+    base: str | None = None
+    """Of a what-if: the inference that it was asked about."""
     recalled: bool = False
     """Facts that it rests on were corrected since."""
 
@@ -305,7 +310,8 @@ class Acted:
 class CaseDesk(Protocol):
     """What the case page asks of the server. Each call checks who may, and is an access entry before it shows anything.
 
-    Errors of all: NotAllowed (its `glass` says whether breaking it helps), NotFound (not of this case), RecordUnavailable.
+    Errors of all: NotAllowed (its `glass` says whether breaking it helps), NotFound (not of this case),
+    RecordUnavailable.
     """
 
     async def view(self, case: Case, inference: str | None) -> CaseView:

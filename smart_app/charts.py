@@ -13,8 +13,8 @@ from smart_app.cases import Curve, Finding, Modality
 from smart_app.formats import ISO, Formats
 from smart_app.texts import t
 
-WIDTH, HEIGHT = 720, 330
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 190, 14, 44
+WIDTH, HEIGHT = 860, 340
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 240, 30, 44
 _DASHES = ("", "7 4", "2 4", "10 4 2 4", "14 5", "4 2 1 2")
 _LINE = 17
 """Pixels between two labels, at least."""
@@ -46,7 +46,7 @@ def survival(curves: Sequence[Curve], f: Formats = ISO) -> Markup:
     parts.append(
         f'<text x="{_LEFT + wide / 2:.1f}" y="{HEIGHT - 6}" text-anchor="middle">{_e(t("case.years_axis"))}</text>'
     )
-    parts.append(f'<text x="{_LEFT - 38}" y="{_TOP - 2}">{_e(t("case.percent_axis"))}</text>')
+    parts.append(f'<text x="{_LEFT - 38}" y="13">{_e(t("case.percent_axis"))}</text>')
     ends = _apart([y(curve.percent[-1]) for curve in curves], _TOP + 4, _TOP + high)
     for number, (curve, at) in enumerate(zip(curves, ends, strict=True)):
         if curve.band:
@@ -91,7 +91,7 @@ def amounts(modalities: Sequence[Modality], f: Formats = ISO) -> Markup:
 
 def risk(finding: Finding, f: Formats = ISO) -> Markup:
     """One probability on a line from 0 to 100 %, with its band and with the range if missing results arrive."""
-    width, height, left, wide = 560, 92, 16, 528
+    width, height, left, wide = 560, 92, 18, 500
     share = finding.probability or 0.0
 
     def x(value: float) -> float:
@@ -114,7 +114,8 @@ def risk(finding: Finding, f: Formats = ISO) -> Markup:
 
 
 def _open(width: int, height: int, label: str) -> str:
-    return f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{_e(label)}">'
+    kind = "chart" if width == WIDTH else "chart low"
+    return f'<svg class="{kind}" viewBox="0 0 {width} {height}" role="img" aria-label="{_e(label)}">'
 
 
 def _e(text: str) -> str:

@@ -19,5 +19,8 @@ def markdown(text: str, *, below: int = 1) -> Markup:
             token.attrSet("class", "right")
         if token.type in ("heading_open", "heading_close"):
             token.tag = f"h{min(6, int(token.tag[1]) + below)}"
+    for heading, inner, end in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        if heading.type == "th_open" and inner.type == "inline" and not inner.content:
+            heading.tag = end.tag = "td"  # a header without words heads nothing
     html = _MARKDOWN.renderer.render(tokens, _MARKDOWN.options, {})
     return Markup(html)  # noqa: S704 - the renderer escapes; HTML in the text is switched off

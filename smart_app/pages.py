@@ -16,9 +16,11 @@ Each proves its session first, then asks the desk, which puts the look on record
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from urllib.parse import parse_qs, quote
 
 from starlette.requests import Request
@@ -42,6 +44,8 @@ POLLS, POLL_SECONDS = 15, 20
 _REF = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _SEQ = re.compile(r"\d{1,18}", re.ASCII)
 _MEDIA = re.compile(r"[A-Za-z0-9.-]{1,128}", re.ASCII)
+
+_log = logging.getLogger(__name__)
 
 Page = Callable[[Request, Case], Awaitable[Response]]
 
@@ -137,7 +141,7 @@ class CasePages:
             places=rendering.case_places(case, ""),
             language=_language(request),
             model=model,
-            card=markdown(card),
+            card=markdown(_without_title(card), below=0),
         )
 
     async def proof(self, request: Request, case: Case) -> Response:
@@ -179,7 +183,7 @@ class CasePages:
         told = f"?done={acted.seq}" if acted.fresh else f"?again={acted.seq}"
         told += f"&others={acted.meanwhile}" if acted.meanwhile else ""
         shown = _ref(form.get("inference"))
-        return _see(f"/app/{case.id}/{told}{f'&inference={shown}' if shown else ''}#done")
+        return _see(f"/app/{case.id}/{told}{f'&inference={shown}' if shown else ''}#decide")
 
     async def what_if(self, request: Request, case: Case) -> Response:
         form = await posted(request, case)
@@ -215,6 +219,9 @@ class CasePages:
                 return self._refused(request, case, error)
             except CdsError as error:
                 return self._refused(request, case, error)
+            except Exception as error:  # noqa: BLE001 - a fault of ours is a page too, without its text
+                _log.error("unhandled %s at %s, on a page of a case", type(error).__name__, _place(error))
+                return self._refused(request, case, CdsError("the server failed on this request"))
 
         return answered
 
@@ -257,6 +264,12 @@ def _told(request: Request, view: CaseView) -> Sequence[tuple[str, str]]:
     return told
 
 
+def _without_title(card: str) -> str:
+    """The page has its own first heading."""
+    first, _, rest = card.partition("\n")
+    return rest if first.startswith("# ") else card
+
+
 def _ref(text: str | None) -> str | None:
     return text if text and _REF.fullmatch(text) else None
 
@@ -271,6 +284,14 @@ def _at(query: Mapping[str, list[str]], skip: int) -> str:
     """The same filter, further on."""
     fields = [(name, value) for name in ("group", "text", "from", "to") for value in query.get(name, ())]
     return "&".join(f"{name}={quote(value, safe='')}" for name, value in (*fields, ("skip", str(skip))))
+
+
+def _place(error: BaseException) -> str:
+    """File and line of the innermost frame; never the text, in which a value of a patient may stand."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace is not None else "nowhere"
 
 
 def _language(request: Request) -> str | None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -47,11 +47,22 @@ class Place:
     current: bool = False
 
 
+_CASE = "/app/{launch_id}/"
+_BESIDE = ("timeline", "similar", "board")
+_offered: set[str] = {"timeline"}
+
+
+def offer(paths: Iterable[str]) -> None:
+    """Which pages of a case this server has, by the paths of its routes: only these are led to."""
+    _offered.clear()
+    _offered.update(name for name in _BESIDE if _CASE + name in set(paths))
+
+
 def case_places(case: Case, current: str = "case") -> tuple[Place, ...]:
-    """Where one may go inside a case: `case`, `timeline`, `similar`."""
+    """Where one may go inside a case: `case`, `timeline`, `similar`, `board`."""
     root = f"/app/{case.id}/"
-    places = (("case", root), ("timeline", f"{root}timeline"), ("similar", f"{root}similar"))
-    return tuple(Place(t(f"frame.{name}"), href, name == current) for name, href in places)
+    beside = (Place(t(f"frame.{name}"), root + name, name == current) for name in _BESIDE if name in _offered)
+    return (Place(t("frame.case"), root, current == "case"), *beside)
 
 
 def page(

@@ -40,6 +40,11 @@ def score_changes(before: Judgement, now: Judgement, *, inputs: bool = True) -> 
         told, tells = (f"{earlier.percent[9]:.1f} %" if earlier else _NONE), f"{each.percent[9]:.1f} %"
         if told != tells:
             yield Change(t("case.alive_ten", title=each.title), told, tells)
+    if course := curves(now):
+        last = curves(before)[-1:]
+        told, tells = (f"{last[0].percent[9]:.1f} %" if last else _NONE), f"{course[-1].percent[9]:.1f} %"
+        if told != tells and (not last or last[0].title != course[-1].title):
+            yield Change(t("case.alive_ten", title=t("case.with_all")), told, tells)
     if "points" in said.outputs or "points" in was.outputs:
         told, tells = _points(before), _points(now)
         if told != tells:

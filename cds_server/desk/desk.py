@@ -138,6 +138,7 @@ class Desk:
             card=_card(card) if card else None,
             held=next((str(each["rule"]) for each in held_of(store, own.id)), None),
             done=acts.done_with(store, card["uuid"], ids, case.viewer) if card else (),
+            base=self._then(own).judgement.snapshot.context.get(what_if.OF) if own.hypothetical else None,
             recalled=any(shown.recalled(store, each) for each in shown.of_call(store, row)),
         )
 

@@ -38,8 +38,12 @@ _PATHOLOGY = (
     | mutation.VARIANT.tokens
     | mutation.REGION.tokens
 )  # fmt: skip
+_OF_TISSUE = re.compile(r"tumou?r|cancer|lymph node|category|\bgen(?:e|etic|omic)|\bdna\b|immune stain|biops|histolog")
+"""Words of codes that no list of ours has: what a pathologist or a geneticist says."""
 _POWER = re.compile(r"10\*(-?\d+)")
 _NOTE = re.compile(r"\{[^}]*\}")
+_WRITTEN = {"Cel": "°C", "[degF]": "°F", "mm[Hg]": "mmHg", "[lb_av]": "lb", "[in_i]": "in", "kg/m2": "kg/m²"}
+_MICRO = re.compile(r"u(?=[gLlm])")
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -47,7 +51,7 @@ def group_of(fact: Fact) -> str:
     if fact.kind == "observation":
         if any(each.startswith(("ImagingStudy/", "Media/")) for each in fact.derived_from):
             return "imaging"
-        if fact.code.token in _PATHOLOGY or fact.focus:
+        if fact.code.token in _PATHOLOGY or fact.focus or _OF_TISSUE.search(what_of(fact).lower()):
             return "pathology"
     if fact.kind in ("report", "document"):
         words = (fact.code.display or "").lower()
@@ -55,11 +59,25 @@ def group_of(fact: Fact) -> str:
     return _KINDS.get(fact.kind, "other")
 
 
+def what_of(fact: Fact) -> str:
+    """The first of its codings that has words."""
+    return next((each.display for each in fact.codings if each.display), fact.code.code)
+
+
 def unit_of(unit: str | None) -> str:
     """A UCUM unit as people write it: `10*9/L` is `10⁹/L`; annotations are left out."""
     if not unit or unit == "1":
         return ""
-    return _POWER.sub(lambda found: "10" + found[1].translate(_RAISED), _NOTE.sub("", unit)).replace("ug", "µg")
+    if unit in _WRITTEN:
+        return _WRITTEN[unit]
+    raised = _POWER.sub(lambda found: "10" + found[1].translate(_RAISED), _NOTE.sub("", unit))
+    return _MICRO.sub("µ", raised)
+
+
+def number_of(text: str) -> str:
+    """Decimal text with at most three digits after the point: a converted unit makes no measurement more exact."""
+    whole, _, digits = text.partition(".")
+    return f"{float(text):.3f}".rstrip("0").rstrip(".") if len(digits) > 3 and len(whole) < 12 else text
 
 
 def event_of(fact: Fact, sources: Sources, namespace: str) -> Event:
@@ -68,8 +86,8 @@ def event_of(fact: Fact, sources: Sources, namespace: str) -> Event:
     return Event(
         at=fact.effective,
         group=group_of(fact),
-        what=fact.code.display or fact.code.code,
-        value=str(fact.number) if number else value_of(fact),
+        what=what_of(fact),
+        value=number_of(str(fact.number)) if number else value_of(fact),
         unit=unit_of(fact.unit) if number else "",
         number=number,
         comparator=fact.comparator or "" if number else "",
@@ -103,5 +121,5 @@ def timeline_of(facts: Sequence[Fact], wanted: Wanted, sources: Sources, namespa
 
 
 def _takes(wanted: Wanted, fact: Fact) -> bool:
-    words = f"{fact.code.display or fact.code.code} {value_of(fact)}" if wanted.text else ""
+    words = f"{what_of(fact)} {value_of(fact)}" if wanted.text else ""
     return wanted.takes(group_of(fact), fact.effective or "", words)

@@ -59,6 +59,8 @@ def finding(
         receipt=receipt,
         abstained=sentence(score.abstained) if score.abstained is not None else None,
         probability=score.probability,
+        base=score.base,
+        logit=score.logit,
         band=score.band,
         no_band=why_no_band(judgement.model) if then.directory is not None else None,
         after=score.interval,
@@ -96,9 +98,10 @@ def sentence_of(judgement: Judgement) -> str:
     score, manifest = judgement.score, judgement.model.manifest
     title = str(manifest.get("title", judgement.model.name))
     if score.abstained is not None:
-        return t("case.said_nothing", title=title, why=score.abstained)
+        return t("case.said_nothing", title=title)
     if course := curves(judgement):
-        return t("case.said_survival", percent=round(course[-1].percent[9]), with_=course[-1].title)
+        with_ = course[-1].title if len(course) == 2 else t("case.after_alone" if len(course) == 1 else "case.with_all")
+        return t("case.said_survival", percent=round(course[-1].percent[9]), with_=with_)
     if score.probability is not None:
         return t("case.said_risk", title=title, percent=round(100 * score.probability))
     if "points" in score.outputs:

@@ -1,6 +1,7 @@
 """Agree, override, defer; and what was done so far."""
 
 TEXTS = {
+    "act.skip": "Skip to your decision",
     "act.title": "Your decision",
     "act.accepted": "Agree",
     "act.overridden": "Override",
@@ -13,8 +14,9 @@ TEXTS = {
     "act.no_reason": "no coded reason",
     "act.comment": "Comment",
     "act.instead": "What is done instead",
-    "act.record": "Put on record",
-    "act.keys": "Alt (Alt+Shift in Firefox) with the letter; Tab and arrows to a reason; Enter records.",
+    "act.record_before": "Put on ",
+    "act.record_after": "ecord",
+    "act.keys": "Keyboard: Alt (Alt+Shift in Firefox) with the underlined letter, Tab and arrows to a reason, Enter.",
     "act.key_accepted": "a",
     "act.key_overridden": "o",
     "act.key_deferred": "d",

@@ -24,6 +24,7 @@ TEXTS = {
     "case.hypothetical": (
         "This is a what-if. It was asked for on this page and says nothing about the patient as recorded."
     ),
+    "case.to_base": "Go to the inference that it was asked about",
     "case.withheld": "{count} entries are withheld from you by a confidentiality label.",
     "case.withheld_one": "One entry is withheld from you by a confidentiality label.",
     "case.withheld_value": "withheld",
@@ -59,6 +60,10 @@ TEXTS = {
     "case.modalities": "What each kind of data contributes",
     "case.modality": "Kind of data",
     "case.adds": "Adds to the log-odds",
+    "case.base": "Base: nothing known of these",
+    "case.logit": "Together",
+    "case.after_alone": "after surgery alone",
+    "case.with_all": "with all treatments shown",
     "case.no_part": "no part",
     "case.amounts_chart": "What each kind of data adds to the log-odds. The same numbers stand in the table.",
     "case.would_be": "Risk once it is there",
@@ -124,7 +129,7 @@ TEXTS = {
     "case.ehr_request": "the EHR, with its request",
     "case.source_of": "{source} of {namespace}",
     "case.the_record": "the record",
-    "case.said_nothing": "{title}: no estimate. {why}",
+    "case.said_nothing": "{title}: no estimate",
     "case.said_survival": "Estimated 10-year survival: {percent} % {with_}",
     "case.said_risk": "{title}: {percent} %",
     "case.said_points": "{title}: {points} points",
