@@ -35,7 +35,7 @@ def app(ehr: HostileEhr, data_dir: Path, migrated_sqlite: Path) -> Iterator[Hous
 # ---- the request -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.smart("3", "12", "13", "32", "33", "34", "35", "37", "39", "41", "42", "43", "44", "45", "47", "50", "51")
+@pytest.mark.smart("3", "12", "13", "32", "33", "34", "35", "37", "39", "41", "42", "44", "45", "47", "50", "51")
 @pytest.mark.smart("62", "67", "68", "69", "70", "161", "162", "195", "196", "211", "215")
 def test_an_ehr_launch_opens_the_case_of_its_patient(app: House) -> None:
     handle = "opaque/+ %25?&=ü"
@@ -92,6 +92,7 @@ def test_a_standalone_launch_begins_at_an_ehr_of_the_configuration(app: House) -
     app.run(story)
 
 
+@pytest.mark.smart("121", "125", "132", "216")
 def test_scopes_are_those_of_the_configuration_in_the_version_that_the_ehr_speaks(
     ehr: HostileEhr, data_dir: Path, migrated_sqlite: Path
 ) -> None:
