@@ -26,7 +26,7 @@ class Operators:
         if from_here(request) or self._holds_token(request):
             return
         person = self._staff.person(request) if self._staff is not None else None
-        if person is not None and person.operator:
+        if person is not None and self._staff is not None and self._staff.operates(person):
             return
         raise Unauthenticated(cause="neither loopback nor token nor staff")
 

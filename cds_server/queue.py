@@ -185,9 +185,11 @@ class WorkQueue:
         return events
 
     def _people(self, row: Any) -> list[tuple[str, str]]:
-        """Who is signed in now and may handle it."""
+        """Who is signed in now and may handle it, besides whoever does."""
         viewers = [viewer for viewer in self._staff.present() if self._may(viewer, row[1], row[2])]
-        return sorted({self._access.who(each).hex(): each.name for each in viewers}.items(), key=lambda one: one[1])
+        people = {self._access.who(each): each.name for each in viewers}
+        handler = bytes(row[10]) if row[10] is not None else b""
+        return sorted(((who.hex(), name) for who, name in people.items() if who != handler), key=lambda one: one[1])
 
     # -- handling ------------------------------------------------------------------------------------------------------
 

@@ -95,6 +95,10 @@ class StaffSessions:
             return replace(viewer, roles=frozenset(map(Role, person.roles)))
         return viewer
 
+    def operates(self, person: Person) -> bool:
+        """Whether metrics and ledger are open to somebody: `[staff] allow` says so, or they review what others do."""
+        return person.operator or may(self.viewer_of(person), Act.REPORT)
+
     def present(self) -> list[Viewer]:
         """Who is signed in now."""
         rows = self._store.reads.query(

@@ -51,7 +51,7 @@ class QueuePages:
             try:
                 return await shown(request, viewer)
             except CdsError as error:
-                return refused(error, language=request.headers.get("accept-language"), back=ROOT)
+                return refused(error, language=request.headers.get("accept-language"))
 
         return answer
 

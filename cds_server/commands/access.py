@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 
 def looked(
-    args: argparse.Namespace, settings: Settings, store: Store, what: str, *records: str, act: str = "command"
+    args: argparse.Namespace,
+    settings: Settings,
+    store: Store,
+    what: str,
+    *records: str,
+    act: str = "command",
+    flag: str = "",
 ) -> None:
     """That the user of this machine looks at these patients is on record before anything is shown. Errors: NotFound."""
     from cds_server.access.log import MOST_RECORDS, OPERATIONS, Access, Look, by_command
@@ -28,7 +34,8 @@ def looked(
         some = records[start : start + MOST_RECORDS]
         one = some[0] if len(some) == 1 else None
         others = () if one else some
-        access.look_now(Look(viewer, act, one, OPERATIONS, {"what": what, "patients": len(records)}, others))
+        detail: dict[str, int | str] = {"what": what, "patients": len(records), **({"flag": flag} if flag else {})}
+        access.look_now(Look(viewer, act, one, OPERATIONS, detail, others))
 
 
 def spanned(parser: argparse.ArgumentParser) -> None:

@@ -113,13 +113,14 @@ def _show(args: argparse.Namespace, store: Any, settings: Any, actor: str) -> in
     message = None
     if landing is not None and flag["part"] is not None:
         if args.raw or args.unmasked:
-            _recorded(store, actor, landing, flag, "raw" if args.raw else "unmasked")
+            _recorded(args, store, settings, flag, "raw" if args.raw else "unmasked")
         if args.raw:
             flag["payload"] = store.part(landing, flag["part"]).decode(errors="backslashreplace")
             text += f"\n\n{flag['payload']}"
         else:
             message = _message(store, settings, landing, flag["part"])
     if flag["inference_id"] is not None:
+        _recorded(args, store, settings, flag, "cards")
         seen = _seen(store, flag["inference_id"])
         flag |= {"inference": seen}
         text += "".join(f"\n{name:13} {value}" for name, value in seen.items() if value)
@@ -154,13 +155,12 @@ def _message(store: Any, settings: Any, landing: Any, part: int) -> Any:
         return None
 
 
-def _recorded(store: Any, actor: str, landing: Any, flag: dict[str, Any], form: str) -> None:
+def _recorded(args: argparse.Namespace, store: Any, settings: Any, flag: dict[str, Any], form: str) -> None:
     """Who looked at patient data is in the ledger before anything is shown."""
+    from cds_server.commands.access import looked
 
-    def act(tx: Any) -> None:
-        tx.entry("view", actor, {"flag": str(flag["id"]), "landing": landing.ref, "part": flag["part"], "form": form})
-
-    store.writer.submit(act).result()
+    of = store.reads.records([flag["record_id"]] if flag["record_id"] is not None else [])
+    looked(args, settings, store, f"work show {form}", *(each.ref for each in of), flag=str(flag["id"]))
 
 
 def _seen(store: Any, inference_id: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 # ruff: noqa: F811 (a fixture of another file)
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -59,16 +60,18 @@ def test_a_dead_letter_is_shown_readable_and_masked(cds: Cds, letter: str, setti
     assert '"PID-5"' in plain
     for secret in PHI:
         assert secret not in said + plain
-    assert entries(settings, "view") == []
+    assert entries(settings, "access") == []
 
 
 @pytest.mark.parametrize("form", ["--unmasked", "--raw"])
 def test_patient_data_is_shown_on_record(cds: Cds, letter: str, settings: Settings, form: str) -> None:
     said = cds("work", "show", letter, form, "--as", "auditor")
     assert "QUIXOTE" in said
-    (entry,) = entries(settings, "view")
-    assert entry["actor"] == "user:auditor"
-    assert (entry["detail"]["flag"], entry["detail"]["form"]) == (letter, form[2:])
+    (entry,) = entries(settings, "access")
+    assert (entry["actor"], entry["detail"]["act"]) == ("user:auditor", "command")
+    with contextlib.closing(Store.open(settings.data_dir, settings.database_url)) as store:
+        (row,) = store.reads.query("SELECT detail FROM access")
+    assert json.loads(row[0]) == {"flag": letter, "patients": 0, "what": f"work show {form[2:]}"}
     assert not any(secret in json.dumps(entry) for secret in PHI)
 
 
