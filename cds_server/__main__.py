@@ -39,6 +39,7 @@ ORDER = (
     "keys",
     "hold",
     "erase",
+    "evidence",
     "backup",
     "restore",
     "doctor",

@@ -69,9 +69,17 @@ class Checkpoints:
 
     # -- keys ----------------------------------------------------------------------------------------------------------
 
-    def signing_keys(self) -> list[Key]:
-        """Every key that ever signed, oldest first; the name of each is the origin that it signed for."""
-        return [Key(origin, LOG, bytes(raw)) for origin, raw in self._store.reads.query(_KEYS)]
+    def signing_keys(self, upto: int | None = None) -> list[Key]:
+        """Every key that ever signed, oldest first; the name of each is the origin that it signed for. `upto`: those
+        that entries up to this one made."""
+        asked = "SELECT origin, key, entry FROM ledger_key ORDER BY id"
+        rows = self._store.reads.query(asked)
+        return [Key(origin, LOG, bytes(raw)) for origin, raw, entry in rows if upto is None or entry <= upto]
+
+    def attest(self, text: str, size: int) -> bytes:
+        """A text as a note, signed by the key that signed the log at that size; its first line is no origin, so that it
+        is taken for no checkpoint. Errors: KeysUnavailable."""
+        return note(text, [self._signer(self.signing_keys(size)[-1]).line(text)])
 
     @property
     def origin(self) -> str | None:

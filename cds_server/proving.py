@@ -33,12 +33,14 @@ def entry_of(store: Store, named: str) -> int:
     return int(row[0])
 
 
-def prove(store: Store, checkpoints: Checkpoints, seq: int, *, body: bool = True) -> bytes:
-    """The `.tlog-proof` of an entry under the newest checkpoint, with the entry in it.
+def prove(
+    store: Store, checkpoints: Checkpoints, seq: int, *, body: bool = True, signed: Signed | None = None
+) -> bytes:
+    """The `.tlog-proof` of an entry under a checkpoint, or the newest, with the entry in it.
 
     Errors: NotFound (no such entry, or none that a checkpoint covers yet), LedgerBroken.
     """
-    signed, entry = checkpoints.last(), store.reads.entry(seq)
+    signed, entry = signed or checkpoints.last(), store.reads.entry(seq)
     if entry is None:
         raise NotFound("there is no such ledger entry")
     if signed is None or signed.checkpoint.size < seq:
@@ -54,14 +56,14 @@ def growth(checkpoints: Checkpoints, signed: Signed, old: int) -> bytes:
     return growth_text(old, consistency(checkpoints.tiles.node, old, signed.checkpoint.size), signed.note)
 
 
-def export(store: Store, checkpoints: Checkpoints, to: Path) -> Signed:
+def export(store: Store, checkpoints: Checkpoints, to: Path, signed: Signed | None = None) -> Signed:
     """Everything that an auditor needs and no payload: entries, tiles, chain, checkpoints, keys, and the verifier.
 
-    As of the newest checkpoint. Errors: Misconfigured (the folder is not empty), NotFound (nothing was signed).
+    As of a checkpoint, or the newest. Errors: Misconfigured (the folder is not empty), NotFound (nothing was signed).
     """
     if to.exists() and any(to.iterdir()):
         raise Misconfigured("the folder for an export must be empty", where="--out")
-    signed = checkpoints.last()
+    signed = signed or checkpoints.last()
     if signed is None:
         raise NotFound("the log was not signed yet: cds ledger checkpoint")
     size, origin = signed.checkpoint.size, signed.checkpoint.origin
@@ -72,10 +74,10 @@ def export(store: Store, checkpoints: Checkpoints, to: Path) -> Signed:
     notes = [found.note for (at,) in store.reads.query(asked, (origin, size)) if (found := checkpoints.at(int(at)))]
     (to / "checkpoints").write_bytes(APART.join(notes))
     (to / "checkpoint").write_bytes(signed.note)
-    asked = "SELECT handover FROM ledger_key WHERE origin = ? AND handover IS NOT NULL ORDER BY id"
-    (to / "rotations").write_bytes(APART.join(bytes(row[0]) for row in store.reads.query(asked, (origin,))))
+    asked = "SELECT handover FROM ledger_key WHERE origin = ? AND handover IS NOT NULL AND entry <= ? ORDER BY id"
+    (to / "rotations").write_bytes(APART.join(bytes(row[0]) for row in store.reads.query(asked, (origin, size))))
     (to / "keys").write_text(
-        "".join(f"{key}\n" for key in checkpoints.signing_keys() if key.name == origin), encoding="ascii"
+        "".join(f"{key}\n" for key in checkpoints.signing_keys(size) if key.name == origin), encoding="ascii"
     )
     _receipts(store, to, size)
     shutil.copyfile(str(verifier.__file__), to / "verifier.py")

@@ -194,7 +194,12 @@ class Vault:
 
 def commitment(key: bytes, payload: bytes) -> bytes:
     """HMAC-SHA-256 under a key derived from the sealing key: binding, and hiding as long as the key is kept."""
-    return hmac.digest(hashlib.sha256(b"cds commitment" + key).digest(), payload, "sha256")
+    return hmac.digest(commitment_key(key), payload, "sha256")
+
+
+def commitment_key(key: bytes) -> bytes:
+    """What a commitment is made under: whoever is given it can check one payload against it, and open nothing."""
+    return hashlib.sha256(b"cds commitment" + key).digest()
 
 
 def record_key_ref(record: str) -> bytes:
