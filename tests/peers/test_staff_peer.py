@@ -64,7 +64,7 @@ def test_staff_sign_in_look_and_sign_out(hospital: Callable[..., Server]) -> Non
             json.loads(body)["kind"] for (body,) in database.execute("SELECT body FROM ledger_entry ORDER BY seq")
         ]
         assert database.execute("SELECT COUNT(*) FROM staff_session WHERE subject <> ''").fetchone() == (0,)
-    assert entries[-2:] == ["sign-in", "sign-out"]
+    assert [kind for kind in entries if kind.startswith("sign-")] == ["sign-in", "sign-out"]
     server.stop()
     kept = b"".join(path.read_bytes() for path in server.data_dir.rglob("*") if path.is_file()) + server.told().encode()
     for secret in (str(cookie.value), SECRET, "not-kept-anywhere", TOKEN, "dr-osei"):
