@@ -7,6 +7,7 @@ configuration like any other: `CDS_CONFIG=var/demo/demo.toml cds serve` serves t
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import shutil
@@ -17,10 +18,12 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from adapters.dicom.archive import Archive
 from cds_server.audit import audit
 from cds_server.backlog import digest_backlog
 from cds_server.decisions import now
@@ -29,6 +32,7 @@ from cds_server.http import blocking_client
 from cds_server.imaging.work import Imaging
 from cds_server.intake import StoreIntake
 from cds_server.keys import Keys
+from cds_server.reading import Rules
 from cds_server.sandbox.app import CLIENT
 from cds_server.sandbox.clock import redated
 from cds_server.sandbox.guard import check_configuration
@@ -37,12 +41,18 @@ from cds_server.serve import bind, fixtures, program, wait_ready
 from cds_server.settings import Settings, from_environment, load
 from cds_server.source_rules import rules_of
 from cds_server.store.store import Store
+from models.canonical import canonical
 from models.errors import LedgerBroken, PeerFailed
 
 NAMESPACE = "sandbox"
 WARD, ARCHIVE = "ward", "archive"
 """Of the HL7 v2 messages and of the images: another sender's numbers are another sender's patients."""
 
+
+FROM = "fixtures"
+_HOSPITAL = Archive(ARCHIVE, issuer="hospital", systems={"hospital": "http://hospital.example.org"})
+_RULES = Rules(_HOSPITAL, hashlib.sha256(canonical(asdict(_HOSPITAL))).hexdigest())
+"""The images name nobody who gave their patients' numbers: a site says so of its archive, as the demo does here."""
 
 CONFIG = "demo.toml"
 CONFIGURATION = """\
@@ -55,6 +65,10 @@ fhir_base = "{sandbox}/fhir"
 app = true
 client_id = "{client}"
 frame_ancestors = ["{sandbox}"]
+sees = ["ward", "archive"]                       # what the ward's feed and the archive know of its patients
+
+[identity]
+joining_systems = ["http://hospital.example.org"]
 
 [[access.grant]]
 role = "clinician"
@@ -129,10 +143,10 @@ def _land(settings: Settings, folder: Path, namespace: str) -> None:
     try:
         intake = StoreIntake(store, "user:demo")
         for path in sorted(folder.iterdir()):
-            receipt = asyncio.run(land_file(path, intake, source="fixtures", namespace=namespace, received_at=now()))
+            receipt = asyncio.run(land_file(path, intake, source=FROM, namespace=namespace, received_at=now()))
             told = f"{receipt.parts} part{'s' * (receipt.parts != 1)}, {receipt.arrival.value}"
             print(f"landed     {path.name}: {told}")
-        rules = rules_of(settings)
+        rules = {**rules_of(settings), FROM: _RULES}
         tally = digest_backlog(store, settings.joining_systems, "user:demo", rules=rules)
         tally.add(Imaging(store, settings.joining_systems, rules, actor="user:demo").everything())
         print(f"digested   {tally.asserted} resources, {tally.facts} facts, {tally.quarantined} in quarantine")
@@ -181,6 +195,8 @@ def _invite(url: str, port: int, folder: Path) -> None:
         f"\nOpen the sandbox   http://127.0.0.1:{port + 1}/\n"
         "                   a patient, Open the chart, and on the card: Override, or Open the full reasoning\n"
         f"The app            {url}/app\n"
+        f"Tumor board        {url}/board\n"
+        f"Work queue         {url}/work\n"
         f"CDS services       {url}/cds-services\n"
         f"Ready              {url}/readyz\n\n"
         "Or call a hook from another terminal:\n\n"

@@ -6,60 +6,31 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlencode
 
-import httpx
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 
 from cds_server.sandbox.app import TITLES
 from tests.peers import ROOT, require
 from tests.peers.browser import FLAGS
-from tests.peers.server import CDS, START_SECONDS, Server, finish, free_port
+from tests.peers.sandbox import Sandbox
 
 PICTURE = ROOT / "docs" / "pictures" / "card.png"
 MOST_BYTES = 200_000
 
+AXE = {
+    "runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]},
+    "iframes": False,
+}
+
 CHART_OPENED = ("infer", "infer", "infer")
 """Opening a chart asks two services: the prognosis, which speaks by two models, and NEWS2, which has one."""
-
-
-class Sandbox:
-    """`cds sandbox` on a server of its own that knows the fixture patients."""
-
-    def __init__(self, home: Path) -> None:
-        self.server = Server(home=home, data_dir=home / "var")
-        self.server.land_fixtures()
-        self.server.start()
-        port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
-        with (home / "sandbox.err").open("ab") as errors:
-            self._process = subprocess.Popen(
-                [*CDS, "sandbox", "--port", str(port), "--to", self.server.url],
-                env=self.server.env(),
-                cwd=ROOT,
-                stderr=errors,
-            )
-        give_up = time.monotonic() + START_SECONDS
-        while not self._answers():
-            assert time.monotonic() < give_up, (home / "sandbox.err").read_text()
-            time.sleep(0.05)
-
-    def _answers(self) -> bool:
-        try:
-            return httpx.get(self.url, trust_env=False).status_code == 200
-        except httpx.TransportError:
-            return False
-
-    def close(self) -> None:
-        self._process.terminate()
-        self._process.wait(timeout=30)
-        finish(self.server)
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +148,31 @@ def test_nothing_is_wider_than_a_small_screen(page: Page, console: list[str], sa
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+def test_nothing_keeps_people_out(page: Page, sandbox: Sandbox) -> None:
+    """axe-core over each page: WCAG 2.2, A and AA. What stands in the app's frame is the app's."""
+    open_chart(page, sandbox)
+    card = page.locator("article.card").first
+    card.get_by_text("Override…").click()
+    visit = page.url
+    authorize = f"{sandbox.url}/auth/authorize?client_id=cds-server&response_type=code&scope=launch/patient"
+    asked = {
+        "redirect_uri": f"{sandbox.server.url}/app/callback",
+        "aud": f"{sandbox.url}/fhir",
+        "state": "s",
+        "code_challenge": "c" * 43,
+        "code_challenge_method": "S256",
+    }
+    pages = ("", visit, "/cases/jenny-m/app", "/developers", f"{authorize}&{urlencode(asked)}", "/cases/nobody")
+    for at in pages:
+        if at != visit:
+            page.goto(at if at.startswith("http") else sandbox.url + at)
+        found = Axe().run(page, options=AXE)
+        told = [
+            f"{at}: {each['id']} {[node['target'] for node in each['nodes']]}" for each in found.response["violations"]
+        ]
+        assert told == []
+
+
 def test_the_picture_in_the_tree_is_one(page: Page) -> None:
     picture = PICTURE.read_bytes()
     assert picture.startswith(b"\x89PNG")
@@ -184,8 +180,7 @@ def test_the_picture_in_the_tree_is_one(page: Page) -> None:
 
 
 def take_picture() -> None:
-    home = Path(tempfile.mkdtemp())
-    sandbox = Sandbox(home)
+    sandbox = Sandbox(Path(tempfile.mkdtemp()))
     try:
         with sync_playwright() as playwright:
             chromium = playwright.chromium.launch(executable_path=require("chromium"), args=list(FLAGS))
