@@ -171,6 +171,8 @@ def create_app(parts: Parts) -> FastAPI:
         await staff.aclose()
         if smart is not None:
             await smart.aclose()
+        if similar is not None:
+            similar.close()
         await parts.decisions.settle()
         await parts.outbound.aclose()
         parts.close()
@@ -205,13 +207,17 @@ def create_app(parts: Parts) -> FastAPI:
     app.router.routes.extend(questions.routes())
     app.router.routes.extend(staff.routes())
     app.router.routes.extend(rendering.routes())
-    smart = None
+    smart, similar = None, None
     if staff.sessions is not None or any(ehr.app is not None for ehr in parts.settings.ehrs):
         from cds_server.smart.wiring import SmartApp  # loaded where somebody can open a case
 
         smart = SmartApp(parts.settings, parts.store, parts.access)
         app.router.routes.extend(smart.routes())
         from cds_server.desk.wiring import case_routes
+        from cds_server.similar.wiring import SimilarPatients
+
+        similar = SimilarPatients(parts.store, parts.settings, parts.registry, parts.access, smart.sessions)
+        app.router.routes.extend(similar.routes())
 
         kept = (parts.store, parts.settings, parts.registry, parts.decisions, parts.access, watch.checkpoints)
         app.router.routes.extend(case_routes(*kept, smart.sessions, parts.metrics.acted))
@@ -219,7 +225,15 @@ def create_app(parts: Parts) -> FastAPI:
         from cds_server.board.wiring import board_routes
 
         app.router.routes.extend(
-            board_routes(parts.store, parts.settings, parts.registry, parts.access, staff.sessions, smart.sessions)
+            board_routes(
+                parts.store,
+                parts.settings,
+                parts.registry,
+                parts.access,
+                watch.checkpoints,
+                staff.sessions,
+                smart.sessions,
+            )
         )
     if staff.sessions is not None:
         from cds_server.queue import pages  # what reads and sends again is loaded where somebody can ask for it

@@ -204,9 +204,9 @@ def _sct(*found: str) -> frozenset[str]:
 
 
 _ITEMS = (
-    _Item("stage", "Stage, pathological", _sct("399588009") | _loinc("21902-2")),
-    _Item("stage", "Stage, clinical", _sct("399537006") | _loinc("21908-9")),
-    _Item("stage", "Stage, as diagnosed", frozenset({"http://hl7.org/fhir/Condition|stage"})),
+    _Item("stage", "Stage, path.", _sct("399588009") | _loinc("21902-2")),
+    _Item("stage", "Stage, clin.", _sct("399537006") | _loinc("21908-9")),
+    _Item("stage", "Stage at diagnosis", frozenset({"http://hl7.org/fhir/Condition|stage"})),
     _Item("stage", "pT", codes.PT.tokens),
     _Item("stage", "pN", codes.PN.tokens),
     _Item("stage", "cT", _sct("399504009") | _loinc("21905-5")),
@@ -454,7 +454,7 @@ _TAG = re.compile(r"\s*\((?:disorder|finding|procedure|morphologic abnormality|q
 def clean(coding: Coding) -> str:
     """A display as people say it: SNOMED CT's semantic tag and the name of the staging body are left out."""
     told = _TAG.sub("", coding.display or f"code {coding.code}")
-    return told.removeprefix("American Joint Committee on Cancer ").strip()
+    return told.removeprefix("American Joint Committee on Cancer ").removeprefix("stage ").strip()
 
 
 def name(fact: Fact) -> str:

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from starlette.requests import Request
 
+from adapters.fhir_out.assessment import Resource
 from cds_server.access.log import Access, Look, Seen
 from cds_server.access.roles import Act, check_may, may
 from cds_server.board import agreed, meetings
@@ -18,14 +19,16 @@ from cds_server.board.known import Known
 from cds_server.board.meetings import CaseRow, MeetingRow
 from cds_server.board.seats import Seats
 from cds_server.board.written import checked, day, titled, words
+from cds_server.checkpoints import Checkpoints
 from cds_server.desk.whose import Whose
+from cds_server.guidance import Guidance
 from cds_server.registry import Registry
 from cds_server.settings import Settings
 from cds_server.store.reads import RecordRow
 from cds_server.store.store import Store
 from cds_server.store.writer import Tx
 from models.canonical import canonical
-from models.errors import Conflict, NotFound
+from models.errors import Conflict, KeysUnavailable, NotFound
 from smart_app.board_summary import CODES, Summary, open_questions, sorted_facts
 from smart_app.boards import (
     Draft,
@@ -52,6 +55,7 @@ class Board:
         settings: Settings,
         registry: Registry,
         access: Access,
+        checkpoints: Checkpoints,
         staffed: Staffed,
         clock: Callable[[], float] = time,
     ) -> None:
@@ -60,6 +64,7 @@ class Board:
         self._seats = Seats(store, staffed, clock)
         self._whose = Whose(store, settings)
         self._known = Known(store, registry)
+        self._guidance = Guidance(store, registry, settings, checkpoints)
 
     async def seat(self, request: Request) -> Seat:
         seat = await self._seats.seat(request)
@@ -269,11 +274,18 @@ class Board:
             meeting=opened.meeting,
             recommendation=newest,
             patient=self._store.reads.local_id(self._whose.record(opened.case.record)),
-            scores=self._known.scored(newest.inferences),
+            assessed=[each for ref in newest.inferences for each in self._guided(ref)],
             pdf=await self._pdf(opened, seen),
             given_out=agreed.given_out(self._store.reads, newest.ref) is not None,
         )
         return canonical(bundle(minuted))
+
+    def _guided(self, inference: str) -> list[Resource]:
+        """Of one that was erased, nothing."""
+        try:
+            return self._guidance.of(inference)
+        except KeysUnavailable:
+            return []
 
     async def given_out(self, opened: OpenCase) -> bool:
         newest = opened.newest

@@ -2,7 +2,7 @@
 
     DocumentReference                    the minutes, with the PDF inside
     CarePlan, ServiceRequest             the recommendation and each follow-up: status draft, intent proposal
-    RiskAssessment, GuidanceResponse     what each model had said, or why it gave no number
+    RiskAssessment, GuidanceResponse     what each model had said, or why it gave no number (`cds_server.guidance`)
     Provenance                           who wrote and who signed, with their ledger entries
 
 Pure. Ids are made from the references of our rows: the same version gives the same Bundle.
@@ -13,11 +13,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from smart_app.board_summary import ScoreView
+from adapters.fhir_out.assessment import LEDGER_ENTRY, Resource
 from smart_app.boards import MeetingLine, Recommendation
 from smart_app.texts import t
 
@@ -30,8 +30,7 @@ MINUTES = {
 }
 """LOINC has no document type for a tumor board that we could verify; the NCI Thesaurus names the review itself."""
 _AGENTS = "http://terminology.hl7.org/CodeSystem/provenance-participant-type"
-LEDGER, INFERENCE = "urn:cds-server:ledger-entry", "urn:cds-server:inference"
-Resource = dict[str, Any]
+_SAID = ("RiskAssessment", "GuidanceResponse")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,25 +41,27 @@ class Minuted:
     recommendation: Recommendation
     patient: str
     """The patient's local id in its EHR."""
-    scores: Sequence[ScoreView]
+    assessed: Sequence[Resource]
+    """What the models had said, as FHIR."""
     pdf: bytes
     given_out: bool
 
 
 def bundle(of: Minuted) -> Resource:
     """Errors: none; what was not written down is left out."""
-    models = [_assessed(of, score) for score in of.scores]
+    models = [each for each in of.assessed if each["resourceType"] in _SAID]
     requests = [_request(of, number, line) for number, line in enumerate(of.recommendation.draft.follow_up, 1)]
     plan = _plan(of, requests, models)
     document = _document(of)
     provenance = _provenance(of, [document, plan, *requests], models)
-    resources = [document, plan, *requests, *models, provenance]
+    resources = [document, plan, *requests, *of.assessed, provenance]
+    inside = {f"{each['resourceType']}/{each['id']}": _url(each) for each in resources}
     return {
         "resourceType": "Bundle",
         "id": _id(of, "bundle"),
         "type": "collection",
         "timestamp": of.recommendation.at,
-        "entry": [{"fullUrl": f"urn:uuid:{each['id']}", "resource": each} for each in resources],
+        "entry": [{"fullUrl": _url(each), "resource": _pointing(each, inside)} for each in resources],
     }
 
 
@@ -130,39 +131,6 @@ def _request(of: Minuted, number: int, line: str) -> Resource:
     }
 
 
-def _assessed(of: Minuted, score: ScoreView) -> Resource:
-    """A number is a RiskAssessment; points alone, or none, are a GuidanceResponse."""
-    shared: Resource = {
-        "id": score.inference,
-        "identifier": [{"system": INFERENCE, "value": score.inference}],
-        "subject": _patient(of),
-        "occurrenceDateTime": score.at,
-    }
-    if score.abstained is not None or score.probability is None:
-        return {
-            "resourceType": "GuidanceResponse",
-            **shared,
-            "moduleUri": f"urn:cds-server:model:{score.model}",
-            "status": "data-required" if score.abstained is not None else "success",
-            "note": [{"text": t("board.no_estimate", why=score.abstained) if score.abstained else score.said}],
-        }
-    missing = [voice.name for voice in score.voices if voice.z is None]
-    notes = [score.said, t("board.nothing_decided")]
-    if missing:
-        notes.append(f"{t('board.open')}: {', '.join(missing)}")
-    return {
-        "resourceType": "RiskAssessment",
-        **shared,
-        "status": "final",
-        "method": {"text": score.model},
-        "prediction": [
-            # R4 RiskAssessment.prediction.probability[x]: a decimal is a percentage, at most 100
-            {"outcome": {"text": score.endpoint}, "probabilityDecimal": round(100 * score.probability, 2)}
-        ],
-        "note": [{"text": told} for told in notes],
-    }
-
-
 def _provenance(of: Minuted, targets: Sequence[Resource], models: Sequence[Resource]) -> Resource:
     recommendation = of.recommendation
     agents = [_agent("author", recommendation.written_by)]
@@ -181,9 +149,16 @@ def _provenance(of: Minuted, targets: Sequence[Resource], models: Sequence[Resou
         "agent": agents,
         "entity": [
             *({"role": "source", "what": _to(each)} for each in models),
-            *({"role": "source", "what": {"identifier": {"system": LEDGER, "value": str(seq)}}} for seq in entries),
+            *(
+                {"role": "source", "what": {"identifier": {"system": LEDGER_ENTRY, "value": str(seq)}}}
+                for seq in entries
+            ),
         ],
     }
+
+
+def _entry(seq: int) -> Resource:
+    return {"system": LEDGER_ENTRY, "value": str(seq)}
 
 
 def _agent(kind: str, name: str) -> Resource:
@@ -195,12 +170,30 @@ def _patient(of: Minuted) -> Resource:
 
 
 def _to(resource: Resource) -> Resource:
-    return {"reference": f"urn:uuid:{resource['id']}", "type": resource["resourceType"]}
+    return {"reference": _url(resource), "type": resource["resourceType"]}
+
+
+def _url(resource: Resource) -> str:
+    """Its place in the Bundle: its id where that is a UUID, else one made from it."""
+    try:
+        return uuid.UUID(resource["id"]).urn
+    except ValueError:
+        return uuid.uuid5(uuid.NAMESPACE_OID, resource["id"]).urn
 
 
 def _id(of: Minuted, what: str) -> str:
     """A UUID of its own, made from the version's (RFC 9562, 5.5)."""
     return str(uuid.uuid5(uuid.UUID(hex=of.recommendation.ref), what))
+
+
+def _pointing(value: Any, inside: Mapping[str, str]) -> Any:
+    """The same with references inside the Bundle as its full URLs (R4, bundle.html, 2.36.4.1)."""
+    if isinstance(value, Mapping):
+        return {
+            name: inside.get(each, each) if name == "reference" and isinstance(each, str) else _pointing(each, inside)
+            for name, each in value.items()
+        }
+    return [_pointing(each, inside) for each in value] if isinstance(value, list) else value
 
 
 def _filled(resource: Resource) -> Resource:

@@ -42,13 +42,9 @@ _WHOLE = (
 )
 """Observations come with their code and are looked at by it; of the other types, all."""
 _CONDITIONS = " AND r.type IN ('Condition', 'Observation')"
-_RECORDED = (
-    "SELECT i.id, i.ref, i.entry, i.service, i.model, i.model_digest, i.sealed, s.as_of FROM inference i "
-    "JOIN call c ON c.id = i.call_id JOIN snapshot s ON s.id = i.snapshot_id"
-)
-_INFERENCE = _RECORDED + " WHERE i.ref = ?"
 _INFERENCES = (
-    _RECORDED + " WHERE i.record_id = ? "
+    "SELECT i.id, i.ref, i.entry, i.service, i.model, i.model_digest, i.sealed, s.as_of FROM inference i "
+    "JOIN call c ON c.id = i.call_id JOIN snapshot s ON s.id = i.snapshot_id WHERE i.record_id = ? "
     "AND c.outcome IN ('answered', 'abstained', 'suppressed', 'unasked') ORDER BY i.id DESC LIMIT 60"
 )
 """Those that came of a call or of new facts: never a what-if."""
@@ -95,11 +91,6 @@ class Known:
                     newest[name] = tuple(row)
         views = [self._view(row, sum(at > row[7] for at in since)) for row in newest.values()]
         return tuple(sorted(views, key=lambda view: (view.abstained is not None, -len(view.voices), view.model)))
-
-    def scored(self, refs: Sequence[str]) -> tuple[ScoreView, ...]:
-        """The inferences of these references, in their order."""
-        rows = [self._store.reads.one(_INFERENCE, (ref,)) for ref in refs]
-        return tuple(self._view(tuple(row), 0) for row in rows if row is not None)
 
     def _view(self, row: tuple[Any, ...], since: int) -> ScoreView:
         row_id, ref, entry, service, model, digest, sealed, as_of = row
