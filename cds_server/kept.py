@@ -29,10 +29,12 @@ class Kept:
         self._root = data_dir / "models" / ".kept"
         self._known: set[str] = set()
 
+    def holds(self, model: ModelVersion) -> bool:
+        """Whether this process has seen to it already: asked at each call."""
+        return model.manifest_digest in self._known
+
     def keep(self, model: ModelVersion, directory: Path) -> None:
         """Have a sound copy of this version; durable when this returns."""
-        if model.manifest_digest in self._known:
-            return
         target = self._root / model.manifest_digest
         try:
             if not _sound(target, model):

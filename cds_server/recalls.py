@@ -144,7 +144,7 @@ class Recaller:
         instead = [fact for fact in successor if fact.code.token in codes]
         corrected = recorded.snapshot.but(facts=Snapshot.ordered([*kept, *instead]))
         try:
-            judgement = self._registry.scorer_of(name, version).judge(corrected)
+            judgement = self._registry.scorer_then(name, version, recorded.model_digest).judge(corrected)
             guide = CardGuide(inference="", data_as_of=recorded.snapshot.as_of, public_url="", new_uuid=new_uuid)
             now = [_advice(render(card)) for card in spec.cards(judgement, guide)]
         except CdsError as error:

@@ -57,7 +57,8 @@ class Registry:
         if version is None:
             raise ModelFault("no model version is pinned for this service", where=service)
         found = self.scorer_of(name, version)
-        self._kept.keep(found.model, self._shelf.path(found.model))  # before anything is inferred by it
+        if not self._kept.holds(found.model):  # before anything is inferred by it
+            self._kept.keep(found.model, self._shelf.path(found.model))
         return found
 
     def scorer_then(self, name: str, version: str, digest: str, *, encoding: bool = True) -> Scorer:

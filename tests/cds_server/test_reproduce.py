@@ -167,6 +167,18 @@ def test_a_copy_that_is_lost_is_told_by_name(parts: Parts, tmp_path: Path, damag
     assert attempt(parts.store, later, recorded.ref).verdict is Verdict.EQUAL
 
 
+def test_a_copy_that_cannot_be_made_costs_no_card(tmp_path: Path) -> None:
+    """Nothing can be written beside the store: the shelf still has the model, and doctor tells."""
+    data_dir = tmp_path / "var"
+    data_dir.mkdir(mode=0o700)
+    (data_dir / "models").write_text("not a folder")
+    built = build(settings_of(data_dir))
+    try:
+        assert built.registry.scorer("breast-cancer-prognosis").model.name == MODEL
+    finally:
+        built.close()
+
+
 def test_a_changed_encoder_is_told_and_the_stored_features_are_scored(
     parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
