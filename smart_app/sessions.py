@@ -36,8 +36,8 @@ class Sessions(Protocol):
 
         Safe to call again and again. It writes no access entry: that is the page's part (`cds_server.access`).
 
-        Errors: NotFound (no such launch, or its end was swept), Unauthenticated (no cookie of it, or its time is over),
-        NotAllowed (the patients do not agree: the session is dropped and that is on record).
+        Errors: Unauthenticated (no such session, no cookie of it, its time is over: alike for whoever asks), NotAllowed
+        (the patients do not agree: the session is ended, and that is on record).
         """
 
 

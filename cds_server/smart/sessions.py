@@ -150,7 +150,7 @@ class StoreSessions:
         """The session, when it was last seen, and whose record its row names."""
         row = self._store.reads.one(_ROW, (launch_id,)) if _ID.fullmatch(launch_id) else None
         if row is None:
-            raise NotFound("there is no such launch, or it is over")
+            raise Unauthenticated(cause="app: there is no such session, or it was ended")
         _, kept, _, record, idle, seen, until, ref, sealed = row
         if cookie is None or not hmac.compare_digest(bytes(kept), self._digest(launch_id, cookie)):
             raise Unauthenticated(cause="app: the cookie of this launch is missing or another one's")

@@ -6,7 +6,6 @@ TEXTS = {
     "case opens here.",
     "launch.none": "No EHR is set up to open this app. Whoever runs this system sets it up in the configuration.",
     "launch.open_in": "Open from {title}",
-    "launch.tests_only": "Test system",
     "launch.onward": "On to the EHR",
     "launch.onward_lead": "The EHR checks that it is you, and comes back here.",
     "launch.continue": "Continue",
@@ -23,6 +22,7 @@ TEXTS = {
     "launch.wrong_lead": "What the EHR said about the patient does not fit together. Nothing is shown, and this was "
     "put on record as a safety event.",
     "launch.choose": "Choose an EHR",
+    "launch.sign_out": "Sign out",
     "launch.over": "You are signed out",
     "launch.over_lead": "The case is closed. Open the app again from the patient's chart.",
 }
