@@ -39,6 +39,7 @@ ORDER = (
     "keys",
     "hold",
     "erase",
+    "purge",
     "evidence",
     "backup",
     "restore",

@@ -7,6 +7,7 @@ send        results that a [[destination]] wants are queued; a process of its ow
 conform     a sample of what feeds brought is held against its version of HL7 v2
 validate    full R4 validation of it; where a resource fails, the inferences of the call that brought it are flagged
 checkpoint  the head of the log is signed, and witnesses sign it, in threads of their own
+purge       once a day, what was kept for its time is destroyed (`retention`), and what an erasure left is ended
 pull        each [[source]] with a schedule is pulled when its time has come, by a process of its own
 """
 
@@ -39,6 +40,7 @@ from cds_server.lifetime import end_with_parent
 from cds_server.logs import log
 from cds_server.prepare import Delivery, prepare_all, prepared_of
 from cds_server.reading import NO_RULES, PartRead, Rules, SourceRules, read_part
+from cds_server.retention import Purger
 from cds_server.settings import Settings
 from cds_server.source_rules import rules_of
 from cds_server.store.reads import LandingRow
@@ -137,6 +139,7 @@ def _work(
         "send": followers.send,
         "conform": followers.conform,
         "validate": validator.some,
+        "purge": Purger(store, settings.retention, rules_of(settings)).some,
     }
     newest, called, spare = store.reads.newest_call(), 0.0, Spare(SHARE, SAVED)
     while not over():

@@ -27,6 +27,7 @@ from cds_server.ledger_settings import (
     read_witnesses,
 )
 from cds_server.master_key import read_master
+from cds_server.retention_settings import Retention, read_retention
 from cds_server.store.key_store import Master
 from models.errors import Misconfigured
 
@@ -94,6 +95,7 @@ class Settings:
     """Between two signed heads of the log, where entries came; 0: only by hand."""
     witnesses: tuple[WitnessSetting, ...] = ()
     anchors: tuple[AnchorSetting, ...] = ()
+    retention: Retention = field(default_factory=Retention)
     master: Master | None = None
     """What seals the keys at rest; None: they stand in the clear in the key store."""
     access: AccessSettings = field(default_factory=AccessSettings)
@@ -127,6 +129,7 @@ _TOP = frozenset(
         "witness",
         "master_key",
         "anchor",
+        "retention",
         "access",
     }
 )
@@ -175,6 +178,7 @@ def load(environ: Mapping[str, str], **overrides: Any) -> Settings:
         checkpoint_seconds=read_ledger(table.get("ledger", {}), origin),
         witnesses=read_witnesses(_tables(table, "witness", origin), origin),
         anchors=read_anchors(_tables(table, "anchor", origin), origin),
+        retention=read_retention(table.get("retention"), origin),
         master=read_master(table.get("master_key"), origin, environ),
         access=read_access(table.get("access"), origin, [ehr.namespace for ehr in ehrs], open_trust=trust == "open"),
     )
