@@ -1,7 +1,8 @@
 """An inference as a message for one destination: whom it is about there, what the score says, or why it is not sent.
 
 A patient is named only by identifiers of the destination's own namespace, and never found by name. Scores of test
-patients go to test systems, and only they do. A score that rests on restricted data goes nowhere.
+patients go to test systems, and only they do. A score that rests on restricted data goes nowhere, nor does one of a
+patient who has opted out.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from adapters.hl7v2.composed import (
     Whom,
     compose,
 )
+from cds_server.access.allowed import Allowed
+from cds_server.access.log import TREAT
 from cds_server.destinations import Destination, destinations
 from cds_server.ehrs import RESTRICTED
 from cds_server.hooks.service import CardGuide, ServiceSpec
@@ -74,6 +77,7 @@ class Held:
 class Composer:
     def __init__(self, store: Store, settings: Settings, registry: Registry) -> None:
         self._store, self._settings, self._registry = store, settings, registry
+        self._allowed = Allowed(store, settings)
         self.destinations = destinations(settings)
         self._rules: Mapping[str, Rules] | None = None
         self._specs: Mapping[str, ServiceSpec] = {spec.id: spec for spec in registry.specs}
@@ -102,6 +106,8 @@ class Composer:
         labels = {label for fact in recorded.snapshot.facts for label in fact.labels}
         if not RESTRICTED.isdisjoint(labels.union(*(each.labels for each in patients))):
             return Held("it rests on restricted data (meta.security)", record_id)
+        if self._allowed.opted_out([each.id for each in person], TREAT):
+            return Held("the patient has opted out (Consent)", record_id)
         named = None if destination.archive else self._whom(destination, person, patients, record_id)
         if isinstance(named, Held):
             return named

@@ -6,6 +6,7 @@ import asyncio
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -248,3 +249,10 @@ def test_test_data_is_left_out_for_an_ehr_that_is_none_for_tests(store: Store, a
     facts = [each.fact for each in store.reads.stored_facts([record.id])]
     assert access.sees(access.by_ehr("a", DR), facts) == ([each for each in facts if not each.test], 0)
     assert access.sees(access.by_staff("x", values=["board"]), facts) == (facts, 0)
+
+
+def test_the_table_of_the_manual_is_the_table_of_the_code() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "access.md").read_text()
+    mine = [act for act in Act if act not in (Act.COMMAND, Act.SIGN_IN, Act.SIGN_OUT)]
+    rows = [f"| {act} | {' | '.join('yes' if act in MAY[role] else '' for role in Role)} |" for act in mine]
+    assert "\n".join(rows) in page

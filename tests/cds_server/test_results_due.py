@@ -384,7 +384,8 @@ def test_a_system_that_nobody_named_is_no_assigner_and_is_not_guessed(configured
     for parts in opened(configured(CLINIC)):
         scored(parts)
         assert queued(parts) == []
-        assert ("flag", "not-sent") in flags(parts.store)
+        (flag,) = parts.store.reads.query("SELECT detail FROM flag WHERE reason = 'not-sent'")
+        assert "opted out" in flag[0]
 
 
 def test_record_ids_are_sent_where_the_receiver_knows_patients_by_them(configured: Callable[..., Settings]) -> None:
@@ -399,6 +400,22 @@ def test_an_identifier_with_an_oid_needs_no_configuration(configured: Callable[.
         kept = {"system": "urn:oid:1.2.36.1", "value": "9", "type": MR}
         scored(parts, identifier=[kept, {**kept, "value": "8", "use": "old"}, {**kept, "value": "7", "type": None}])
         assert sent(parts)[0]["PID"].raw(3) == "9^^^&1.2.36.1&ISO^MR"
+
+
+def test_results_of_a_patient_who_has_opted_out_stay_here(configured: Callable[..., Settings]) -> None:
+    consent = {
+        "resourceType": "Consent",
+        "id": "c1",
+        "status": "active",
+        "scope": {"coding": [{"code": "patient-privacy"}]},
+        "patient": {"reference": "Patient/p1"},
+        "provision": {"type": "deny"},
+    }
+    for parts in opened(configured(CLINIC + MRN_OF)):
+        learn(parts.store, consent, namespace="clinic")
+        scored(parts)
+        assert queued(parts) == []
+        assert ("flag", "not-sent") in flags(parts.store)
 
 
 @pytest.mark.parametrize(
