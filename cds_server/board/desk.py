@@ -29,7 +29,8 @@ from cds_server.store.store import Store
 from cds_server.store.writer import Tx
 from models.canonical import canonical
 from models.errors import Conflict, KeysUnavailable, NotFound
-from smart_app.board_summary import CODES, Summary, open_questions, sorted_facts
+from smart_app.board_sorting import CODES, sorted_facts
+from smart_app.board_summary import Summary, open_questions
 from smart_app.boards import (
     Draft,
     Found,

@@ -21,7 +21,8 @@ from models import features
 from models.errors import CdsError, NotFound
 from models.features import Definition
 from models.nouns import JSON, Fact, Part
-from smart_app.board_summary import CODES, Note, Picture, ScoreView, Voice
+from smart_app.board_sorting import CODES
+from smart_app.board_summary import Note, Picture, ScoreView, Voice
 
 MOST_NOTES = 3
 MOST_WORDS = 320

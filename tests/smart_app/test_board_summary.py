@@ -8,15 +8,8 @@ from typing import Any
 import pytest
 
 from models.nouns import Coding, Fact, Provenance
-from smart_app.board_summary import (
-    APART,
-    MOST_LINES,
-    Section,
-    Voice,
-    disagreements,
-    open_questions,
-    sorted_facts,
-)
+from smart_app.board_sorting import MOST_LINES, sorted_facts
+from smart_app.board_summary import APART, Section, Voice, disagreements, open_questions
 from tests.smart_app.board_case import score
 
 LOINC, SCT = "http://loinc.org", "http://snomed.info/sct"
@@ -154,7 +147,22 @@ def test_variants_regions_pictures_and_drugs() -> None:
         ("Genes studied", "BRCA1, TP53"),
     ]
     assert told(sections, "imaging") == [("Study", "Mammography")]
+    assert told(sections, "treatment")[0][0] in ("Drug", "Procedure")
     assert (len(sections["treatment"].lines), sections["treatment"].more) == (MOST_LINES, 1)
+
+
+def test_a_drug_is_told_by_its_last_mention() -> None:
+    def drug(resource: str, day: str, **more: Any) -> Fact:
+        return fact("1", kind="medication", resource=resource, effective=day, display="letrozole", **more)
+
+    def last(*facts: Fact) -> list[str]:
+        return [value for _, value in told(sorted_facts(facts)[0], "treatment")]
+
+    ordered = drug("MedicationRequest/1", "2026-01-01", status="active")
+    assert last(ordered) == ["letrozole, ordered"]
+    assert last(ordered, drug("MedicationAdministration/1", "2026-01-02")) == ["letrozole, given"]
+    assert last(drug("MedicationRequest/1", "2026-01-01", status="stopped")) == ["letrozole, ordered, stopped"]
+    assert last(drug("MedicationRequest/1", "2026-01-01", status="draft")) == []
 
 
 def test_what_is_open_is_said_of_scores() -> None:
