@@ -74,6 +74,8 @@ class HostileEhr:
     fhir_status: dict[str, int] = field(default_factory=dict)
     """Path -> what it answers instead."""
     style: bytes = b"{}"
+    chart: str = ""
+    """A page of its own, at `/chart`."""
     unauthorized: set[str] = field(default_factory=set)
     """Access tokens that it takes no more."""
     asked: list[Asked] = field(default_factory=list)
@@ -265,6 +267,13 @@ def running(state: HostileEhr) -> Iterator[HostileEhr]:
                 self._give(200, public_set(state.key))
             elif path == "/style.json":
                 self._give(200, state.style)
+            elif path == "/authorize":
+                self.send_response(302)
+                self.send_header("Location", state.authorize(f"{state.root}{self.path}"))
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+            elif path == "/chart":
+                self._give(200, state.chart.encode(), "text/html")
             elif path.startswith("/fhir/"):
                 status, body = state.fhir(path.removeprefix("/fhir/"), headers)
                 self._give(status, _json(body), "application/fhir+json")

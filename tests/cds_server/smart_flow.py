@@ -172,6 +172,7 @@ def house(
     more: str = "",
     top: str = "",
     audited: bool = True,
+    ancestors: str = "https://ehr.example.org",
 ) -> Iterator[House]:
     """An instance in an empty folder; afterwards its ledger is verified. `audited`: with what its rows seal."""
     if url is None:
@@ -185,9 +186,7 @@ def house(
     config.write_text(
         f'public_url = "{public}"\n{top}\n[access]\n[[access.grant]]\nrole = "clinician"\nehr = "{NAMESPACE}"\n'
         f'[[ehr]]\nnamespace = "{NAMESPACE}"\ntitle = "Ward 7"\nfhir_base = "{ehr.base}"\nclient_id = "{CLIENT}"\n'
-        f'app = true\napp_auth = "{method}"\nframe_ancestors = ["https://ehr.example.org"]\n'
-        + "\n".join(lines)
-        + f"\n{more}\n"
+        f'app = true\napp_auth = "{method}"\nframe_ancestors = ["{ancestors}"]\n' + "\n".join(lines) + f"\n{more}\n"
     )
     ehr.method = method
     settings = load({"CDS_CONFIG": str(config)}, data_dir=folder, database_url=url)
