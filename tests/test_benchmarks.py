@@ -19,6 +19,7 @@ from tests.peers import ROOT
 TINY = {
     "append": ("--count", "64"),
     "board": ("--cases", "2", "--results", "5", "--rounds", "1"),
+    "case_page": ("--facts", "20", "--rounds", "1"),
     "bulk": ("--types", "Goal", "--bytes", "500000", "--files", "5"),
     "dicom_index": ("--count", "20", "--rounds", "1"),
     "dicom_receive": ("--slices", "4", "--small", "4", "--megabytes", "2", "--rounds", "1"),

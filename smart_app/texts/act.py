@@ -11,7 +11,6 @@ TEXTS = {
     "act.did_deferred": "deferred",
     "act.reason": "Why",
     "act.reason_help": "For an override: a reason or a comment.",
-    "act.no_reason": "no coded reason",
     "act.comment": "Comment",
     "act.instead": "What is done instead",
     "act.record_before": "Put on ",

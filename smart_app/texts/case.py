@@ -12,7 +12,6 @@ TEXTS = {
     "case.nothing_inferred_more": "What is known of the patient stands in the timeline.",
     "case.data_as_of": "Data as of",
     "case.by_model": "Model",
-    "case.model_card": "Model card, validation and limits",
     "case.abstained": "No estimate was made",
     "case.recalled": (
         "Data that this rests on was corrected or withdrawn after it was shown. Ask for a new estimate before "
@@ -80,13 +79,11 @@ TEXTS = {
     "case.written": "written as {original}",
     "case.not_given": "not stated",
     "case.missing": "Not known",
-    "case.missing_none": "Every input of this model is known.",
     "case.fixed": "Set by this release of the model",
     "case.changed": "What changed since the last inference",
     "case.changed_none": "Nothing: the same data, the same answer as on {at}.",
     "case.changed_since": "Compared with the inference of {at}.",
     "case.changed_first": "This is the first inference of this service for this patient.",
-    "case.what": "What",
     "case.before": "Before",
     "case.now": "Now",
     "case.score": "Score",
@@ -112,7 +109,6 @@ TEXTS = {
         "patient's data, and is sent to nobody."
     ),
     "case.what_if_go": "Ask",
-    "case.what_if_set": "Set",
     "case.what_if_by": "asked by {by}, {at}, entry {seq}",
     "case.what_if_same": "No difference in what is shown.",
     "case.open_it": "Open it",
@@ -124,8 +120,6 @@ TEXTS = {
     "case.pictures": "Key images",
     "case.pictures_none": "No images of this patient were examined here.",
     "case.viewer": "Open the hospital's image viewer",
-    "case.similar": "Similar patients",
-    "case.to_board": "Put on the tumour board",
     "case.ehr_request": "the EHR, with its request",
     "case.source_of": "{source} of {namespace}",
     "case.the_record": "the record",
@@ -138,8 +132,8 @@ TEXTS = {
     "case.unread": "{count} resources of this request could not be read and had no part in this",
     "case.erased": "erased",
     "model.title": "Model: {name} {version}",
+    "model.gone": "The model version of then is not there any more: {why}.",
     "model.digest": "Manifest SHA-256",
-    "model.gone": "The model version of then is not there any more: {why}",
     "glass.title": "This record is protected",
     "glass.help": (
         "If you need it now to treat this patient, you may look with a reason. Who looked, when and why is put on "

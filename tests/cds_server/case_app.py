@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -23,8 +22,9 @@ from tests.peers import ROOT
 
 PROGNOSIS = "/cds-services/breast-cancer-prognosis"
 NAMESPACE = "sandbox"
-ANNA = Viewer("https://ehr.example/fhir/Practitioner/anna", "Dr. Anna Weber", frozenset({Role.CLINICIAN}), Door.SMART_APP, NAMESPACE)
-BEN = replace(ANNA, subject="https://ehr.example/fhir/Practitioner/ben", name="Dr. Ben Okafor")
+CLINICIAN = frozenset({Role.CLINICIAN})
+ANNA = Viewer("https://ehr.example/Practitioner/anna", "Dr. Anna Weber", CLINICIAN, Door.SMART_APP, NAMESPACE)
+BEN = replace(ANNA, subject="https://ehr.example/Practitioner/ben", name="Dr. Ben Okafor")
 
 
 class GivenSessions:
@@ -41,8 +41,8 @@ class GivenSessions:
             raise Unauthenticated(cause="a test says so")
         return case
 
-    def open(self, parts: Parts, patient: str, viewer: Viewer = ANNA, **more: Any) -> Case:
-        record = parts.store.reads.record(NAMESPACE, patient)
+    def open(self, parts: Parts, patient: str, viewer: Viewer = ANNA, namespace: str = NAMESPACE, **more: Any) -> Case:
+        record = parts.store.reads.record(namespace, patient)
         assert record is not None
         name = f"{len(self.cases) + 1:032x}"
         case = Case(name, viewer, record.ref, csrf=f"token-{name}", **more)
@@ -64,12 +64,14 @@ def fixture(name: str) -> dict[str, Any]:
 
 
 def call(parts: Parts, service: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """One hook call as an EHR makes it; gives the answer. The parts stay open."""
-    keep = replace(parts)
-    object.__setattr__(keep, "trust", parts.trust)
-    client = TestClient(create_app(parts), client=("127.0.0.1", 5000))
-    with contextlib.suppress():
-        answer = client.post(service, json=body)
+    """One hook call as an EHR makes it; gives the answer. The parts stay open: no lifespan is run."""
+    answer = TestClient(create_app(parts), client=("127.0.0.1", 5000)).post(service, json=body)
     assert answer.status_code == 200, answer.text
     found: dict[str, Any] = answer.json()
     return found
+
+
+def sized(name: str, cm: float) -> dict[str, Any]:
+    """The fixture's request, with another size of the tumour."""
+    body: dict[str, Any] = json.loads(json.dumps(fixture(name)).replace('"value": 2.5', f'"value": {cm}'))
+    return body
