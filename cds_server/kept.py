@@ -9,6 +9,7 @@ backup, as enrolled versions do.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import tempfile
@@ -34,7 +35,7 @@ class Kept:
         return model.manifest_digest in self._known
 
     def keep(self, model: ModelVersion, directory: Path) -> None:
-        """Have a sound copy of this version; durable when this returns."""
+        """Have a sound copy of this version: what a score is computed from is durable when this returns."""
         target = self._root / model.manifest_digest
         try:
             if not _sound(target, model):
@@ -61,11 +62,10 @@ class Kept:
         try:
             place = staged / model.name / model.version
             place.mkdir(parents=True)
-            for name in (MANIFEST, *model.files):
-                _durable(directory / name, place / name)
-            if not _sound(staged, model):  # the shelf's own files are not what the manifest names: not a copy worth it
-                log().error("a model version was not kept: its files are not the manifest's", model=model.id)
-                return
+            for name, digest in {MANIFEST: model.manifest_digest, **model.files}.items():
+                if not _copied(directory / name, place / name, digest):
+                    log().error("a model version was not kept: its files are not the manifest's", model=model.id)
+                    return
             if target.exists() and not _sound(target, model):
                 shutil.rmtree(target)  # cut off by a crash, or damaged since
             with contextlib.suppress(FileExistsError):
@@ -115,11 +115,16 @@ def _sound(target: Path, model: ModelVersion) -> bool:
     return Shelf((target,)).get(model.name, model.version).manifest_digest == model.manifest_digest
 
 
-def _durable(source: Path, to: Path) -> None:
+def _copied(source: Path, to: Path, digest: str) -> bool:
+    """Whether it was the file of this SHA-256. What a score is computed from is waited for; cards and licences a crash
+    may take, and the next start brings."""
+    body = source.read_bytes()
     with to.open("xb") as file:
-        file.write(source.read_bytes())
-        file.flush()
-        os.fsync(file.fileno())
+        file.write(body)
+        if to.suffix == ".onnx" or to.name == MANIFEST:
+            file.flush()
+            os.fsync(file.fileno())
+    return hashlib.sha256(body).hexdigest() == digest
 
 
 def _moved(staged: Path, target: Path) -> None:
