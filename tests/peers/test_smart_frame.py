@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
@@ -13,7 +13,8 @@ from urllib.parse import urlencode
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from starlette.responses import Response
 
 from tests.cds_server.smart_flow import House, house
 from tests.hostile_authorization import HostileEhr, running
@@ -51,32 +52,61 @@ def served(found: House, listening: socket.socket) -> Iterator[None]:
         thread.join()
 
 
-def test_two_launches_in_frames_of_another_site_keep_apart(
-    strict_browser: Browser, data_dir: Path, migrated_sqlite: Path, tmp_path: Path
-) -> None:
-    """`SameSite=None; Partitioned` is kept where nothing else of a third party is; each frame has its own patient."""
+@contextmanager
+def framed(browser: Browser, folder: Path, migrated: Path) -> Iterator[tuple[House, Callable[[str], Page]]]:
+    """An app behind TLS, and what opens a chart of an EHR on another site that launches it in a frame."""
     listening = socket.create_server(("127.0.0.1", 0))
-    with running(HostileEhr()) as ehr, in_front_of(listening.getsockname()[1], tmp_path) as front:
+    with running(HostileEhr()) as ehr, in_front_of(listening.getsockname()[1], folder.parent) as front:
         site = ehr.root.replace("127.0.0.1", "localhost")
-        with (
-            house(data_dir, migrated_sqlite, ehr, public=front.url, more="", ancestors=site) as found,
-            served(found, listening),
-        ):
-            context = strict_browser.new_context(ignore_https_errors=True)
-            pages = []
-            for patient in ("pat-1", "pat-2"):
+        with house(folder, migrated, ehr, public=front.url, ancestors=site) as found, served(found, listening):
+            context = browser.new_context(ignore_https_errors=True)
+
+            def chart(patient: str) -> Page:
                 ehr.patient = patient
                 launch = f"{front.url}/app/launch?{urlencode({'iss': ehr.base, 'launch': patient})}"
                 ehr.chart = f'<!doctype html><title>chart</title><iframe src="{escape(launch)}"></iframe>'
-                pages.append(context.new_page())
-                pages[-1].goto(f"{site}/chart")
-                expect(pages[-1].frame_locator("iframe").locator("body")).to_contain_text(f'"patient":"{patient}"')
-            for page, patient in zip(pages, ("pat-1", "pat-2"), strict=True):
-                (frame,) = page.frames[1:]
-                frame.goto(frame.url)  # as a reload: the cookie of that launch proves it again
-                expect(page.frame_locator("iframe").locator("body")).to_contain_text(f'"patient":"{patient}"')
-            kept = {str(each["name"]) for each in context.cookies()}
-            assert all(name.startswith("__Host-cds-app-") for name in kept)
+                page = context.new_page()
+                page.goto(f"{site}/chart")
+                return page
+
+            yield found, chart
             context.close()
-            assert found.sessions() == 2
             assert ehr.problems == []
+
+
+def test_two_launches_in_frames_of_another_site_keep_apart(
+    strict_browser: Browser, data_dir: Path, migrated_sqlite: Path
+) -> None:
+    """`SameSite=None; Partitioned` is kept where nothing else of a third party is; each frame has its own patient."""
+    with framed(strict_browser, data_dir, migrated_sqlite) as (found, chart):
+        pages = []
+        for patient in ("pat-1", "pat-2"):
+            pages.append(chart(patient))
+            expect(pages[-1].frame_locator("iframe").locator("body")).to_contain_text(f'"patient":"{patient}"')
+        for page, patient in zip(pages, ("pat-1", "pat-2"), strict=True):
+            (frame,) = page.frames[1:]
+            frame.goto(frame.url)  # as a reload: the cookie of that launch proves it again
+            expect(page.frame_locator("iframe").locator("body")).to_contain_text(f'"patient":"{patient}"')
+        assert all(str(each["name"]).startswith("__Host-cds-app-") for each in pages[0].context.cookies())
+        assert found.sessions() == 2
+
+
+def test_where_a_browser_keeps_no_cookie_in_a_frame_the_app_opens_in_a_window(
+    strict_browser: Browser, data_dir: Path, migrated_sqlite: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that does not know `Partitioned` does."""
+
+    def put(response: Response, name: str, value: str, seconds: int, *, secure: bool) -> None:
+        said = f"{name}={value}; Path=/; Max-Age={seconds}; Secure; HttpOnly; SameSite=None"
+        response.headers.append("Set-Cookie", said)
+
+    monkeypatch.setattr("smart_app.cookies.put", put)
+    with framed(strict_browser, data_dir, migrated_sqlite) as (found, chart):
+        page = chart("pat-1")
+        link = page.frame_locator("iframe").get_by_role("link", name="Open in a window of its own")
+        expect(link).to_be_visible()
+        assert found.sessions() == 0
+        with page.context.expect_page() as window:
+            link.click()
+        expect(window.value.locator("body")).to_contain_text('"patient":"pat-1"')
+        assert found.sessions() == 1
