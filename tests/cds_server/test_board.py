@@ -10,13 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.testclient import TestClient
 
 from adapters.readers.validation import validate
 from cds_server.audit import audit
 from cds_server.board.seats import OPEN_SECONDS
+from cds_server.board.wiring import board_routes
+from cds_server.checkpoints import Checkpoints
 from cds_server.settings import Settings, load
+from cds_server.staff_sessions import StaffSessions
 from cds_server.store.writer import Tx
-from tests.cds_server.board_room import CHAIR, CLINICIAN, COMPLIANCE, WORDS, Room
+from smart_app.desk import Case, Door, Role, Viewer
+from tests.cds_server.board_room import CHAIR, CLINICIAN, COMPLIANCE, HERE, WORDS, Room
 from tests.cds_server.conftest import UNHURRIED
 from tests.cds_server.stores import MRN, learn
 
@@ -267,3 +274,45 @@ def test_what_is_withheld_is_not_shown_and_said_to_be(room: MakeRoom) -> None:
     opened = chair.post(f"{meeting}/glass", case=second, reason="emergency surgery tonight, no other access")
     assert "Secret" in opened.text
     assert ("break-glass", "broken") in server.looks()
+
+
+class Launched:
+    """A session of the app, as `Sessions` proves it: of one patient, and a clinician whom an EHR vouches for."""
+
+    def __init__(self, record: str) -> None:
+        viewer = Viewer("Practitioner/7", "Dr Launch", frozenset({Role.CLINICIAN}), Door.SMART_APP, "sandbox")
+        self.opened = Case("launch", viewer, record, "token")
+
+    async def case(self, request: Request) -> Case:
+        return self.opened
+
+
+def test_a_patient_is_brought_from_the_case_page(room: MakeRoom) -> None:
+    server = room("jenny-m", "carla-r")
+    chair = server.person(CHAIR)
+    parts = server.parts
+    record = parts.store.reads.record("sandbox", "jenny-m")
+    assert record is not None
+    sessions = Launched(record.ref)
+    staffed = StaffSessions(parts.store, parts.settings, parts.access)
+    checkpoints = Checkpoints(parts.store, parts.settings.public_url)
+    routes = board_routes(parts.store, parts.settings, parts.registry, parts.access, checkpoints, staffed, sessions)
+    with TestClient(Starlette(routes=routes), base_url=HERE) as app:
+        app.portal = chair.client.portal
+        assert "No meeting that takes cases" in app.get("/app/launch/board").text
+        meeting = chair.plan().rpartition("/")[2]
+        page = app.get("/app/launch/board").text
+        assert "Jenny M" in page
+        assert "Breast board" in page
+        form = {"csrf": "token", "meeting": meeting, "question": "From the case page?"}
+        assert app.post("/app/launch/board", data={**form, "csrf": "another"}).status_code == 403
+        assert app.post("/app/launch/board", data={**form, "question": "x" * 4001}).status_code == 400
+        assert app.post("/app/launch/board", data={**form, "meeting": "none"}).status_code == 404
+        for _ in range(2):
+            assert "on the worklist of the meeting" in app.post("/app/launch/board", data=form).text
+        listed = chair.client.get(f"/board/meeting/{meeting}").text
+        assert "From the case page?" in listed
+        assert "asked by Dr Launch" in listed
+        chair.post(f"/board/meeting/{meeting}/state", state="closed")
+        assert app.post("/app/launch/board", data=form).status_code == 409
+    assert server.kinds() == ["board-meeting", "board-case", "board-meeting"]
