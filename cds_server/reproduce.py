@@ -63,6 +63,9 @@ class Recorded:
         }
 
 
+_EQUAL = "equal, bit for bit"
+
+
 class Verdict(StrEnum):
     """What scoring again gave."""
 
@@ -88,7 +91,8 @@ class Reproduction:
     changed: tuple[str, ...] = ()
     """What of the runtime is another one since: `numpy 2.3.4 then, 2.3.5 now`."""
     outputs: tuple[Apart, ...] = ()
-    """Each output of the score, and each feature that differs, with its distance and its epsilon."""
+    """Each output of the score, and each feature that differs, with its distance and its epsilon; where every bit is the
+    same, only if asked."""
 
     @property
     def equal(self) -> bool:
@@ -197,7 +201,7 @@ def _opened(store: Store, ref: bytes, cipher: bytes, committed: bytes) -> bytes:
     return payload
 
 
-def attempt(store: Store, registry: Registry, ref: str) -> Reproduction:
+def attempt(store: Store, registry: Registry, ref: str, *, stated: bool = False) -> Reproduction:
     """`reproduce` for an inference by its id, also where it cannot be opened any more. Errors: NotFound."""
     try:
         recorded = load(store, ref)
@@ -205,7 +209,7 @@ def attempt(store: Store, registry: Registry, ref: str) -> Reproduction:
         if missing_keys(store, ref):
             return Reproduction(Verdict.ERASED, "cannot: its keys are gone, by an erasure or with the key store")
         return Reproduction(Verdict.CANNOT, f"cannot: {error.what}")
-    return reproduce(registry, recorded)
+    return reproduce(registry, recorded, stated=stated)
 
 
 def missing_keys(store: Store, ref: str) -> bool:
@@ -218,8 +222,11 @@ def missing_keys(store: Store, ref: str) -> bool:
     return any(store.vault.key(each) is None for each in (object_ref(SNAPSHOT, row[0]), object_ref(INFERENCE, ref)))
 
 
-def reproduce(registry: Registry, recorded: Recorded) -> Reproduction:
-    """Encode and score again from the stored snapshot, by the very model version of then, and compare bits."""
+def reproduce(registry: Registry, recorded: Recorded, *, stated: bool = False) -> Reproduction:
+    """Encode and score again from the stored snapshot, by the very model version of then, and compare bits.
+
+    `stated`: the outputs and their epsilons also where every bit is the same (it costs as much again).
+    """
     changed = runtimes.changed(recorded.runtime, runtimes.runtime_id())
     if recorded.snapshot.bytes != recorded.snapshot_bytes:
         return Reproduction(
@@ -236,6 +243,8 @@ def reproduce(registry: Registry, recorded: Recorded) -> Reproduction:
         again = judged_bytes(scorer.judge(recorded.snapshot))
     except ModelFault as error:
         return Reproduction(Verdict.DIFFERS, f"differs: the model does not judge this snapshot now: {error}", changed)
+    if again == recorded.judged and not stated:
+        return Reproduction(Verdict.EQUAL, _EQUAL, changed)
     return _compared(recorded.judged, again, changed)
 
 
@@ -265,7 +274,7 @@ def _compared(then: bytes, now: bytes, changed: tuple[str, ...]) -> Reproduction
     found = apart(orjson.loads(then), orjson.loads(now))
     outputs = tuple(each for each in found if each.output.startswith("score.") or each.distance)
     if then == now:
-        return Reproduction(Verdict.EQUAL, "equal, bit for bit", changed, outputs)
+        return Reproduction(Verdict.EQUAL, _EQUAL, changed, outputs)
     since = "; ".join(changed)
     if not changed:
         return Reproduction(Verdict.DIFFERS, f"differs, on the same runtime: {_farthest(outputs)}", changed, outputs)

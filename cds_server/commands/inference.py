@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         store = parts.store
         if args.reproduce:
             refs = all_refs(store.reads) if args.id == "all" else [ref_of(store, args.id)]
-            results = {ref: attempt(store, parts.registry, ref) for ref in refs}
+            results = {ref: attempt(store, parts.registry, ref, stated=len(refs) == 1) for ref in refs}
             emit(args, {ref: result.plain() for ref, result in results.items()}, _reproduced(results))
             return 0 if all(result.held for result in results.values()) else 1
         refs = all_refs(store.reads) if args.id == "all" else [load(store, args.id).ref]

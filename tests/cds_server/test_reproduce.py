@@ -110,7 +110,8 @@ def test_outputs_are_held_apart_by_name_each_with_its_epsilon() -> None:
 
 
 def test_equal_names_every_output_and_its_epsilon(parts: Parts) -> None:
-    found = reproduce(parts.registry, of(parts))
+    assert reproduce(parts.registry, of(parts)).outputs == ()
+    found = reproduce(parts.registry, of(parts), stated=True)
     assert (found.verdict, found.why, found.changed) == (Verdict.EQUAL, "equal, bit for bit", ())
     named = {each.output for each in found.outputs}
     assert {"score.probability", "score.logit", "score.outputs.survival_s"} <= named
