@@ -25,12 +25,12 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from models.errors import CdsError, Conflict, NotAllowed, NotFound, Unauthenticated
+from models.errors import BadInput, CdsError, Conflict, NotAllowed, NotFound, Refused, Unauthenticated
 from smart_app import rendering
 from smart_app.boards import Boards, Draft, Meeting, OpenCase, Participant, Seat, Unfit
 from smart_app.sessions import CSRF, posted, posted_fields
 from smart_app.staffed import SIGN_IN
-from smart_app.texts import t
+from smart_app.texts import english, t
 
 ROOT = "/board"
 Handler = Callable[[Any, Request], Awaitable[Response]]
@@ -46,9 +46,22 @@ def _page(handler: Handler) -> Handler:
         except Unauthenticated:
             return RedirectResponse(f"{SIGN_IN}?next={ROOT}", 303, headers=rendering.headers())
         except CdsError as error:
-            return rendering.refused(error, language=_language(request), back=ROOT)
+            return _refused(error, request)
 
     return guarded
+
+
+def _refused(error: CdsError, request: Request) -> Response:
+    """What kind of error it is, and, of a rule of ours, which: our own words, never anything that was asked."""
+    key = f"error.{error.status}"
+    return rendering.page(
+        "board/refused.html",
+        title=t("error.title"),
+        status=error.status,
+        language=_language(request),
+        told=t(key if key in english() else "error.500" if error.status >= 500 else "error.400"),
+        why=error.what if isinstance(error, Refused | NotFound | BadInput) else "",
+    )
 
 
 class BoardPages:

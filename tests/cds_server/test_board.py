@@ -188,7 +188,10 @@ def test_who_may_do_what(room: MakeRoom) -> None:
     chair.post(f"{meeting}/withdraw", case=third)
     assert doctor.cases(meeting) == [first, second]
     chair.post(f"{meeting}/state", state="closed")
-    assert doctor.post(f"{meeting}/find", identifier="sandbox/maria-k").status_code == 409
+    refused = doctor.post(f"{meeting}/find", identifier="sandbox/maria-k")
+    assert refused.status_code == 409
+    assert "the meeting is closed" in refused.text
+    assert "maria" not in refused.text
     closed = chair.open(meeting, first)
     assert "Record this version" not in closed.page
     assert "nothing about its cases changes" in closed.page
