@@ -122,7 +122,9 @@ class _Apart:
     def _started(self) -> SpawnProcess:
         at = self._settings
         process = multiprocessing.get_context("spawn").Process(
-            target=storing, args=(at.data_dir, at.database_url, at.log_level, self._source), kwargs={"loud": self._loud}
+            target=storing,
+            args=(at.data_dir, at.database_url, at.log_level, self._source),
+            kwargs={"loud": self._loud, "master": at.master},
         )
         process.start()
         return process
