@@ -27,6 +27,7 @@ from cds_server.outbox import keep, stands
 from cds_server.reading import NO_RULES, SourceRules
 from cds_server.retention_settings import Retention
 from cds_server.shown import CARD, SYSTEM_ACTION
+from cds_server.smart.sweeping import sweep
 from cds_server.store import erased
 from cds_server.store.pack import PART
 from cds_server.store.store import Store
@@ -89,6 +90,7 @@ def purge(
             store.vault.destroy(some)
             yield kind, len(some)
     swept = store.writer.submit(lambda tx: _sweep(tx, int(now.timestamp()))).result()
+    swept += sweep(store, int(now.timestamp()))
     if swept:
         yield "sessions and tokens", swept
     store.vault.keys.wipe()

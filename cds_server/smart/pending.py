@@ -12,6 +12,7 @@ import hmac
 import time
 from collections.abc import Callable, Sequence
 
+from cds_server.smart.sweeping import LAUNCH, launches_over
 from cds_server.store.ready import Names
 from cds_server.store.store import Store
 from cds_server.store.vault import object_ref
@@ -21,8 +22,6 @@ from models.canonical import canonical
 from models.errors import CdsError, NotFound, Overloaded
 from smart_app.launch import Pending
 
-LAUNCH = b"l"
-"""Kind of a sealed payload: the first letter of its key reference."""
 SECONDS = 600
 """For somebody to sign in at their EHR."""
 MOST = 5000
@@ -41,10 +40,8 @@ class Launching:
         names = Names(self._store.vault.ready)
         payload = canonical(pending.plain())
 
-        def act(tx: Tx) -> Sequence[str]:
-            old = [row[0] for row in tx.read("SELECT ref FROM app_launch WHERE until <= ? LIMIT 100", (now,))]
-            for ref in old:
-                tx.execute("DELETE FROM app_launch WHERE ref = ?", (ref,))
+        def act(tx: Tx) -> Sequence[bytes]:
+            old = launches_over(tx, now)
             ((under_way,),) = tx.read("SELECT COUNT(*) FROM app_launch WHERE namespace = ?", (pending.namespace,))
             if under_way >= MOST:
                 raise Overloaded("too many launches of this EHR are under way")
@@ -62,7 +59,8 @@ class Launching:
             )
             return old
 
-        await self.forget(await self._store.writer.write(act))
+        await destroy(self._store, await self._store.writer.write(act))
+        names.done()
 
     async def kept(self, ref: str, cookie: str | None) -> tuple[Pending, bool]:
         """Without taking it; whether the cookie is its own. Errors: NotFound."""
@@ -100,12 +98,8 @@ class Launching:
             raise NotFound(_UNKNOWN)
         ref, browser, sealed = found
         pending = self._opened(ref, sealed)
-        await self.forget([ref])
+        await destroy(self._store, [object_ref(LAUNCH, ref)])
         return pending, self._mine(ref, browser, cookie)
-
-    async def forget(self, refs: Sequence[str]) -> None:
-        """Destroy the keys of launches that are gone; one that stays is of nothing."""
-        await destroy(self._store, [object_ref(LAUNCH, ref) for ref in refs])
 
     def _opened(self, ref: str, sealed: bytes) -> Pending:
         return Pending.of(strict.loads(self._store.vault.open(object_ref(LAUNCH, ref), bytes(sealed))))

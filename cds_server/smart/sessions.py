@@ -20,6 +20,7 @@ from cds_server.access.log import Access
 from cds_server.access.roles import Act
 from cds_server.logs import log
 from cds_server.smart.pending import destroy
+from cds_server.smart.sweeping import SESSION, TOKEN, ended, sessions_over
 from cds_server.store.reads import RecordRow
 from cds_server.store.ready import Names
 from cds_server.store.store import Store
@@ -32,8 +33,6 @@ from smart_app import cookies
 from smart_app.desk import Case, Door, Role, Viewer
 from smart_app.granted import Context
 
-SESSION, TOKEN = b"e", b"o"
-"""Kinds of sealed payloads: the first letter of a key reference."""
 TOUCH = 20
 """Seconds after which a look moves the idle time on: not each of them is worth a write."""
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -187,7 +186,7 @@ class StoreSessions:
         body, token_body = canonical(session.plain()), canonical(dict(token)) if token is not None else None
 
         def act(tx: Tx) -> list[bytes]:
-            old = _swept(tx, now)
+            old = sessions_over(tx, now)
             sealed = tx.vault.seal(object_ref(SESSION, ref), body, tx.fresh_keys, names)
             sealed_token = None
             if token_ref is not None and token_body is not None:
@@ -220,7 +219,7 @@ class StoreSessions:
         """Gone for all workers, and its keys destroyed. `viewer`: who signed out, which is on record."""
 
         def act(tx: Tx) -> list[bytes]:
-            refs = _ended(tx, launch_id)
+            refs = ended(tx, launch_id)
             if refs and viewer is not None:
                 self._access.signed(tx, viewer, Act.SIGN_OUT)
             return refs
@@ -232,7 +231,7 @@ class StoreSessions:
         log().error("the patients of a session of the app do not agree", ehr=session.viewer.ehr)
 
         def act(tx: Tx) -> list[bytes]:
-            refs = _ended(tx, launch_id)
+            refs = ended(tx, launch_id)
             if refs:
                 wrong_patient(tx, session.viewer.ehr, "of an open session of the app", record.id if record else None)
             return refs
@@ -267,21 +266,3 @@ def wrong_patient(
         at=tx.now,
     )
     tx.entry("safety", f"ehr:{namespace}" if namespace else "app", {"door": Door.SMART_APP.value})
-
-
-def _ended(tx: Tx, launch_id: str) -> list[bytes]:
-    rows = tx.read("SELECT ref, token_ref FROM app_session WHERE id = ?", (launch_id,))
-    if not rows or tx.execute("DELETE FROM app_session WHERE id = ?", (launch_id,)) != 1:
-        return []
-    return _keys_of(*rows[0])
-
-
-def _swept(tx: Tx, now: int) -> list[bytes]:
-    """Remove some of the sessions that are over; gives the references of their keys."""
-    rows = tx.read("SELECT id FROM app_session WHERE until <= ? OR seen + idle <= ? LIMIT 50", (now, now))
-    return [ref for row in rows for ref in _ended(tx, row[0])]
-
-
-def _keys_of(ref: str, token_ref: str | None) -> list[bytes]:
-    refs = [object_ref(SESSION, ref)]
-    return refs if token_ref is None else [*refs, object_ref(TOKEN, token_ref)]

@@ -18,7 +18,8 @@ from cds_server.jobs import holder
 from cds_server.logs import log
 from cds_server.smart.ehr_door import Answered, EhrDoor
 from cds_server.smart.pending import destroy
-from cds_server.smart.sessions import TOKEN, Session, StoreSessions
+from cds_server.smart.sessions import Session, StoreSessions
+from cds_server.smart.sweeping import TOKEN
 from cds_server.store.ready import Names
 from cds_server.store.store import Store
 from cds_server.store.vault import object_ref

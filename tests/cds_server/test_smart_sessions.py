@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from cds_server.smart.sweeping import sweep
 from models.errors import CdsError, NotAllowed, NotFound, PeerFailed, Unauthenticated
 from tests.cds_server.smart_flow import App, Browser, House, house
 from tests.hostile_authorization import HostileEhr, running
@@ -109,6 +111,25 @@ def test_a_session_ends_when_it_is_not_used_and_at_the_latest(app: House) -> Non
 
     app.run(story)
     assert app.sessions() == 1  # the next one sweeps
+
+
+def test_what_is_over_is_swept_with_its_keys(app: House) -> None:
+    async def story(browser: Browser) -> None:
+        await browser.opened()
+        await browser.launch()
+
+    app.run(story)
+    now = int(time.time())
+    assert sweep(app.store, now) == 0
+    refs = app.store.reads.query("SELECT ref, token_ref FROM app_session")[0]
+    assert sweep(app.store, now + 3600) == 3  # of a launch, of a session, of its tokens
+    assert app.sessions() == 0
+    assert [
+        app.store.vault.keys.get(kind + bytes.fromhex(ref)) for kind, ref in zip((b"e", b"o"), refs, strict=True)
+    ] == [
+        None,
+        None,
+    ]
 
 
 def change(app: House, statement: str, *parameters: object) -> None:
