@@ -5,7 +5,7 @@ Each rule is a pair: `x` answers, `check` raises. Reads only; the record of a lo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -150,17 +150,17 @@ class Allowed:
             return OPTED_OUT
         return None
 
-    def sees(self, viewer: Viewer, facts: Iterable[Fact], *, glass: bool = False) -> tuple[list[Fact], int]:
-        """The facts that a viewer may see, and how many a label withholds. Test data is left out, uncounted, for
-        whomever an EHR vouches that is none for tests (as for its calls)."""
-        withheld = frozenset[str]() if glass else self.withheld_labels(viewer)
+    def sees(self, viewer: Viewer, facts: Iterable[Fact], broken: Collection[str] = ()) -> tuple[list[Fact], int]:
+        """The facts that a viewer may see, and how many a label withholds. `broken`: records whose glass they broke.
+        Test data is left out, uncounted, for whomever an EHR vouches that is none for tests (as for its calls)."""
+        withheld = self.withheld_labels(viewer)
         tests = viewer.ehr is None or self._settings.ehr(viewer.ehr).test
         visible: list[Fact] = []
         hidden = 0
         for fact in facts:
             if fact.test and not tests:
                 continue
-            if fact.labels and not withheld.isdisjoint(fact.labels):
+            if fact.labels and fact.record not in broken and not withheld.isdisjoint(fact.labels):
                 hidden += 1
             else:
                 visible.append(fact)

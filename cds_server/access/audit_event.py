@@ -173,9 +173,9 @@ def _shape(what: Happening, patient: bool) -> tuple[str, Resource, list[Resource
         return "", _coding(DCM, "110113", "Security Alert"), started, "E", True
     if what.act in _SIGNS:
         return "", _coding(DCM, "110114", "User Authentication"), [_coding(DCM, *_SIGNS[Act(what.act)])], "E", True
-    if what.kind == SENT or (what.act == Act.EXPORT and patient):
+    if what.kind == SENT or what.act == Act.EXPORT:
         disclosed = [_coding(LIFECYCLE, "disclose", "Disclose Record Lifecycle Event")]
-        return "PrivacyDisclosure.Source", _coding(DCM, "110106", "Export"), disclosed, "R", False
+        return "PrivacyDisclosure.Source" if patient else "", _coding(DCM, "110106", "Export"), disclosed, "R", False
     if what.kind == HOOK:
         return "", rest, [_coding(REST, "operation", "operation")], "E", True
     if action_of(what):

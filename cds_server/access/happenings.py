@@ -30,6 +30,17 @@ ERASED = "erased"
 LOOK, HOOK, ACTED, SENT = "look", "hook", "action", "send"
 
 
+_LOOKS = (
+    "SELECT id, ref, entry, act, outcome, purpose, door, ehr, roles, sealed, detail, at FROM access "
+    "WHERE id > ? AND at >= ? AND at < ? ORDER BY id LIMIT ?"
+)
+_LOOKS_AT = (
+    "SELECT id, ref, entry, act, outcome, purpose, door, ehr, roles, sealed, detail, at FROM access "
+    "WHERE id > ? AND at >= ? AND at < ? AND id IN (SELECT access_id FROM access_record WHERE record_id = ?) "
+    "ORDER BY id LIMIT ?"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Whose:
     """A patient record that something was about."""
@@ -90,12 +101,12 @@ def happenings(store: Store, span: Span) -> Iterator[Happening]:
 
 def looks(store: Store, span: Span) -> Iterator[Happening]:
     last = -1
+    only = sorted(span.records)[:1] if span.records is not None and len(span.records) == 1 else []
     while True:
-        rows = store.reads.query(
-            "SELECT id, ref, entry, act, outcome, purpose, door, ehr, roles, sealed, detail, at FROM access "
-            "WHERE id > ? AND at >= ? AND at < ? ORDER BY id LIMIT ?",
-            (last, span.since, span.until, BATCH),
-        )
+        if only:
+            rows = store.reads.query(_LOOKS_AT, (last, span.since, span.until, only[0], BATCH))
+        else:
+            rows = store.reads.query(_LOOKS, (last, span.since, span.until, BATCH))
         if not rows:
             return
         whose = _whose(store, rows[0][0], rows[-1][0])

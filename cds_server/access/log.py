@@ -144,13 +144,15 @@ class Access:
 
     def sees(self, viewer: Viewer, facts: Sequence[Fact]) -> tuple[list[Fact], int]:
         """The facts that a viewer may see now, and how many a label withholds from them."""
-        if not any(fact.labels for fact in facts):
-            return self.allowed.sees(viewer, facts)
-        refs = {fact.record for fact in facts if fact.labels}
-        rows = [row for ref in sorted(refs) if (row := self._store.reads.record_by_ref(ref)) is not None]
-        ids = sorted({each.id for row in rows for each in self.allowed.of_person(row)})
-        broken = bool(ids) and self.allowed.glass(self.who(viewer), ids) is not None
-        return self.allowed.sees(viewer, facts, glass=broken)
+        labelled = {fact.record for fact in facts if fact.labels}
+        return self.allowed.sees(viewer, facts, frozenset(ref for ref in labelled if self._broken(viewer, ref)))
+
+    def _broken(self, viewer: Viewer, ref: str) -> bool:
+        """Whether this viewer has broken the glass over the person of a record."""
+        row = self._store.reads.record_by_ref(ref)
+        if row is None:
+            return False
+        return self.allowed.glass(self.who(viewer), [each.id for each in self.allowed.of_person(row)]) is not None
 
     def signed(self, tx: Tx, viewer: Viewer, act: Act, error: NotAllowed | None = None) -> int:
         """The row and the entry of a sign-in or a sign-out (or of one that is refused), in the act of its session."""

@@ -47,10 +47,10 @@ GRANTS = (
 
 
 @pytest.fixture
-def parts(sqlite_settings: Settings) -> Iterator[Parts]:
+def parts(settings: Settings) -> Iterator[Parts]:
     """One hook call with an override, and looks of every kind at its patient and at two others."""
     ehrs = (Ehr(SANDBOX, fhir_base="https://ehr.example.org/fhir"), Ehr("elsewhere", sees=(SANDBOX,)))
-    settings = replace(sqlite_settings, ehrs=ehrs, access=AccessSettings(GRANTS), checkpoint_seconds=0)
+    settings = replace(settings, ehrs=ehrs, access=AccessSettings(GRANTS), checkpoint_seconds=0)
     built = build(settings)
     with TestClient(create_app(built), base_url="http://127.0.0.1:8000", client=("127.0.0.1", 5)) as ehr:
         answer = ehr.post("/cds-services/breast-cancer-prognosis", json=request("jenny-m.patient-view")).json()
@@ -84,7 +84,7 @@ def parts(sqlite_settings: Settings) -> Iterator[Parts]:
 
         asyncio.run(day())
         yield built
-    assert audit(sqlite_settings.data_dir, sqlite_settings.database_url, deep=True).findings == ()
+    assert audit(settings.data_dir, settings.database_url, deep=True).findings == ()
 
 
 def whose(parts: Parts) -> list[str]:
@@ -145,6 +145,7 @@ def test_events_follow_balp_and_are_valid(parts: Parts) -> None:
     assert hook["agent"][2]["who"]["identifier"]["value"].startswith("Practitioner")
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_provenance_names_model_snapshot_and_entry_of_each_card_and_action(parts: Parts) -> None:
     found = list(provenances(parts.store, parts.settings, Span()))
     assert [problem for each in found for problem in validate(each)] == []
@@ -157,6 +158,7 @@ def test_provenance_names_model_snapshot_and_entry_of_each_card_and_action(parts
     assert action["agent"][0]["type"]["coding"][0]["code"] == "author"
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_the_export_is_two_files_with_or_without_patients(parts: Parts, tmp_path: Path) -> None:
     named = export(parts.store, parts.settings, tmp_path / "named", Span())
     text = (tmp_path / "named" / "AuditEvent.ndjson").read_text()

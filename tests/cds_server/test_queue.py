@@ -66,6 +66,7 @@ def flags(client: TestClient, query: str = "") -> list[int]:
     return list(map(int, re.findall(r'<a href="/work/(\d+)"', client.get(f"/work{query}").text)))
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_what_waits_is_counted_filtered_and_shown_only_to_staff(parts: Parts, browser: Browser) -> None:
     with TestClient(create_app(parts), base_url="http://127.0.0.1:8000") as nobody:
         assert nobody.get("/work", follow_redirects=False).headers["location"] == "/staff/sign-in?next=/work"
@@ -131,6 +132,7 @@ def test_filters_and_verbs(parts: Parts, browser: Browser) -> None:
     assert officer.get("/work", follow_redirects=False).status_code == 303
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_made_up_people_sign_in_nowhere_but_here(parts: Parts, browser: Browser, settings: Settings) -> None:
     app = create_app(parts)
     for client, headers in (
