@@ -91,8 +91,8 @@ class Reproduction:
     changed: tuple[str, ...] = ()
     """What of the runtime is another one since: `numpy 2.3.4 then, 2.3.5 now`."""
     outputs: tuple[Apart, ...] = ()
-    """Each output of the score, and each feature that differs, with its distance and its epsilon; where every bit is the
-    same, only if asked."""
+    """Each output of the score, and each feature that differs, with its distance and its epsilon; none where every bit
+    is the same, unless asked."""
 
     @property
     def equal(self) -> bool:

@@ -131,6 +131,7 @@ def _card(found: Mapping[str, Any]) -> str:
         + (": it abstained" if inference["abstained"] else ""),
         f"model {model['id']}, manifest {model['manifest'][:16]}{pinned}",
         f"ran on {model['runtime']}",
+        *(["erased: its data, its cards' words and whoever asked for it are gone"] if "erased" in found else []),
         *(f"card {each['uuid']}{': ' + each['summary'] if 'summary' in each else ''}" for each in found["cards"]),
         "",
         f"{len(found['features'])} features, {sum(each['missing'] for each in found['features'])} missing, from "

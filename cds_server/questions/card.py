@@ -9,9 +9,10 @@ import orjson
 
 from cds_server.access.log import ACCESS
 from cds_server.actions import ACTION
-from cds_server.reproduce import Recorded, cards_of, load, ref_of
+from cds_server.reproduce import Recorded, cards_of, load, missing_keys, ref_of
 from cds_server.store.store import Store
 from cds_server.tracing import row_of, value_of
+from models.errors import KeysUnavailable
 from models.nouns import Fact
 
 _QUESTIONS = ("observation", "demographic", "report")
@@ -22,9 +23,16 @@ def card(store: Store, named: str, *, values: bool = False, withheld: frozenset[
     """All that stands behind a card (its uuid) or an inference (its id).
 
     `values`: with the numbers, the texts and the people; else only where things stand, what they are of, and when they
-    came to be known. `withheld`: ids of facts whose values this reader may not see. Errors: NotFound, KeysUnavailable.
+    came to be known. `withheld`: ids of facts whose values this reader may not see. Of an erased one, what stands in
+    clear: that it was made, by which model, and what was done. Errors: NotFound, KeysUnavailable (it was changed).
     """
-    recorded = load(store, ref_of(store, named))
+    ref = ref_of(store, named)
+    try:
+        recorded = load(store, ref)
+    except KeysUnavailable:
+        if not missing_keys(store, ref):
+            raise  # changed, not erased
+        return _erased(store, ref, named)
     judged = orjson.loads(recorded.judged)
     used = _used(judged)
     (row,) = store.reads.query("SELECT record_id, abstained, call_id FROM inference WHERE id = ?", (recorded.id,))
@@ -39,7 +47,7 @@ def card(store: Store, named: str, *, values: bool = False, withheld: frozenset[
             "at": recorded.at,
             "abstained": bool(row[1]),
         },
-        "model": _model(store, recorded),
+        "model": _model(store, recorded.service, recorded.model, recorded.model_digest, recorded.runtime, recorded.at),
         "data": [_fact(store, fact, used, values and fact.id not in withheld) for fact in recorded.snapshot.facts],
         "features": [
             _feature(vector, feature, values and withheld.isdisjoint(feature.get("facts", ())))
@@ -59,6 +67,28 @@ def card(store: Store, named: str, *, values: bool = False, withheld: frozenset[
     return answer
 
 
+def _erased(store: Store, ref: str, named: str) -> dict[str, Any]:
+    (row,) = store.reads.query(
+        "SELECT i.id, i.entry, i.service, i.at, i.abstained, i.record_id, i.model, i.model_digest, i.runtime, "
+        "c.received_at, c.ehr, c.hook, c.outcome FROM inference i JOIN call c ON c.id = i.call_id WHERE i.ref = ?",
+        (ref,),
+    )
+    seq, call = int(row[1]), dict(zip(("at", "ehr", "hook", "outcome"), row[9:], strict=True))
+    uuids = store.reads.query("SELECT uuid, id, entry FROM card WHERE inference_id = ? ORDER BY id", (row[0],))
+    return {
+        "question": {"kind": "card", "of": named, "values": False},
+        "erased": True,
+        "inference": {"id": ref, "seq": seq, "service": row[2], "at": row[3], "abstained": bool(row[4])},
+        "model": _model(store, row[2], row[6], row[7], row[8], row[3]),
+        "data": [],
+        "features": [],
+        "cards": [{"uuid": uuid, "seq": int(entry)} for uuid, _, entry in uuids],
+        "seen": [{"how": "call", "seq": seq, **call}, *_looks(store, int(row[5]), row[3], values=False)],
+        "done": [action for _, each, _ in uuids for action in _actions(store, int(each), values=False)],
+        "corrected": _flags(store, int(row[0])),
+    }
+
+
 def _used(judged: Mapping[str, Any]) -> dict[str, list[str]]:
     """Fact -> the features that were taken from it."""
     used: dict[str, list[str]] = {}
@@ -69,16 +99,16 @@ def _used(judged: Mapping[str, Any]) -> dict[str, list[str]]:
     return used
 
 
-def _model(store: Store, recorded: Recorded) -> dict[str, Any]:
+def _model(store: Store, service: str, model: str, digest: str, runtime: str, at: str) -> dict[str, Any]:
     """The version that spoke, what it ran on, and the pin by which it did."""
-    name, _, version = recorded.model.partition("@")
+    name, _, version = model.partition("@")
     row = store.reads.one(
         "SELECT entry, at FROM pin WHERE service = ? AND model = ? AND version = ? AND at <= ? "
         "ORDER BY id DESC LIMIT 1",
-        (recorded.service, name, version, recorded.at),
+        (service, name, version, at),
     )
     pinned = {"seq": int(row[0]), "at": row[1]} if row is not None else None
-    return {"id": recorded.model, "manifest": recorded.model_digest, "runtime": recorded.runtime, "pinned": pinned}
+    return {"id": model, "manifest": digest, "runtime": runtime, "pinned": pinned}
 
 
 def _fact(store: Store, fact: Fact, used: Mapping[str, list[str]], values: bool) -> dict[str, Any]:

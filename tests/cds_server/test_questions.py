@@ -20,6 +20,7 @@ from cds_server.app import Parts, build, create_app
 from cds_server.audit import audit
 from cds_server.backlog import digest_backlog
 from cds_server.checkpoints import Checkpoints
+from cds_server.decisions import INFERENCE
 from cds_server.ledger.verifier import check_file, leaf_hash, open_checkpoint, verify_inclusion
 from cds_server.operators import Operators
 from cds_server.questions.card import card
@@ -29,6 +30,7 @@ from cds_server.questions.made import LAST, made
 from cds_server.questions.proofs import proven, seqs
 from cds_server.recalls import Recaller
 from cds_server.settings import Settings
+from cds_server.store.vault import object_ref
 from models.errors import BadInput, NotFound
 from smart_app.desk import Door, Role, Viewer
 from tests.cds_server.stores import JOINING, learn
@@ -136,6 +138,20 @@ def _facts(parts: Parts, named: str) -> tuple[Any, ...]:
     from cds_server.reproduce import load
 
     return load(parts.store, named).snapshot.facts
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_of_an_erased_card_stays_that_it_was(parts: Parts, shown: dict[str, Any]) -> None:
+    ref = card(parts.store, shown["uuid"])["inference"]["id"]
+    whole = card(parts.store, ref)
+    parts.store.vault.keys.destroy([object_ref(INFERENCE, ref)])
+    left = card(parts.store, shown["uuid"], values=True)
+    assert left["erased"] is True
+    assert (left["data"], left["features"]) == ([], [])
+    for kept in ("inference", "model", "cards", "done", "corrected"):
+        assert left[kept] == whole[kept]
+    assert [each["outcome"] for each in left["seen"]] == ["answered"]
+    assert corrected(parts.store, "", LAST)["inferences"][0]["erased"] is True
 
 
 def test_a_model_version_answers_for_all_it_did(parts: Parts, shown: dict[str, Any]) -> None:
