@@ -30,6 +30,8 @@ TITLES = {
     "order-sign": "Sign the draft orders",
 }
 INTENTS = {"": "no intent", "order-review": "order-review", "tumor-board": "tumor-board"}
+MOST_CONTEXT = 2000
+"""Characters of an `appContext` that a person types: to try what an app does with another patient's card."""
 COOKIE = "sandbox-user"
 """Who sits here. It proves nothing, and needs not: this is a sandbox."""
 
@@ -156,6 +158,7 @@ class Pages:
             _user(request),
             case.id,
             self._encounter(case, {}),
+            app_context=chosen.get("appContext"),
             intent=chosen.get("intent"),
             banner="banner" not in chosen,
             style="style" not in chosen,
@@ -286,6 +289,8 @@ def _options(request: Request) -> dict[str, str]:
     """What a person set for a launch from the chart; whatever else stands in the URL is left aside."""
     intent = request.query_params.get("intent", "")
     chosen = {"intent": intent} if intent in INTENTS and intent else {}
+    if app_context := request.query_params.get("appContext", "").strip()[:MOST_CONTEXT]:
+        chosen["appContext"] = app_context
     return chosen | {name: "no" for name in ("banner", "style") if request.query_params.get(name) == "no"}
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
 
+from cds_server.__main__ import main
 from cds_server.sandbox.guard import check_configuration, check_loopback
 from cds_server.settings import load
 from models.errors import NotAllowed
@@ -45,3 +47,20 @@ def test_what_looks_real_is_refused(tmp_path: Path, text: str, where: str) -> No
 def test_only_a_server_on_this_machine_is_called(url: str) -> None:
     with pytest.raises(NotAllowed):
         check_loopback(url, "--to")
+
+
+@pytest.mark.parametrize("command", ["sandbox", "demo"])
+def test_the_commands_start_nothing_beside_what_looks_real(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    config = tmp_path / "cds.toml"
+    config.write_text(EHR.format(test="false"))
+    monkeypatch.setenv("CDS_CONFIG", str(config))
+    monkeypatch.setenv("CDS_DATA_DIR", str(tmp_path / "var"))
+    heard = signal.getsignal(signal.SIGTERM)
+    try:
+        assert main([command]) == 4
+    finally:
+        signal.signal(signal.SIGTERM, heard)
+    assert "not marked `test`" in capsys.readouterr().err
+    assert not (tmp_path / "var").exists()

@@ -5,18 +5,26 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
 import tempfile
+import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import FrameLocator, Page, expect, sync_playwright
 
+from cds_server.serve import wait_ready
 from tests.peers import ROOT, require
 from tests.peers.browser import FLAGS
 from tests.peers.sandbox import Sandbox
+from tests.peers.server import CDS, free_port
 
 PICTURES = ROOT / "docs" / "pictures"
 MOST_BYTES = 300_000
@@ -68,10 +76,10 @@ def decide(app: Page | FrameLocator, outcome: str, comment: str = "") -> None:
     form.locator("button[type=submit]").click()
 
 
-def acted(sandbox: Sandbox, comment: str) -> list[dict[str, Any]]:
-    """What stands on record with this comment, wherever it was done."""
+def acted(sandbox: Sandbox, *comments: str) -> list[dict[str, Any]]:
+    """What stands on record with these comments, wherever it was done."""
     cards = [card for each in sandbox.server.ask("inference", "all") for card in each["cards"]]
-    return [action for card in cards for action in card["actions"] if action["comment"] == comment]
+    return [action for card in cards for action in card["actions"] if action["comment"] in comments]
 
 
 def test_from_a_card_to_the_app_to_an_override_to_the_ledger(page: Page, console: list[str], sandbox: Sandbox) -> None:
@@ -103,7 +111,8 @@ def test_a_change_of_mind_and_another_persons_word_are_added(page: Page, sandbox
     entries = app.locator("#done li")
     expect(entries).to_have_count(2)
     expect(entries.first).to_contain_text("all is known now")
-    assert [len(acted(sandbox, each)) for each in ("said in the EHR", "all is known now")] == [1, 1]
+    kept = acted(sandbox, "said in the EHR", "all is known now")
+    assert sorted(each["outcome"] for each in kept) == ["accepted", "overridden"]
 
 
 def test_two_patients_in_two_tabs_never_cross(page: Page, sandbox: Sandbox) -> None:
@@ -137,6 +146,30 @@ def expect_refused(page: Page, url: str) -> None:
     assert answer is not None
     assert answer.status in (401, 403, 404)
     assert "Jenny" not in page.content()
+
+
+def test_a_card_of_one_patient_never_opens_in_the_chart_of_another(page: Page, sandbox: Sandbox) -> None:
+    """The EHR says Carla, the card's inference is about Jenny: nothing of either is shown, and that is on record."""
+    fire(page, sandbox.url, "jenny-m")
+    answer = json.loads(page.locator("details.wire pre").nth(1).text_content() or "")
+    context = answer["cards"][0]["links"][0]["appContext"]
+    before = safety_events(sandbox)
+    page.goto(f"{sandbox.url}/cases/carla-r")
+    page.get_by_text("Launch the app with other context").click()
+    page.get_by_label(re.compile("appContext")).fill(context)
+    page.get_by_role("button", name="Launch", exact=True).click()
+    app = page.frame_locator("iframe.app")
+    expect(app.get_by_role("heading", level=1)).to_be_visible()
+    expect(app.locator(BANNER)).to_have_count(0)
+    said = app.locator("body").inner_text()
+    assert "Jenny" not in said
+    assert "Carla" not in said
+    assert safety_events(sandbox) == before + 1
+
+
+def safety_events(sandbox: Sandbox) -> int:
+    flags = sandbox.server.ask("work", "list", "--kind", "flag")
+    return len([each for each in flags if each["reason"] == "wrong-patient"])
 
 
 def test_the_app_pops_out_of_the_frame(page: Page, console: list[str], sandbox: Sandbox) -> None:
@@ -224,33 +257,77 @@ def test_a_person_who_says_no_is_told(page: Page, sandbox: Sandbox) -> None:
     expect(page.locator("main")).to_contain_text("did not grant access")
 
 
-@pytest.mark.parametrize("name", ["sandbox.png", "app.png", "app-in-ehr.png"])
+@pytest.mark.parametrize("name", ["sandbox", "app", "app-in-ehr", "app-images", "app-timeline", "app-model", "work"])
 def test_the_pictures_in_the_tree_are_some(name: str) -> None:
-    picture = (PICTURES / name).read_bytes()
+    picture = (PICTURES / f"{name}.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
     assert len(picture) < MOST_BYTES
 
 
 def take_pictures() -> None:
-    sandbox = Sandbox(Path(tempfile.mkdtemp()))
-    try:
-        with sync_playwright() as playwright:
-            chromium = playwright.chromium.launch(executable_path=require("chromium"), args=list(FLAGS))
-            page = chromium.new_page(viewport={"width": 1366, "height": 850}, locale="en-GB")
-            fire(page, sandbox.url, "aisha-t")
-            page.screenshot(path=PICTURES / "sandbox.png")
-            app = open_app(page)
-            expect(app.locator(BANNER)).to_contain_text("Aisha T")
-            page.screenshot(path=PICTURES / "app-in-ehr.png")
-            frame = page.frames[-1]
-            page.goto(frame.url)
-            decide(page, "overridden", "neoadjuvant treatment is planned")
-            expect(page.locator("#done")).to_contain_text("neoadjuvant")
+    """Of the demo, as `make demo` starts it."""
+    with tempfile.TemporaryDirectory() as home, demo(Path(home)) as (server, ehr), sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=require("chromium"), args=list(FLAGS))
+        page = chromium.new_page(viewport={"width": 1366, "height": 850}, locale="en-GB")
+
+        def keep(name: str) -> None:
             page.evaluate("scrollTo(0, 0)")
-            page.screenshot(path=PICTURES / "app.png")
-            chromium.close()
+            page.screenshot(path=PICTURES / f"{name}.png")
+
+        fire(page, ehr, "aisha-t")
+        keep("sandbox")
+        app = open_app(page)
+        expect(app.locator(BANNER)).to_contain_text("Aisha T")
+        keep("app-in-ehr")
+        page.goto(page.frames[-1].url)
+        decide(page, "overridden", "neoadjuvant treatment is planned")
+        expect(page.locator("#done")).to_contain_text("neoadjuvant")
+        keep("app")
+        page.get_by_role("link", name="predict-breast 3.2.0").first.click()
+        keep("app-model")
+        fire(page, ehr, "tomas-v", "Sign the draft orders")
+        open_app(page)
+        expect(page.frame_locator("iframe.app").locator(BANNER)).to_contain_text("Tomas V")
+        page.goto(page.frames[-1].url)
+        page.locator(".pictures img").last.scroll_into_view_if_needed()
+        expect(page.locator(".pictures img").last).to_have_js_property("complete", True)
+        page.screenshot(path=PICTURES / "app-images.png")
+        page.goto(page.url.split("?")[0] + "timeline")
+        keep("app-timeline")
+        let_something_wait(page, server)
+        page.goto(f"{server}/staff/sign-in?next=/work")
+        page.get_by_role("button", name=re.compile("Weber")).click()
+        page.wait_for_url("**/work")
+        keep("work")
+        chromium.close()
+
+
+def let_something_wait(page: Page, server: str) -> None:
+    """An empty queue says little: feedback on cards that nobody knows, from two services."""
+    for service in ("breast-cancer-prognosis", "deterioration-news2", "breast-cancer-prognosis"):
+        at = datetime.now(UTC).isoformat()
+        item = {"card": str(uuid.uuid4()), "outcome": "accepted", "acceptedSuggestions": [], "outcomeTimestamp": at}
+        answer = page.request.post(f"{server}/cds-services/{service}/feedback", data={"feedback": [item]})
+        assert answer.ok, answer.text()
+
+
+@contextmanager
+def demo(home: Path) -> Iterator[tuple[str, str]]:
+    """`cds demo` in a folder: the server's URL, and the sandbox's."""
+    port = free_port()
+    server, ehr = (f"http://127.0.0.1:{port + each}" for each in (0, 1))
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("CDS_")}
+    environment = {**plain, "CDS_DATA_DIR": str(home / "var"), "PYTHONPATH": str(ROOT)}
+    with (home / "demo.log").open("wb") as told:
+        running = subprocess.Popen(
+            [*CDS, "demo", "--port", str(port)], cwd=home, env=environment, stdout=told, stderr=told
+        )
+    try:
+        wait_ready(f"{ehr}/", running, 120)
+        yield server, ehr
     finally:
-        sandbox.close()
+        running.terminate()
+        running.wait(timeout=60)
 
 
 if __name__ == "__main__":
