@@ -43,6 +43,10 @@ def run(args: argparse.Namespace) -> int:
             checks.append(_clock(last))
             checks += _pulls(parts, settings)
             checks += _sending(parts, settings)
+            if any(ehr.app is not None for ehr in settings.ehrs):
+                from cds_server.smart.checks import apps
+
+                checks += apps(settings, parts.store)
             waiting = parts.store.reads.open_flags()
             checks.append(
                 (
