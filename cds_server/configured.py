@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import ipaddress
 import os
 import re
@@ -9,12 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from models.errors import Misconfigured
 
-_MAX_SECRET = 4096
+_MAX_SECRET = 8192
+SEALED = "cds-sealed:"
+"""How a file begins whose secret is sealed under the master key."""
 _SPAN = re.compile(r"([1-9][0-9]{0,4})(m|h|d)")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
@@ -110,9 +114,35 @@ def _secret_of(path: Path, complaint: Misconfigured) -> str:
         text = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
         raise Misconfigured(f"{complaint.what} cannot be read") from None
+    if text.startswith(SEALED):
+        text = _unsealed(text.removeprefix(SEALED), complaint)
     if not 0 < len(text) <= _MAX_SECRET:
         raise Misconfigured(f"{complaint.what} is empty, or too long for a secret")
     return text
+
+
+class Unsealing(Protocol):
+    """What opens secrets that are sealed in their files: the master key (`master_key`)."""
+
+    def unwrap(self, wrapped: bytes) -> bytes: ...
+
+
+_master: list[Unsealing] = []
+"""Of this process, as the configuration that it read last says: some tables are read by whoever needs them."""
+
+
+def unseal_by(master: Unsealing | None) -> None:
+    """Sealed secrets are opened by this master key from here on."""
+    _master[:] = [] if master is None else [master]
+
+
+def _unsealed(text: str, complaint: Misconfigured) -> str:
+    if not _master:
+        raise Misconfigured(f"{complaint.what} is sealed under a master key, and no [master_key] is configured")
+    try:
+        return _master[0].unwrap(base64.b64decode(text, validate=True)).decode("utf-8")
+    except (binascii.Error, UnicodeDecodeError):
+        raise Misconfigured(f"{complaint.what} is not sealed as `cds keys master seal-file` does it") from None
 
 
 def reachable(url: str) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cds_server.access.settings import AccessSettings, read_access
-from cds_server.configured import Table, loopback, reachable
+from cds_server.configured import Table, loopback, reachable, unseal_by
 from cds_server.ehrs import Ehr, check_apps, check_issuers, namespace_of, origins, read_ehr
 from cds_server.ledger_settings import (
     CHECKPOINT_SECONDS,
@@ -147,6 +147,8 @@ def load(environ: Mapping[str, str], **overrides: Any) -> Settings:
     origin = path.name if path else "environment"
     _known_only(table, _TOP, "", origin)
     asked = _Asked(environ, table, overrides, origin)
+    master = read_master(table.get("master_key"), origin, environ)
+    unseal_by(master)
     data_dir = Path(asked.text("data_dir", "./var"))
     ehrs = tuple(read_ehr(entry, index, origin) for index, entry in enumerate(_tables(table, "ehr", origin)))
     trust = asked.text("trust", "jwt")
@@ -179,7 +181,7 @@ def load(environ: Mapping[str, str], **overrides: Any) -> Settings:
         witnesses=read_witnesses(_tables(table, "witness", origin), origin),
         anchors=read_anchors(_tables(table, "anchor", origin), origin),
         retention=read_retention(table.get("retention"), origin),
-        master=read_master(table.get("master_key"), origin, environ),
+        master=master,
         access=read_access(table.get("access"), origin, [ehr.namespace for ehr in ehrs], open_trust=trust == "open"),
     )
     _check(settings, asked)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from cds_server.commands.opening import actor_of, common, emit, existing, settings_of, store_of, table
 
 if TYPE_CHECKING:
+    from cds_server.settings import Settings
     from cds_server.store.store import Store
 
 NAME = "keys"
@@ -37,6 +38,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     to.add_argument("--to-file", metavar="FILE", help="a file with the other key")
     to.add_argument("--to-command", metavar="COMMAND", help="the other KMS's command, with its arguments")
     common(rotate)
+    seal_file = steps.add_parser("seal-file", help="seal a secret's file (a client secret, a token) under [master_key]")
+    seal_file.add_argument("file", metavar="FILE", help="what a `…_file` of the configuration names; it is replaced")
+    common(seal_file)
     common(steps.add_parser("show", help="whether the keys are sealed, and by what"))
     retire = verbs.add_parser("retire", help="from now on it neither signs nor is published")
     retire.add_argument("kid", metavar="KID")
@@ -93,6 +97,8 @@ def _master(args: argparse.Namespace) -> int:
         emit(args, {"file": args.file}, told)
         return 0
     settings = settings_of(args)
+    if args.step == "seal-file":
+        return _seal_file(args, settings)
     existing(settings)
     with store_of(settings) as store:
         keys = store.vault.keys
@@ -123,6 +129,28 @@ def _master(args: argparse.Namespace) -> int:
         keys.rewrap(settings.master, other)
     told = f"the keys are sealed under {other.name} now: put it into [master_key] before a process starts"
     emit(args, {"sealed_under": other.name}, told)
+    return 0
+
+
+def _seal_file(args: argparse.Namespace, settings: Settings) -> int:
+    """After a rotation the file has to be sealed anew: keep the secret where it came from."""
+    import base64
+    from pathlib import Path
+
+    from cds_server.checkpoints import replace
+    from cds_server.configured import SEALED
+    from models.errors import Misconfigured
+
+    path = Path(args.file)
+    secret = path.read_text(encoding="utf-8").strip()
+    if settings.master is None:
+        raise Misconfigured(f"there is no [master_key] in {settings.origin}", where="master_key")
+    if not secret or secret.startswith(SEALED):
+        raise Misconfigured("the file is empty, or sealed already", where=path.name)
+    wrapped = settings.master.wrap(secret.encode())
+    replace(path, f"{SEALED}{base64.b64encode(wrapped).decode()}\n".encode())
+    path.chmod(0o600)
+    emit(args, {"file": args.file}, f"{args.file} is sealed under {settings.master.name}")
     return 0
 
 

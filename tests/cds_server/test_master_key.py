@@ -191,3 +191,29 @@ def test_by_commands(
     store = opened(settings, settings.master)
     assert weights(store, "a", "1") == ["60 kg"]
     store.close()
+
+
+def test_a_secret_in_a_file_is_sealed_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A client secret, a token of operators: whatever a `…_file` of the configuration names."""
+    key, secret, config = tmp_path / "m.key", tmp_path / "token", tmp_path / "cds.toml"
+    assert main(["keys", "master", "new", str(key)]) == 0
+    said = "an operator's own token"
+    secret.write_text(f"{said}\n")
+    secret.chmod(0o600)
+    config.write_text(f'data_dir = "{tmp_path}"\nops_token_file = "{secret}"\n')
+    monkeypatch.setenv("CDS_CONFIG", str(config))
+    assert main(["keys", "master", "seal-file", str(secret)]) == 2  # no master key
+    config.write_text(f'{config.read_text()}[master_key]\nfile = "{key}"\n')
+    assert main(["keys", "master", "seal-file", str(secret)]) == 0
+    assert main(["keys", "master", "seal-file", str(secret)]) == 2  # sealed already
+    assert b"operator" not in secret.read_bytes()
+    assert load({"CDS_CONFIG": str(config)}).ops_token == said
+    key.write_text(new_text())
+    with pytest.raises(KeysUnavailable):
+        load({"CDS_CONFIG": str(config)})
+    config.write_text(config.read_text().partition("[master_key]")[0])
+    with pytest.raises(Misconfigured, match="sealed under a master key"):
+        load({"CDS_CONFIG": str(config)})
+    assert capsys.readouterr()
