@@ -177,7 +177,7 @@ def disagreements(voices: Sequence[Voice]) -> tuple[Apart, ...]:
 
 
 def open_questions(
-    sections: Mapping[str, Section], scores: Sequence[ScoreView], *, withheld: int = 0
+    sections: Mapping[str, Section], scores: Sequence[ScoreView], *, withheld: int = 0, minuted: bool = False
 ) -> tuple[Question, ...]:
     """What the board should know that it does not know: by stated rules, each of them on the page beside its cause."""
     found = []
@@ -213,6 +213,6 @@ def open_questions(
     if not scores:
         found.append(Question("board.open.no_score"))
     if withheld:
-        found.append(Question("board.open.withheld", {"count": withheld}))
+        found.append(Question("board.open.left_out" if minuted else "board.open.withheld", {"count": withheld}))
     unique = {(each.key, tuple(sorted(each.values.items()))): each for each in found}
     return tuple(unique.values())

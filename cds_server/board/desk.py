@@ -21,6 +21,7 @@ from cds_server.board.seats import Seats
 from cds_server.board.written import checked, day, titled, words
 from cds_server.checkpoints import Checkpoints
 from cds_server.desk.whose import Whose
+from cds_server.ehrs import RESTRICTED
 from cds_server.guidance import Guidance
 from cds_server.registry import Registry
 from cds_server.settings import Settings
@@ -223,11 +224,15 @@ class Board:
         seen = await self._look(opened.case.viewer, Act.BOARD_CASE, opened.case.record, what="summary")
         return self._summary(opened.case.viewer, seen.records)
 
-    def _summary(self, viewer: Viewer, records: tuple[RecordRow, ...]) -> Summary:
+    def _summary(self, viewer: Viewer, records: tuple[RecordRow, ...], *, minuted: bool = False) -> Summary:
+        """`minuted`: for paper, which others read, too. What has a restricting label is left out, whoever asks."""
         facts, withheld = self._access.sees(viewer, self._known.facts(records))
+        if minuted:
+            quoted = [fact for fact in facts if RESTRICTED.isdisjoint(fact.labels)]
+            facts, withheld = quoted, withheld + len(facts) - len(quoted)
         sections, sides = sorted_facts(facts)
         scores = self._known.scores(records, (fact.known_from for fact in facts))
-        questions = open_questions(sections, scores, withheld=withheld)
+        questions = open_questions(sections, scores, withheld=withheld, minuted=minuted)
         notes, pictures = self._known.notes(facts), self._known.pictures(records)
         return Summary(sections, notes, scores, questions, pictures, withheld, sides)
 
@@ -303,7 +308,7 @@ class Board:
                 continue
             of = self._whose.record(case.record)
             versions = agreed.versions(self._store.reads, case.id, self._store.vault, seat.viewer)
-            summary = self._summary(seat.viewer, self._records(seat.viewer, of))
+            summary = self._summary(seat.viewer, self._records(seat.viewer, of), minuted=True)
             newest = versions[0] if versions else None
             banner = self._whose.banner_of(of)
             shown.append(Minutes(line, number, banner, case.question, case.asked_by, summary, newest))
@@ -316,7 +321,7 @@ class Board:
         kept = agreed.given_out(self._store.reads, newest.ref) if newest else None
         if kept is not None:
             return kept
-        summary = self._summary(opened.case.viewer, seen.records)
+        summary = self._summary(opened.case.viewer, seen.records, minuted=True)
         told = (opened.meeting, opened.number, opened.banner, opened.question, opened.asked_by, summary, newest)
         return await asyncio.to_thread(pdf, [Minutes(*told)])
 

@@ -26,6 +26,7 @@ from smart_app.desk import Case, Door, Role, Viewer
 from tests.cds_server.board_room import CHAIR, CLINICIAN, COMPLIANCE, HERE, WORDS, Room
 from tests.cds_server.conftest import UNHURRIED
 from tests.cds_server.stores import MRN, learn
+from tests.smart_app.board_case import words
 
 QUESTION = "Is chemotherapy worth it for this woman?"
 RESTRICTED = {"security": [{"system": "http://terminology.hl7.org/CodeSystem/v3-Confidentiality", "code": "R"}]}
@@ -269,13 +270,19 @@ def test_what_is_withheld_is_not_shown_and_said_to_be(room: MakeRoom) -> None:
         assert hidden not in listed
     first, second = chair.cases(meeting)
     shown = chair.open(meeting, first).page
-    assert "1 results are withheld" in shown or "results are withheld from you" in shown
+    assert "Withheld from you by their confidentiality label: 1 results" in shown
     assert "Breast cancer" not in shown
     closed = chair.post(f"{meeting}/open", case=second)
     assert (closed.status_code, "Break the glass" in closed.text) == (403, True)
     assert chair.post(f"{meeting}/glass", case=second, reason="short").status_code == 400
     opened = chair.post(f"{meeting}/glass", case=second, reason="emergency surgery tonight, no other access")
     assert "Secret" in opened.text
+    chair.post(f"{meeting}/glass", case=first, reason="emergency surgery tonight, no other access")
+    lifted = chair.open(meeting, first)
+    assert "Breast cancer" in lifted.page
+    paper = "".join(words(lifted.get("minutes.pdf").content))
+    assert "Breast cancer" not in paper  # others read it, too
+    assert "Left out of these minutes" in paper
     assert ("break-glass", "broken") in server.looks()
 
 
