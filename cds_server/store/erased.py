@@ -13,6 +13,8 @@ from cds_server.store.writer import Tx
 
 KEY = "key"
 """`erased.what` of references of keys; else it is a table."""
+_ANNOUNCED = 500
+"""Rows that one statement announces."""
 CHUNK = 4096
 """Members of one row of `erased`."""
 _REMOVALS = {
@@ -60,8 +62,11 @@ def remove(tx: Tx, database: Database, rows: Mapping[str, Sequence[int]]) -> Non
     for table, ids in rows.items():
         if table not in ERASABLE:
             raise AssertionError("only the projection's rows are removed")
-        for row_id in ids:
-            tx.execute("INSERT INTO erasing (of_table, row_id) VALUES (?, ?)", (table, row_id))
+        for start in range(0, len(ids), _ANNOUNCED):
+            some = ids[start : start + _ANNOUNCED]
+            places = ", ".join(["(?, ?)"] * len(some))
+            cells = tuple(cell for row_id in some for cell in (table, row_id))
+            tx.execute(f"INSERT INTO erasing (of_table, row_id) VALUES {places}", cells)
     # the versions' closings point at them, and identifiers and objects at records: leaves first, then what they rest on
     for table in ("resource_closing", "record_identifier", "dicom_object", "resource", "link", "patient_record"):
         if rows.get(table):
