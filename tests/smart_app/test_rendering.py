@@ -15,7 +15,7 @@ from smart_app import rendering
 from smart_app.banners import Banner, Identifier
 from smart_app.desk import Case, Door, Role, Viewer
 from smart_app.markdown import markdown
-from smart_app.texts import english, t
+from smart_app.texts import FILES, english, t
 
 ROOM = Path(rendering.__file__).parent
 HTMX = "d6fdc75f204e6bdefa99b69bf1e6d4ac69b8a364f77929f45c13476b4000f717"
@@ -96,6 +96,11 @@ def test_every_text_that_a_template_names_is_there_and_every_text_is_named() -> 
     built += ("act.done", "act.again")
     idle = {key for key in english() if key.partition(".")[0] in ("act", "case", "glass", "model")}
     assert {key for key in idle - used if not key.startswith(built)} == set()
+
+
+def test_every_file_of_texts_is_read() -> None:
+    listed = {file.__name__.rpartition(".")[2] for file in FILES}
+    assert listed == {path.stem for path in (ROOM / "texts").glob("*.py")} - {"__init__"}
 
 
 def test_htmx_is_the_file_that_its_authors_published() -> None:
