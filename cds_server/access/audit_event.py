@@ -19,6 +19,7 @@ where a pattern asks for one, the EHR's host or the name of the door stands ther
 from __future__ import annotations
 
 import base64
+import ipaddress
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -104,12 +105,12 @@ class AuditEvents:
     def _agents(self, what: Happening, forth: bool) -> list[Resource]:
         """Client and server, and who asked. `forth`: the client is the source of what the event is about (DICOM's roles
         as BALP takes them: parameters and new resources flow to the server, what is read flows from it)."""
-        us = {"who": {"display": self._url}, "requestor": False, "network": {"address": self._host, "type": "1"}}
+        us = {"who": {"display": self._url}, "requestor": False, "network": _network(self._host)}
         other = what.recipient or what.ehr or what.door
         there = {
             "who": {"display": other},
             "requestor": False,
-            "network": {"address": self._hosts.get(other, other), "type": "1"},
+            "network": _network(self._hosts.get(other, other)),
         }
         source, destination = _coding(DCM, "110153", "Source Role ID"), _coding(DCM, "110152", "Destination Role ID")
         server, client = (destination, source) if forth else (source, destination)
@@ -192,6 +193,15 @@ def _who(what: Happening) -> Resource:
     if what.subject.startswith(("https://", "http://")) and "/Practitioner" in what.subject:
         return {"reference": what.subject}
     return {"identifier": {"system": f"urn:cds-server:{what.ehr or what.door}", "value": what.subject}}
+
+
+def _network(address: str) -> Resource:
+    """FHIR network-type: 1 a name, 2 an IP address."""
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        return {"address": address, "type": "1"}
+    return {"address": address, "type": "2"}
 
 
 def _coding(system: str, code: str, display: str | None = None) -> Resource:
