@@ -216,10 +216,10 @@ def create_app(parts: Parts) -> FastAPI:
         from cds_server.desk.wiring import case_routes
         from cds_server.similar.wiring import SimilarPatients
 
-        similar = SimilarPatients(parts.store, parts.settings, parts.registry, parts.access, smart.sessions)
+        known = (parts.store, parts.settings, parts.registry, parts.decisions, parts.access)
+        similar = SimilarPatients(*known, smart.sessions)
         app.router.routes.extend(similar.routes())
-
-        kept = (parts.store, parts.settings, parts.registry, parts.decisions, parts.access, watch.checkpoints)
+        kept = (*known, watch.checkpoints)
         app.router.routes.extend(case_routes(*kept, smart.sessions, parts.metrics.acted))
     if staff.sessions is not None and smart is not None:
         from cds_server.board.wiring import board_routes

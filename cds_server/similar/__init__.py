@@ -1,0 +1,1 @@
+"""Patients whose inputs of a model were like this one's: counted, never shown one by one."""
