@@ -34,7 +34,7 @@ TINY = {
     "mllp": ("--seconds", "1", "--sustained", "1", "--results", "20"),
     "reproduce": ("--count", "20"),
     "score": ("--count", "50"),
-    "similar": ("--patients", "300", "--rounds", "2"),
+    "similar": ("--patients", "2000", "--rounds", "2"),
     "start": ("--count", "1"),
 }
 SCRIPTS = sorted(path for path in (ROOT / "benchmarks").glob("[a-z]*.py"))
