@@ -26,8 +26,9 @@ WHAT_IF = "what-if:"
 """Before the service's id (none has a colon)."""
 OUTCOME = "what-if"
 """Of its Call."""
-SET, OF = "what_if", "what_if_of"
-"""Members of the snapshot's context: what was set, and the inference that it was asked about."""
+SET, OF, FOCUS = "what_if", "what_if_of", "focus"
+"""Members of the snapshot's context: what was set, the inference that it was asked about, and the tumour that is meant
+(`Condition/id`), where the base named none."""
 
 
 def judge(registry: Registry, base: Recorded, inputs: Mapping[str, str], allowed: tuple[str, ...]) -> Judgement:
@@ -41,18 +42,34 @@ def judge(registry: Registry, base: Recorded, inputs: Mapping[str, str], allowed
     rules = {rule["name"]: rule for rule in scorer.model.manifest["rules"]}
     then = scorer.judge(base.snapshot)
     found = {feature.name: feature.value for vector in then.vectors for feature in vector.features}
-    wanted = {}
+    wanted, focus = {}, None
     for column, text in inputs.items():
+        if column == FOCUS:
+            focus = _tumour(base, text)
+            continue
         if column not in allowed or column not in rules:
             raise BadInput("a what-if input that this model does not have", where="what-if")
         number = checked(rules[column], text.strip().replace(",", "."), where="what-if")
         if number != found.get(column):
             wanted[column] = whole(number)
-    if not wanted:
+    if not wanted and focus is None:
         raise BadInput("nothing was set otherwise than it is", where="what-if")
     context = {**base.snapshot.context, OF: base.ref}
-    context[SET] = {**base.snapshot.context.get(SET, {}), **wanted}
+    if wanted:
+        context[SET] = {**base.snapshot.context.get(SET, {}), **wanted}
+    if focus is not None:
+        context[FOCUS] = focus
     return scorer.judge(base.snapshot.but(context=context))
+
+
+def _tumour(base: Recorded, named: str) -> str:
+    """One of the conditions that the snapshot holds; never one that somebody typed."""
+    if FOCUS in base.snapshot.context:
+        raise BadInput("the tumour is chosen already", where="what-if")
+    for fact in base.snapshot.facts:
+        if fact.kind == "condition" and fact.source.resource == named:
+            return named
+    raise BadInput("the tumour is none of those on record", where="what-if")
 
 
 async def ask(

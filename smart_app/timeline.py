@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from models.errors import BadInput
 
-GROUPS = ("diagnoses", "labs", "pathology", "imaging", "procedures", "drugs", "other")
+GROUPS = ("diagnoses", "labs", "pathology", "imaging", "procedures", "drugs", "notes", "other")
 PAGE = 150
 """Rows of one page: under 150 kB of HTML."""
 MAX_TEXT = 80

@@ -185,7 +185,7 @@ class Desk:
                     at=each.at,
                     by=case.viewer.name if user == case.viewer.subject else user,
                     inputs=tuple(
-                        Change(named.get(name, name), was.get(name, ""), label)
+                        Change(named.get(name) or t("case.tumour"), was.get(name, ""), label)
                         for name, label in findings.asked_inputs(then.judgement).items()
                     ),
                     score=tuple(score_changes(base.judgement, then.judgement, inputs=False)),

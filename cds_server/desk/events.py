@@ -55,7 +55,7 @@ def group_of(fact: Fact) -> str:
             return "pathology"
     if fact.kind in ("report", "document"):
         words = (fact.code.display or "").lower()
-        return "pathology" if "path" in words else "imaging" if "imag" in words or "radiolog" in words else "other"
+        return "pathology" if "path" in words else "imaging" if "imag" in words or "radiolog" in words else "notes"
     return _KINDS.get(fact.kind, "other")
 
 

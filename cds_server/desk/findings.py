@@ -9,6 +9,8 @@ from cds_server.desk import titles
 from cds_server.desk.judged import Then
 from cds_server.hooks.evidence import is_read, sentence
 from cds_server.services import breast_cancer_prognosis as prognosis
+from cds_server.what_if import FOCUS, SET
+from models import codes
 from models.explain import Explanation, Part, why_no_band
 from models.nouns import Fact, Feature, FeatureVector, Judgement
 from smart_app.cases import (
@@ -72,7 +74,7 @@ def finding(
         cautions=_cautions(judgement),
         fixed=_fixed(judgement),
         since=since,
-        switches=_switches(judgement),
+        switches=_switches(judgement, hidden),
         asked=tuple(asked),
     )
 
@@ -233,8 +235,11 @@ def _fixed(judgement: Judgement) -> tuple[str, ...]:
     return tuple(dict.fromkeys(told))
 
 
-def _switches(judgement: Judgement) -> tuple[Switch, ...]:
-    """What a what-if may set: by the rules of the model's own manifest."""
+def _switches(judgement: Judgement, hidden: frozenset[str]) -> tuple[Switch, ...]:
+    """What a what-if may set: by the rules of the model's own manifest; where several tumours kept it from judging,
+    which of them is meant."""
+    if judgement.score.abstained is not None:
+        return _tumours(judgement, hidden)
     rules = {rule["name"]: rule for rule in judgement.model.manifest.get("rules", ())}
     found = {feature.name: feature for vector in judgement.vectors for feature in vector.features}
     switches = []
@@ -256,8 +261,34 @@ def _switches(judgement: Judgement) -> tuple[Switch, ...]:
     return tuple(switches)
 
 
+def tumours(judgement: Judgement) -> Mapping[str, Fact]:
+    """`Condition/id` -> fact of each breast cancer that a snapshot holds."""
+    return {
+        fact.source.resource: fact
+        for fact in judgement.snapshot.facts
+        if fact.kind == "condition"
+        and any((each.system, each.code) in codes.BREAST_CANCER.codes for each in fact.codings)
+    }
+
+
+def _tumours(judgement: Judgement, hidden: frozenset[str]) -> tuple[Switch, ...]:
+    found = tumours(judgement) if judgement.model.name in titles.SWITCHES else {}
+    if len(found) < 2 or judgement.snapshot.context.get(FOCUS) or any(fact.id in hidden for fact in found.values()):
+        return ()
+    options = tuple(Option(name, tumour_label(fact)) for name, fact in found.items())
+    return (Switch(FOCUS, t("case.tumour"), options),)
+
+
+def tumour_label(fact: Fact) -> str:
+    side = t(f"case.side_{fact.laterality}") if fact.laterality in ("left", "right", "bilateral") else None
+    told = (fact.code.display or fact.code.code, side, (fact.effective or "")[:10])
+    return ", ".join(each for each in told if each)
+
+
 def asked_inputs(judgement: Judgement) -> Mapping[str, str]:
-    """Column -> label of what a what-if set."""
+    """Column (or the focus) -> label of what a what-if set."""
     found = {feature.name: feature for vector in judgement.vectors for feature in vector.features}
-    stated = judgement.snapshot.context.get("what_if", {})
-    return {name: found[name].label for name in stated if name in found}
+    context = judgement.snapshot.context
+    asked = {name: found[name].label for name in context.get(SET, {}) if name in found}
+    fact = tumours(judgement).get(context.get(FOCUS, ""))
+    return asked if fact is None else {FOCUS: tumour_label(fact), **asked}

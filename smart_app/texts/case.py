@@ -103,6 +103,10 @@ TEXTS = {
     "case.signed": "covered by the signed head of {size} entries",
     "case.unsigned": "not signed yet; heads are signed every few seconds to minutes",
     "case.proof": "Download the proof",
+    "case.tumour": "Tumour",
+    "case.side_left": "left",
+    "case.side_right": "right",
+    "case.side_bilateral": "both sides",
     "case.what_if": "What if",
     "case.what_if_help": (
         "Scores the same data again with these inputs. It is put on record as a what-if, changes nothing in the "

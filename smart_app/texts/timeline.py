@@ -10,6 +10,7 @@ TEXTS = {
     "timeline.imaging": "Imaging",
     "timeline.procedures": "Procedures",
     "timeline.drugs": "Drugs",
+    "timeline.notes": "Reports and notes",
     "timeline.other": "Other",
     "timeline.text": "Words",
     "timeline.from": "From",

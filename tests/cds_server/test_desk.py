@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from cds_server.actions import ACTION
 from cds_server.app import Parts, build
 from cds_server.audit import audit
 from cds_server.checkpoints import Checkpoints
+from cds_server.desk.imaging import viewer_url
+from cds_server.ehrs import Ehr
 from cds_server.imaging.pictures import pictures
 from cds_server.reproduce import attempt, load
 from cds_server.results_due import Due
@@ -21,6 +24,7 @@ from cds_server.settings import load as settings_of
 from cds_server.store.store import Store
 from cds_server.what_if import WHAT_IF
 from smart_app.desk import Case
+from smart_app.registered import Registered
 from smart_app.texts import t
 from tests.cds_server.case_app import BEN, PROGNOSIS, GivenSessions, call, case_app, fixture, sized
 from tests.cds_server.stores import learn, patient, weight
@@ -295,6 +299,21 @@ def test_a_what_if_is_an_inference_of_its_own_and_never_a_fact(clinic: Clinic) -
     assert t("case.hypothetical") in clinic.page(clinic.jenny, f"?inference={ref}")
 
 
+def test_of_two_tumours_one_can_be_chosen_as_a_what_if(clinic: Clinic) -> None:
+    page = clinic.page(clinic.carla)
+    offered = re.findall(r'<option value="(Condition/[^"]+)">([^<]+)', page)
+    assert len(offered) == 2
+    assert all("2026" in label for _, label in offered)
+    form = clinic.form(clinic.carla, "what-if")
+    assert clinic.post(clinic.carla, "what-if", {**form, "set.focus": "Condition/other"}).status_code == 400
+    assert clinic.post(clinic.carla, "what-if", {**form, "set.focus": offered[0][0]}).status_code == 303
+    html = clinic.page(clinic.carla)
+    assert f"Tumour: {offered[0][1]}" in html
+    assert "No survival estimate: two tumours, none chosen" in html, "what was said stands"
+    ref = re.findall(r'<a href="\?inference=([0-9a-f-]+)">Open it', html)[0]
+    assert "<polyline" in clinic.page(clinic.carla, f"?inference={ref}")
+
+
 @pytest.mark.parametrize(
     "wrong", [{"set.size": "10"}, {"set.gen": "7"}, {"set.heart": "1e9"}, {"set.horm": "1"}, {"set.heart": "<b>"}]
 )
@@ -409,6 +428,13 @@ def test_key_images_are_served_behind_the_case(sqlite_settings: Settings) -> Non
         shown = pictures(parts.store, [record.id])
         html = client.get(f"/app/{mine.id}/").text
         assert all(f"/app/{mine.id}/pictures/{each.media}" in html for each in shown)
+        assert t("case.viewer") not in html
+        study = "https://pacs.example/viewer?study={study}&patient={patient}"
+        registered = Registered("a", "A", "https://ehr.example/fhir", "app", image_viewer=study)
+        viewing = replace(sqlite_settings, ehrs=(Ehr("a", app=registered),))
+        url = str(viewer_url(parts.store, viewing, record, shown))
+        assert re.fullmatch(r"https://pacs\.example/viewer\?study=[0-9.]+&patient=MADE-made-1", url)
+        assert viewer_url(parts.store, viewing, record, []) is None, "a place that nothing fills: no link"
         got = client.get(f"/app/{mine.id}/pictures/{shown[0].media}")
         assert got.headers["content-type"] == "image/png"
         assert got.content.startswith(b"\x89PNG")
