@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from adapters.dicom.peers import PeerTls
 from adapters.hl7v2.composed import LOCAL, Assigner, Envelope
+from adapters.sinks.fhir import NAME as FHIR
 from adapters.sinks.hl7v2_mllp import NAME as MLLP
 from adapters.sinks.hl7v2_mllp import Mllp, Peer, client_tls
-from cds_server import dicom_destinations
+from cds_server import dicom_destinations, fhir_destinations
 from cds_server.configured import Table, loopback
 from cds_server.dicom_destinations import STORE, STOW, Archive
 from cds_server.settings import Settings, SourceSetting
@@ -29,7 +30,7 @@ _MLLP_KEYS = frozenset(
     | {"sending_application", "sending_facility", "receiving_application", "receiving_facility"}
     | {"assigners", "local_assigner", "code_system"}
 )
-_KINDS = {MLLP: _MLLP_KEYS, **dicom_destinations.KEYS}
+_KINDS = {MLLP: _MLLP_KEYS, **dicom_destinations.KEYS, **fhir_destinations.KEYS}
 _FEEDS = frozenset({"hl7v2-mllp", "hl7v2-files"})
 """Kinds of sources whose local ids we made ourselves, of an identifier and its assigner: nobody else knows them."""
 
@@ -64,7 +65,8 @@ class Destination:
     retry_from: float = 5.0
     retry_to: float = 300.0
     archive: Archive | None = None
-    """Where results go as DICOM; None: they go as HL7 v2, to `host` and `port`."""
+    """Where results go as DICOM, or FHIR; None: they go as HL7 v2, to `host` and `port`."""
+    fhir: bool = False
 
     def sink(self) -> Sink:
         """The way there; one for each process that sends."""
@@ -135,11 +137,16 @@ def read(entry: SourceSetting, settings: Settings) -> Destination:
         retry_from=float(retry_from),
         retry_to=float(retry_to),
         archive=archive,
+        fhir=entry.kind == FHIR,
     )
 
 
 def _there(entry: SourceSetting, table: Table, settings: Settings) -> tuple[Archive | None, str, int, Security | None]:
-    """An archive; or host, port and TLS of an MLLP receiver."""
+    """An archive, a FHIR server; or host, port and TLS of an MLLP receiver."""
+    if entry.kind == FHIR:
+        if any(source.namespace == entry.namespace and source.kind in _FEEDS for source in settings.sources):
+            raise table.wrong("namespace", "is of an HL7 v2 feed, whose ids are ours: no FHIR server knows them")
+        return fhir_destinations.read(table, settings), "", 0, None
     security = _security(table, settings) if entry.kind in (MLLP, STORE) else None
     if entry.kind in (STORE, STOW):
         tls = PeerTls(security.ca_file, security.cert_file, security.key_file) if security is not None else None

@@ -108,6 +108,12 @@ class Composer:
             return Held("it rests on restricted data (meta.security)", record_id)
         if self._allowed.opted_out([each.id for each in person], TREAT):
             return Held("the patient has opted out (Consent)", record_id)
+        if destination.fhir:
+            from cds_server.guidance import Guidance
+            from cds_server.outgoing_guidance import guidance_of
+
+            guidance = Guidance(self._store, self._registry, self._settings, relative=True)
+            return guidance_of(guidance, destination, recorded, person, record_id, number, status, earlier)
         named = None if destination.archive else self._whom(destination, person, patients, record_id)
         if isinstance(named, Held):
             return named

@@ -71,6 +71,10 @@ class Assessed:
     server: str
     """Our own base URL."""
     proof: Proof | None
+    named: str | None = None
+    """Id of the resources, where it is not the inference's own: a correction keeps that of the first result."""
+    status: str | None = None
+    """`corrected` or `entered-in-error`, where it is not what the score says."""
 
 
 def resources(of: Assessed) -> list[Resource]:
@@ -83,7 +87,7 @@ def resources(of: Assessed) -> list[Resource]:
 
 def _shared(of: Assessed) -> Resource:
     return {
-        "id": of.inference,
+        "id": of.named or of.inference,
         "identifier": [{"system": INFERENCE, "value": of.inference}],
         "subject": dict(of.patient),
         "occurrenceDateTime": of.at,
@@ -102,7 +106,7 @@ def _risk(of: Assessed) -> Resource:
     found: Resource = {
         "resourceType": "RiskAssessment",
         **_shared(of),
-        "status": "final",
+        "status": of.status or "final",
         "method": _method(of),
         "performer": _model(of),
         "prediction": [prediction],
@@ -116,11 +120,12 @@ def _risk(of: Assessed) -> Resource:
 
 def _guidance(of: Assessed) -> Resource:
     abstained = of.score.get("abstained")
+    says = "success" if abstained is None else "data-required"
     found: Resource = {
         "resourceType": "GuidanceResponse",
         **_shared(of),
         "moduleUri": of.service_url,
-        "status": "success" if abstained is None else "data-required",
+        "status": of.status if of.status == "entered-in-error" else says,
         "performer": _model(of),
     }
     outputs = _single(of.score.get("outputs", {}))
@@ -134,9 +139,9 @@ def _cancer_risk(of: Assessed) -> Resource:
     factors = [dict(each) for each in of.basis if str(each.get("type", "Observation")) == "Observation"]
     found: Resource = {
         "resourceType": "Observation",
-        "id": f"{of.inference}-mcode",
+        "id": f"{of.named or of.inference}-mcode",
         "identifier": [{"system": INFERENCE, "value": of.inference}],
-        "status": "final",
+        "status": of.status or "final",
         "code": {"text": _endpoint(of)},
         "subject": dict(of.patient),
         "focus": [dict(of.condition or {})],
@@ -154,7 +159,7 @@ def _provenance(of: Assessed, targets: Sequence[Resource]) -> Resource:
     entities += [_entity(LANDING, each, "delivery that facts were read from") for each in of.landings]
     found: Resource = {
         "resourceType": "Provenance",
-        "id": f"{of.inference}-provenance",
+        "id": f"{of.inference}-{'provenance' if of.status != 'entered-in-error' else 'withdrawn'}",
         "target": [{"reference": f"{each['resourceType']}/{each['id']}"} for each in targets],
         "occurredDateTime": of.at,
         "recorded": of.at,
