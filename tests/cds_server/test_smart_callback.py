@@ -445,7 +445,7 @@ def test_the_look_of_an_ehr_is_asked_without_a_token_and_filtered(app: House) ->
             "dim_border_radius": "6px",
             "font_family_body": "Georgia, 'Times New Roman', serif",
         }
-        for elsewhere in ("https://evil.example.org/style.json", "file:///etc/passwd", f"{app.ehr.root}/nothing", 7):
+        for elsewhere in ("https://evil.example.org/style.json", "ftp://evil.example.org/style.json", f"{app.ehr.root}/nothing", 7):
             app.ehr.answer = {"smart_style_url": elsewhere}
             assert (await browser.case(await browser.opened()))["style"] == {}
 
