@@ -67,6 +67,23 @@ def resolve(store: Store, tx: Tx, flag_id: int, pointer: str | None, resolution:
         drop(store, tx, job)
 
 
+def handlers(store: Store) -> dict[int, str]:
+    """Flag -> who handles it, of those that somebody does."""
+    rows = store.reads.query(
+        "SELECT k.flag_id, k.ref, k.sealed FROM flag_claim k WHERE k.who IS NOT NULL AND k.id = "
+        "(SELECT MAX(x.id) FROM flag_claim x WHERE x.flag_id = k.flag_id)"
+    )
+    return {flag: name_of(store, ref, sealed) for flag, ref, sealed in rows}
+
+
+def name_of(store: Store, ref: str, sealed: bytes) -> str:
+    """Who a claim names."""
+    try:
+        return str(store.reads.open_payload(CLAIM, ref, bytes(sealed))["name"])
+    except CdsError:
+        return "somebody"
+
+
 class WorkQueue:
     """Implements `smart_app.queue.Queue`."""
 
@@ -135,18 +152,12 @@ class WorkQueue:
             seconds=_seconds(at),
             where=place,
             what=detail or reason,
-            handler=self._name(claim, sealed) if who is not None else "",
+            handler=name_of(self._store, claim, sealed) if who is not None else "",
             mine=who is not None and bytes(who) == self._access.who(viewer),
             claim=claim or "",
             may=self._may(viewer, kind, reason),
             again=(kind in ("quarantine", "dead-letter") and part is not None) or job is not None,
         )
-
-    def _name(self, ref: str, sealed: bytes) -> str:
-        try:
-            return str(self._store.reads.open_payload(CLAIM, ref, bytes(sealed))["name"])
-        except CdsError:
-            return "somebody"
 
     @staticmethod
     def _may(viewer: Viewer, kind: str, reason: str) -> bool:
@@ -179,7 +190,7 @@ class WorkQueue:
         ):
             resolved = resolved or verb == "resolve"
             words = str(closing[0][0]) if verb == "resolve" and closing else ""
-            events.append(Event(verb, self._name(ref, sealed) if sealed is not None else "", at, words))
+            events.append(Event(verb, name_of(self._store, ref, sealed) if sealed is not None else "", at, words))
         if closing and not resolved:
             events.append(Event("resolve", "a command", since, str(closing[0][0])))
         return events

@@ -70,9 +70,16 @@ def _flags(store: Any, kind: str | None, flag_id: int | None = None) -> list[dic
 
 
 def _list(args: argparse.Namespace, store: Any) -> int:
-    flags = _flags(store, args.kind)
-    rows = [[str(f["id"]), f["kind"], f["reason"], f["at"][:19], _place(f), (f["detail"] or "")[:70]] for f in flags]
-    emit(args, flags, table(["id", "kind", "reason", "since", "where", "what"], rows) if rows else "nothing waits")
+    from cds_server.queue import handlers
+
+    who = handlers(store)
+    flags = [{**flag, "handler": who.get(flag["id"])} for flag in _flags(store, args.kind)]
+    rows = [
+        [str(f["id"]), f["kind"], f["reason"], f["at"][:19], _place(f), f["handler"] or "-", (f["detail"] or "")[:70]]
+        for f in flags
+    ]
+    header = ["id", "kind", "reason", "since", "where", "handled by", "what"]
+    emit(args, flags, table(header, rows) if rows else "nothing waits")
     return 0
 
 

@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 
 from cds_server.app import Parts, build, create_app
 from cds_server.audit import audit
+from cds_server.queue import handlers
 from cds_server.settings import Settings
 from cds_server.store.writer import Tx
 
@@ -94,12 +95,14 @@ def test_filters_and_verbs(parts: Parts, browser: Browser) -> None:
     assert officer.post(f"/work/{quarantine}/claim", data={"csrf": csrf, "claim": ""}).status_code == 200
     assert flags(officer, "?handled=mine") == [quarantine]
     assert officer.post(f"/work/{quarantine}/claim", data={"csrf": csrf, "claim": ""}).status_code == 409
+    assert handlers(parts.store) == {quarantine: "Jonas Weber (made up)"}
     mine = officer.get(f"/work/{quarantine}").text
     assert "taken by <strong>Jonas Weber (made up)</strong>" in mine
     claim = re.search(r'name="claim" value="([0-9a-f]{32})"', mine)
     assert claim is not None
     officer.post(f"/work/{quarantine}/release", data={"csrf": csrf, "claim": claim[1]})
     assert flags(officer, "?handled=mine") == []
+    assert handlers(parts.store) == {}
     for words in ("", "ab", "x" * 501):
         assert officer.post(f"/work/{quarantine}/resolve", data={"csrf": csrf, "words": words}).status_code == 400
     done = officer.post(f"/work/{quarantine}/resolve", data={"csrf": csrf, "words": "asked the sender"})
