@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from reportlab.lib import colors  # type: ignore[import-untyped]
@@ -36,10 +37,11 @@ from smart_app.boards import MeetingLine, Recommendation
 from smart_app.formats import Formats
 from smart_app.texts import t
 
-REGULAR, BOLD = "CdsVera", "CdsVeraBold"
-_FILES = {REGULAR: "Vera.ttf", BOLD: "VeraBd.ttf"}
+REGULAR, BOLD = "CdsSans", "CdsSansBold"
+_FILES = {REGULAR: "DejaVuSans.ttf", BOLD: "DejaVuSans-Bold.ttf"}
+"""In fonts/, with their licence: Latin, Greek and Cyrillic."""
 _INK, _QUIET, _LINE, _TINT = (colors.HexColor(value) for value in ("#16222e", "#4c5b69", "#c3ccd4", "#e9f1f7"))
-_BOX = "\u00a4"
+_BOX = "\u25a1"
 _ISO = Formats()
 
 
@@ -238,7 +240,7 @@ def _lacks(story: Sequence[Any]) -> bool:
 @cache
 def _fonts() -> None:
     for name, file in _FILES.items():
-        pdfmetrics.registerFont(TTFont(name, file))
+        pdfmetrics.registerFont(TTFont(name, str(Path(__file__).parent / "fonts" / file)))
     pdfmetrics.registerFontFamily(REGULAR, normal=REGULAR, bold=BOLD, italic=REGULAR, boldItalic=BOLD)
 
 
