@@ -219,6 +219,7 @@ def apply_again(store: Store, receipts: Iterable[Mapping[str, Any]], actor: str)
         if receipt.get("receipt") != RECEIPT or receipt.get("instance") != store.instance:
             raise BadInput("this is no receipt of an erasure of this instance", where="--erasures")
         if store.reads.one("SELECT 1 FROM erasure WHERE ref = ?", (str(receipt["erasure"]),)):
+            _keep(store.data_dir, receipt)
             continue
         keys, rows = _of_again(receipt["again"])
         there = {table: _existing(store, table, ids) for table, ids in rows.items()}
@@ -294,8 +295,11 @@ def read_receipts(path: Path) -> list[dict[str, Any]]:
 
 
 def _keep(data_dir: Path, receipt: Mapping[str, Any]) -> None:
-    """Beside the database, on disk when this returns."""
-    handle = os.open(data_dir / FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    """Beside the database, on disk when this returns; once."""
+    path = data_dir / FILE
+    if path.exists() and any(each.get("erasure") == receipt["erasure"] for each in read_receipts(path)):
+        return
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         os.write(handle, json.dumps(dict(receipt), sort_keys=True).encode() + b"\n")
         os.fsync(handle)
