@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from starlette.applications import Starlette
-from starlette.testclient import TestClient
 
-from cds_server import wire
-from cds_server.app import Parts, build, create_app
-from cds_server.backlog import digest_backlog
 from cds_server.erasure import erase
-from cds_server.settings import Settings
 from cds_server.similar.groups import STAGE, SUBTYPE, groups_of
 from cds_server.similar.pool import Member, Near, Pool
-from cds_server.similar.wiring import SimilarPatients
 from models.nouns import Feature, FeatureVector
-from smart_app import rendering
 from smart_app.desk import Role
 from smart_app.similar import Asked, Share, wilson
-from tests.cds_server.case_app import ANNA, NAMESPACE, PROGNOSIS, GivenSessions, fixture
-from tests.cds_server.stores import land
+from tests.cds_server.case_app import NAMESPACE, PROGNOSIS
+from tests.cds_server.similar_house import House, deceased, hook, made
 
 MODALITIES = {"clinical": 6, "genomic": 4}
 
@@ -47,7 +37,7 @@ def members(count: int, seed: int = 1) -> list[Member]:
             values[rng.random(width) < 0.25] = math.nan
             values[-1] = 7.0  # a governed parameter: the same for everybody
             if rng.random() < 0.8:
-                vectors.append(vector(modality, values))
+                vectors.append(vector(modality, values.tolist()))
             else:
                 vectors.append(vector(modality, [], absent="not there"))
         found.append(Member(n + 1, n + 1, tuple(vectors), 0.1, {"stage": ("I", "II")[n % 2]} if n % 3 else {}))
@@ -62,7 +52,9 @@ def plainly(pool: Sequence[Member], one: Member) -> list[tuple[float, int]]:
             for feature in () if each.absent else each.features:
                 if not feature.missing:
                     columns.setdefault((each.modality, feature.name), []).append(feature.value)
-    scale = {key: (np.mean(values), np.std(values)) for key, values in columns.items() if np.std(values) > 1e-9}
+    scale = {
+        key: (float(np.mean(values)), float(np.std(values))) for key, values in columns.items() if np.std(values) > 1e-9
+    }
 
     def standard(member: Member) -> dict[str, dict[str, float]]:
         return {
@@ -124,7 +116,12 @@ def test_filters_and_refusals_go_on_to_the_next_nearest() -> None:
     assert pool.nearest(one.vectors, 5, {"stage": "IV"}) == ([], 0)
     assert pool.groups("stage") == {"II": 100, "I": 100}
     asked: list[Near] = []
-    pool.nearest(one.vectors, 3, {}, lambda each: asked.append(each) is None)
+
+    def takes(each: Near) -> bool:
+        asked.append(each)
+        return True
+
+    pool.nearest(one.vectors, 3, {}, takes)
     assert len(asked) == 3, "nobody is looked at who is not needed"
 
 
@@ -190,73 +187,11 @@ def test_a_form_says_what_it_can_say() -> None:
 # ---- the page --------------------------------------------------------------------------------------------------------
 
 
-def hook(number: int) -> dict[str, Any]:
-    """One of many women who differ in the size of the tumour."""
-    text = (
-        json.dumps(fixture("maria-k.patient-view")).replace("maria-k", f"pat-{number}").replace("MRN", f"MRN{number}-")
-    )
-    body: dict[str, Any] = json.loads(text)
-    for entry in body["prefetch"]["observations"]["entry"]:
-        told = entry["resource"]
-        if told["id"].endswith("tumor-size"):
-            told["component"][0]["valueQuantity"]["value"] = 13 + 3 * number  # from the thirteenth on above 50 mm
-        if told["id"].endswith("her2"):
-            del told["dataAbsentReason"]
-            told["valueCodeableConcept"] = {"coding": [{"system": "http://loinc.org", "code": "LA6577-6"}]}
-    body["hookInstance"] = f"00000000-0000-4000-8000-{number:012}"
-    return body
-
-
-class House:
-    def __init__(self, settings: Settings) -> None:
-        self.parts: Parts = build(settings)
-        self.server = TestClient(create_app(self.parts), client=("127.0.0.1", 5000))
-        self.server.__enter__()
-        self.sessions = GivenSessions()
-        self.patients = SimilarPatients(
-            self.parts.store,
-            settings,
-            self.parts.registry,
-            self.parts.decisions,
-            self.parts.access,
-            self.sessions,
-        )
-        app = Starlette(routes=[*self.patients.routes(), *rendering.routes()])
-        wire.install(app)
-        self.client = TestClient(app)
-        for number in range(1, 16):
-            assert self.server.post(PROGNOSIS, json=hook(number)).status_code == 200
-
-    def page(self, patient: str = "pat-1", query: str = "", **viewer: Any) -> Any:
-        case = self.sessions.open(self.parts, patient, replace(ANNA, **viewer))
-        return self.client.get(f"/app/{case.id}/similar{query}")
-
-    def land(self, *resources: dict[str, Any]) -> None:
-        land(self.parts.store, *resources, namespace=NAMESPACE)
-        digest_backlog(self.parts.store, frozenset(), "user:test")
-
-    def close(self) -> None:
-        self.patients.close()
-        self.server.__exit__(None, None, None)
-
-
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    from cds_server.settings import load
-
-    folder = tmp_path_factory.mktemp("similar")
-    config = folder / "cds.toml"
-    config.write_text("")
-    url = f"sqlite:///{folder / 'cds.db'}"
-    settings = load({"CDS_CONFIG": str(config)}, data_dir=folder, database_url=url, trust="open", deadline_ms=30_000)
-    made = House(settings)
-    yield made
-    made.close()
-
-
-def deceased(number: int, dead: bool) -> dict[str, Any]:
-    patient: dict[str, Any] = {**hook(number)["prefetch"]["patient"], "deceasedBoolean": dead}
-    return patient
+    found = made(tmp_path_factory.mktemp("similar"))
+    yield found
+    found.close()
 
 
 def test_the_page_counts_the_nearest_and_names_nobody(house: House) -> None:
