@@ -166,7 +166,7 @@ def _recorded(args: argparse.Namespace, store: Any, settings: Any, flag: dict[st
     """Who looked at patient data is in the ledger before anything is shown."""
     from cds_server.commands.access import looked
 
-    of = store.reads.records([flag["record_id"]] if flag["record_id"] is not None else [])
+    of = store.reads.records([flag["record_id"]]) if flag["record_id"] is not None else []
     looked(args, settings, store, f"work show {form}", *(each.ref for each in of), flag=str(flag["id"]))
 
 
