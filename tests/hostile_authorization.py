@@ -285,6 +285,12 @@ def running(state: HostileEhr) -> Iterator[HostileEhr]:
             headers = {name.lower(): value for name, value in self.headers.items()}
             form = {name: values[0] for name, values in parse_qs(raw).items()}
             state.asked.append(Asked("POST", urlsplit(self.path).path, headers, form))
+            if self.path == "/authorize":
+                self.send_response(303)
+                self.send_header("Location", state.authorize(f"{state.root}/authorize?{raw}"))
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             if headers.get("content-type") != "application/x-www-form-urlencoded":
                 state.problems.append("a token request that is no form")
             status, body = state.exchange(form, headers)

@@ -26,6 +26,7 @@ from cds_server.settings import Settings, load
 from cds_server.smart.wiring import SmartApp
 from cds_server.store.store import Store
 from models.errors import CdsError
+from smart_app import rendering
 from tests.hostile_authorization import CLIENT, SECRET, HostileEhr
 
 PUBLIC = "https://cds.example.org"
@@ -96,6 +97,7 @@ class House:
 
         routes = [
             *smart.routes(),
+            *rendering.routes(),
             Route("/app/{launch_id}/", case),
             *keys.router(keys.Keys(self.store)).routes,
         ]
