@@ -82,6 +82,11 @@ class Formats:
         """A share between 0 and 1 as percent: `41 %`."""
         return "" if share is None else f"{self.number(100 * share, digits)} %"
 
+    def spread(self, ends: tuple[float, float]) -> str:
+        """A range of shares, in one piece: `11–20 %`."""
+        low, high = (self.number(100 * end, 0) for end in ends)
+        return f"{low}–{high}\u00a0%"
+
 
 ISO = Formats()
 _WORDS = {"day": "{n} {b} {y}", "month": "{b} {y}"}

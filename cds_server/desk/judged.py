@@ -36,6 +36,7 @@ class Judged:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._explainers: dict[str, Explainer] = {}
+        self._versions: dict[str, tuple[ModelVersion, Path]] = {}
 
     def of(self, recorded: Recorded) -> Then:
         name, _, version = recorded.model.partition("@")
@@ -43,12 +44,19 @@ class Judged:
         vectors = tuple(_vector(each) for each in plain["vectors"])
         directory, gone = None, None
         try:
-            model, directory = self._registry.version_then(name, version, recorded.model_digest)
+            model, directory = self._version(name, version, recorded.model_digest)
         except CdsError as error:
             gone = error.what
             model = ModelVersion(name, version, {"modalities": [], "head": {}}, recorded.model_digest, {})
         judgement = Judgement(recorded.snapshot, vectors, model, _score(plain["score"]))
         return Then(recorded, judgement, directory, gone)
+
+    def _version(self, name: str, version: str, digest: str) -> tuple[ModelVersion, Path]:
+        """A version under its digest never changes: it is read once. Errors: ModelFault, where it is gone."""
+        found = self._versions.get(digest)
+        if found is None:
+            found = self._versions[digest] = self._registry.version_then(name, version, digest)
+        return found
 
     def explained(self, then: Then) -> Mapping[str, Explanation]:
         """Modality -> what each of its inputs did; empty where the model is gone, or states no references."""

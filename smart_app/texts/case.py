@@ -57,6 +57,7 @@ TEXTS = {
     "case.item": "Counts",
     "case.together": "together",
     "case.modalities": "What each kind of data contributes",
+    "case.rests": "What is known for it, and what is not",
     "case.modality": "Kind of data",
     "case.adds": "Adds to the log-odds",
     "case.base": "Base: nothing known of these",

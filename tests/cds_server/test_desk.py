@@ -120,7 +120,7 @@ def test_what_changed_since_the_last_inference_is_told(clinic: Clinic) -> None:
 def test_missing_modalities_have_a_reason_and_a_range(clinic: Clinic) -> None:
     html = clinic.page(clinic.jenny)
     assert "No expression subtype is known" in html
-    assert re.search(r"No expression subtype is known</td><td class=\"right\">\d+ % – \d+ %", html)
+    assert re.search(r"No expression subtype is known</td><td class=\"right\">\d+–\d+\u00a0%", html)
 
 
 def test_an_abstention_is_shown_with_its_reason(clinic: Clinic) -> None:

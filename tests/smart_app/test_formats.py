@@ -60,3 +60,4 @@ def test_numbers() -> None:
     assert ISO.number(None) == ""
     assert german.percent(0.153) == "15 %"
     assert german.percent(None) == ""
+    assert german.spread((0.11, 0.204)) == "11–20\u00a0%"
