@@ -84,6 +84,7 @@ class Similar:
         pool, own = self.gathering.pool(row.name), then.judgement.vectors
         judge = _Judge(store, self._access, case.viewer, pool, frozenset(ids))
         near, compared = pool.nearest(own, asked.many, wanted, judge.takes)
+        compared -= sum(pool.newest(each) is not None for each in ids)  # the patient, who is no neighbour
         return SimilarView(
             banner=banner,
             model=str(then.judgement.model.manifest.get("title") or row.name),

@@ -44,10 +44,14 @@ TEXTS = {
     "similar.estimate_middle": "The middle half of the similar patients",
     "similar.estimate_median": "Their median",
     "similar.overlap": "What was compared",
+    "similar.overlap_what": (
+        "Inputs that this patient has; how many of the similar patients have that kind of data; and, in the median of "
+        "these, how many inputs both have that differ between patients at all."
+    ),
     "similar.modality": "Kind of data",
-    "similar.own": "Inputs this patient has",
-    "similar.have": "Similar patients who have it",
-    "similar.both": "Inputs compared (median)",
+    "similar.own": "Inputs here",
+    "similar.have": "Have it, too",
+    "similar.both": "Inputs compared",
     "similar.distances": "Distance",
     "similar.distance_median": "Median distance",
     "similar.distance_middle": "Distance of their middle half",

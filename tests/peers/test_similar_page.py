@@ -51,7 +51,7 @@ def test_the_page_is_accessible_and_its_filter_needs_no_script(house: House, bro
         for width, height in ((1366, 768), (390, 844)):
             with opened(browser, viewport={"width": width, "height": height}) as page:
                 page.goto(url + own)
-                expect(page.get_by_text("The nearest 14 of 15")).to_be_visible()
+                expect(page.get_by_text("The nearest 14 of 14")).to_be_visible()
                 sound(page)
                 page.goto(url + far + "?stage=1")
                 sound(page)
