@@ -180,7 +180,11 @@ class StaffSessions:
                 return gone
 
             await self._forget(await self._store.writer.write(act))
-        response = RedirectResponse("/staff/sign-in", 303) if page else Response(status_code=204)
+        response: Response = Response(status_code=204)
+        if page:  # a form may not lead to the provider, by way of whatever redirects (CSP, form-action)
+            response = rendering.page(
+                "staff/out.html", title=t("staff.out_title"), language=request.headers.get("accept-language")
+            )
         response.delete_cookie(self._cookie, secure=self._secure, httponly=True)
         return response
 

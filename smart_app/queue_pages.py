@@ -46,8 +46,10 @@ class QueuePages:
         async def answer(request: Request) -> Response:
             try:
                 viewer = await self._staffed.viewer(request)
-            except Unauthenticated:
-                return to_sign_in(request)
+            except Unauthenticated as error:
+                if request.method == "GET":
+                    return to_sign_in(request)
+                return refused(error, language=request.headers.get("accept-language"))
             try:
                 return await shown(request, viewer)
             except CdsError as error:

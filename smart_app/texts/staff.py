@@ -8,6 +8,9 @@ TEXTS = {
     "staff.board": "Tumour board",
     "staff.queue": "Work queue",
     "staff.out": "Sign out",
+    "staff.out_title": "Signed out",
+    "staff.out_told": "Your session here is over. Where you signed in, you may still be signed in.",
+    "staff.in_again": "Sign in again",
     "staff.sandbox_title": "Sign in to the sandbox",
     "staff.sandbox_warning": "Sandbox. These people are made up, anybody on this machine may be one of them, and what "
     "they do is put on record as their doing. This page does not exist where an identity provider is configured.",

@@ -133,6 +133,7 @@ def test_filters_and_verbs(parts: Parts, browser: Browser) -> None:
     assert officer.post("/staff/sign-out", data={"csrf": "x"}).status_code == 403
     officer.post("/staff/sign-out", data={"csrf": token(officer.get("/staff", headers={"accept": "text/html"}).text)})
     assert officer.get("/work", follow_redirects=False).status_code == 303
+    assert officer.post(f"/work/{recall}/claim", data={"csrf": "x"}, follow_redirects=False).status_code == 401
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)

@@ -74,5 +74,7 @@ def test_somebody_signs_in_takes_what_waits_and_resolves_it(
     assert "cannot be shown" in page.inner_text("main")
     page.goto(f"{server.url}/staff")
     page.get_by_role("button", name="Sign out").click()
+    assert "session here is over" in page.inner_text("main")
+    assert page.context.cookies(f"{server.url}/work") == []
     page.goto(f"{server.url}/work")
     assert page.url.startswith(f"{server.url}/staff/sign-in")
