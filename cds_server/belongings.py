@@ -35,6 +35,8 @@ ACCESS, SESSION, TOKEN = b"v", b"e", b"o"
 """Kinds of what `access` seals (`cds_server.access.log`), and sessions of the app (`cds_server.smart.sessions`)."""
 SHORTEST = 4
 """Characters of a number that is looked for in bytes that nobody could read."""
+_PLAIN = re.compile(r"[0-9A-Za-z ._:-]*")
+"""What every format writes as it is."""
 LARGEST = 64 << 20
 """Bytes of an image object without a row, up to which it is looked through."""
 
@@ -183,7 +185,10 @@ class _Person:
             )
         }
         self.numbers = {local_id for _, local_id in self.locals}
-        self.numbers |= {local_id.rpartition("-")[2] for local_id in self.numbers if "-" in local_id}
+        # `issuer-value` of HL7 v2 and DICOM: the bytes hold the value alone
+        self.numbers |= {
+            local_id[at + 1 :] for local_id in self.numbers for at, sign in enumerate(local_id) if sign == "-"
+        } - {""}
 
     def names(self, namespace: str, read: PartRead) -> tuple[bool, bool]:
         """(about this person, about another one)."""
@@ -221,8 +226,10 @@ class _Person:
                 self.numbers |= {value for system, value, _ in held if self.has(system, value)}
 
     def carried_by(self, body: bytes) -> bool:
-        """Whether a number of theirs stands in these bytes, or may in another spelling."""
-        return b"\\" in body or any(number.encode() in body for number in self.numbers)
+        """Whether a number of theirs stands in these bytes, or may in another spelling (JSON `\\u`, HL7 `\\X`)."""
+        if b"\\u" in body or b"\\X" in body:
+            return True
+        return any(number.encode() in body or not _PLAIN.fullmatch(number) for number in self.numbers)
 
     def named_in(self, body: bytes) -> bool:
         """Whether a number of theirs stands in bytes that nobody could read, as a word of its own."""

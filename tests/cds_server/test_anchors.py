@@ -294,6 +294,25 @@ def test_the_keeper_anchors_and_the_commands_say_so(
     assert f"entry {kept.size}: the receipt of anchor clock" in capsys.readouterr().out
 
 
+def test_an_anchor_that_is_behind_is_a_warning(sqlite_settings: Settings) -> None:
+    store = Store.open(sqlite_settings.data_dir, sqlite_settings.database_url)
+    checkpoints = filled(store)
+    setting = AnchorSetting("slow", "command", command=("true",), every=30)
+    watch = LedgerWatch(store, replace(sqlite_settings, anchors=(setting,)))
+    assert "anchor slow" not in watch.warnings()  # its first turn has not come yet
+    size = store.reads.head()[0]
+    row = (size, "slow", "command", b"", "2026-01-01T00:00:00.000000Z")
+    asked = "INSERT INTO ledger_anchor (size, anchor, kind, receipt, at) VALUES (?, ?, ?, ?, ?)"
+    store.writer.submit(lambda tx: tx.execute(asked, row)).result()
+    anchoring = Anchoring(store, checkpoints, setting)
+    assert anchoring.late() is None  # old, and nothing came since
+    store.writer.submit(stop_row).result()
+    assert str(anchoring.late()).startswith("1 entries are not anchored")
+    watch = LedgerWatch(store, replace(sqlite_settings, anchors=(setting,)))
+    assert "not anchored" in watch.warnings()["anchor slow"]
+    store.close()
+
+
 def test_what_the_configuration_may_say(tmp_path: Path) -> None:
     good = read_anchors(
         [

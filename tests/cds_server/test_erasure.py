@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from dataclasses import replace
@@ -11,21 +12,32 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from adapters.dicom.archive import Archive
+from adapters.hl7v2.feed import Feed
+from adapters.readers.hl7v2 import MESSAGE
+from adapters.sources.files import land_file
 from cds_server.app import build, create_app
 from cds_server.audit import audit
 from cds_server.backlog import digest_backlog, redo
 from cds_server.belongings import KEPT, SEALED, belongings
 from cds_server.checkpoints import Checkpoints
 from cds_server.copies import backup, restore
+from cds_server.decisions import now
 from cds_server.erasure import FILE, apply_again, erase, finish, read_receipts
 from cds_server.holds import holds, lift, set_hold
+from cds_server.intake import StoreIntake
+from cds_server.jobs import Order
 from cds_server.ledger import verifier
+from cds_server.outbox import Line, acknowledged, jobs_of
 from cds_server.proving import prove
+from cds_server.reading import Rules
 from cds_server.reproduce import load
 from cds_server.settings import Settings
+from cds_server.store.pack import part_ref
 from cds_server.store.store import Store
 from cds_server.store.tables import GOVERNED
 from models.errors import BadInput, Conflict, Erased, KeysUnavailable, NotAllowed
+from tests.adapters.dicom_reports import group, report
 from tests.cds_server.conftest import OpenStore
 from tests.cds_server.stores import ACTOR, JOINING, MRN, land_parts, learn, patient, weight, weights
 from tests.cds_server.test_vault import PLANTED, planted_call
@@ -280,6 +292,73 @@ def test_a_row_that_goes_or_comes_back_by_itself_is_named(store: Store, settings
         connection.exec_driver_sql("DELETE FROM patient_record WHERE id = ?", (record.id,))
         connection.exec_driver_sql("DELETE FROM erasing")
         connection.exec_driver_sql(f"INSERT INTO patient_record VALUES ({marks})", tuple(theirs))
+
+
+def test_images_and_messages_go_too_and_their_neighbours_in_a_segment_stay(
+    store: Store, settings: Settings, data_dir: Path
+) -> None:
+    if not store.database.sqlite:
+        pytest.skip("what is asked here is the same on both")
+    rules = {"test": Rules(Archive("a", zone="Europe/Berlin", issuer="HOSP"), "archive")}
+    intake = StoreIntake(store, ACTOR, appended=True)
+    store.segments.wait()
+    padding = b"\xfc\xff\xfc\xffOB\0\0" + (80_000).to_bytes(4, "little") + bytes(80_000)
+    objects = {}
+    for number in ("4711", "4712"):
+        path = data_dir.parent / f"{number}.dcm"
+        path.write_bytes(report(group(), PatientID=number) + padding)
+        landed = asyncio.run(land_file(path, intake, source="test", namespace="a", received_at=now()))
+        objects[number] = store.reads.landing_by_ref(landed.landing)
+        path.unlink()
+    digest_backlog(store, JOINING, ACTOR, rules=rules)
+    message = b"MSH|^~\\&|A|B|C|D|20260301||ADT^A08|1|P|2.5\rPID|1||%s^^^HOSP^MR||Doe^Jane||19600102|F\r"
+    feed = {"test": Rules(Feed("a"), "feed")}
+    twice = [land_parts(store, [message % b"4711"], media_type=MESSAGE, key=key) for key in (b"1", b"2")]
+    other = land_parts(store, [message % b"4712"], media_type=MESSAGE)
+    unread = land_parts(store, [b"MSH|^~\\&|A|B|C|D|2026||ADT^A08|1|P|2.5\rPID|1||4711"], media_type="text/plain")
+    digest_backlog(store, JOINING, ACTOR, rules=feed)
+    record = store.reads.record("a", "HOSP-4711")
+    assert record is not None
+    theirs, neighbours = objects["4711"], objects["4712"]
+    assert theirs is not None
+    assert neighbours is not None
+    assert str(theirs.pack_file).partition(":")[0] == str(neighbours.pack_file).partition(":")[0]
+    done = erase(store, record, BASIS, ACTOR, rules=feed)
+    assert done.receipt["shared_parts"] == 0
+    for landing in (*twice, unread):
+        assert store.vault.key(part_ref(landing.landing, 0)) is None, landing
+    assert store.vault.key(part_ref(other.landing, 0)) is not None
+    with pytest.raises(Erased):
+        store.part(theirs, 0)
+    with pytest.raises(Erased):
+        store.stream(theirs, 0)
+    assert store.part(neighbours, 0).endswith(padding)
+    assert store.reads.record("a", "HOSP-4712") is not None
+    redo(store, JOINING, ACTOR, rules={**rules})
+    assert audit(settings.data_dir, settings.database_url, deep=True).findings == ()
+
+
+def test_results_on_their_way_are_dropped_and_sent_ones_listed(store: Store) -> None:
+    learn(store, patient("r1"), weight("rw", "r1", 60))
+    record = store.reads.record("a", "r1")
+    assert record is not None
+    jobs = jobs_of(store)
+    lanes = [{"lane": record.ref, "inference": "none", "message": f"MSH|{n}"} for n in range(2)]
+    others = {"lane": "0" * 32, "inference": "none", "message": "MSH|other"}
+    first, second, third = jobs.queue("his", [Order("final", str(each), each) for each in (*lanes, others)], ACTOR)
+    line = Line(store, "his")
+    line.look()
+    acknowledged(store, line, first, ACTOR)
+    done = erase(store, record, BASIS, ACTOR)
+    assert [(each["destination"], each["job"]) for each in done.receipt["handed_over"]["results"]] == [
+        ("his", first.ref)
+    ]
+    assert done.receipt["not_sent"] == 1
+    assert [jobs.get(each.id).state for each in (first, second, third)] == ["acknowledged", "dropped", "waiting"]
+    assert dict(jobs.get(second.id).asked) == {}
+    waiting = Line(store, "his").next()
+    assert waiting is not None
+    assert waiting.ref == third.ref
 
 
 def test_every_sealed_column_is_reached_or_kept_for_a_reason() -> None:
