@@ -18,12 +18,12 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from adapters.dicom.archive import Archive
+from adapters.hl7v2.feed import Feed
 from cds_server.audit import audit
 from cds_server.backlog import digest_backlog
 from cds_server.decisions import now
@@ -49,13 +49,23 @@ WARD, ARCHIVE = "ward", "archive"
 """Of the HL7 v2 messages and of the images: another sender's numbers are another sender's patients."""
 
 
-FROM = "fixtures"
-_HOSPITAL = Archive(ARCHIVE, issuer="hospital", systems={"hospital": "http://hospital.example.org"})
-_RULES = Rules(_HOSPITAL, hashlib.sha256(canonical(asdict(_HOSPITAL))).hexdigest())
-"""The images name nobody who gave their patients' numbers: a site says so of its archive, as the demo does here."""
+HOSPITAL = "http://hospital.example.org"
+_ASSIGNERS = {HOSPITAL: HOSPITAL, "hospital": HOSPITAL}
+
+
+def _rules(feed: Archive | Feed) -> Rules:
+    """How the parts of a source are read; a site says so in a `[[source]]`."""
+    return Rules(feed, hashlib.sha256(canonical([feed.namespace, _ASSIGNERS])).hexdigest())
+
+
+RULES = {
+    "feed": _rules(Feed(WARD, systems=_ASSIGNERS)),
+    "images": _rules(Archive(ARCHIVE, issuer="hospital", systems=_ASSIGNERS)),
+}
+"""Source -> whose numbers its patients have: the hospital's, so that they join the sandbox's patients."""
 
 CONFIG = "demo.toml"
-CONFIGURATION = """\
+_CONFIGURATION = """\
 # Written by `cds demo`: one EHR, the sandbox, which launches the app.
 [[ehr]]
 namespace = "{namespace}"
@@ -68,7 +78,7 @@ frame_ancestors = ["{sandbox}"]
 sees = ["ward", "archive"]                       # what the ward's feed and the archive know of its patients
 
 [identity]
-joining_systems = ["http://hospital.example.org"]
+joining_systems = ["{hospital}"]
 
 [[access.grant]]
 role = "clinician"
@@ -81,15 +91,21 @@ subjects = ["{sandbox}/fhir/{chair}"]
 """
 
 
+def configuration(sandbox: str, client: str = CLIENT) -> str:
+    """`cds.toml` of a server beside the sandbox at this URL, for the app as this client."""
+    chair = USERS[-1].resource
+    return _CONFIGURATION.format(namespace=NAMESPACE, sandbox=sandbox, client=client, chair=chair, hospital=HOSPITAL)
+
+
 def demo(*, port: int, once: bool) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # however it is stopped, its processes go with it
     check_configuration(from_environment())
     folder = fixtures()
     settings = _settings(port, once)
     print(f"instance   {settings.data_dir}")
-    _land(settings, folder / "patients", NAMESPACE)
-    _land(settings, folder / "hl7", WARD)
-    _land(settings, folder / "dicom", ARCHIVE)
+    _land(settings, folder / "patients", NAMESPACE, "fixtures")
+    _land(settings, folder / "hl7", WARD, "feed")
+    _land(settings, folder / "dicom", ARCHIVE, "images")
     _key(settings)
     with _running(settings, port, sandbox=not once):
         url = f"http://127.0.0.1:{port}"
@@ -112,9 +128,8 @@ def _settings(port: int, once: bool) -> Settings:
     if once and "CDS_DATA_DIR" not in os.environ:
         shutil.rmtree(data_dir, ignore_errors=True)
     Path(data_dir).mkdir(parents=True, exist_ok=True, mode=0o700)
-    config, sandbox = Path(data_dir) / CONFIG, f"http://127.0.0.1:{port + 1}"
-    written = CONFIGURATION.format(namespace=NAMESPACE, sandbox=sandbox, client=CLIENT, chair=USERS[-1].resource)
-    config.write_text(written, encoding="utf-8")
+    config = Path(data_dir) / CONFIG
+    config.write_text(configuration(f"http://127.0.0.1:{port + 1}"), encoding="utf-8")
     return load(
         {**os.environ, "CDS_CONFIG": str(config)},
         data_dir=data_dir,
@@ -136,17 +151,17 @@ def _key(settings: Settings) -> None:
         store.close()
 
 
-def _land(settings: Settings, folder: Path, namespace: str) -> None:
+def _land(settings: Settings, folder: Path, namespace: str, source: str) -> None:
     from adapters.sources.files import land_file
 
     store = Store.open(settings.data_dir, settings.database_url)
     try:
         intake = StoreIntake(store, "user:demo")
         for path in sorted(folder.iterdir()):
-            receipt = asyncio.run(land_file(path, intake, source=FROM, namespace=namespace, received_at=now()))
+            receipt = asyncio.run(land_file(path, intake, source=source, namespace=namespace, received_at=now()))
             told = f"{receipt.parts} part{'s' * (receipt.parts != 1)}, {receipt.arrival.value}"
             print(f"landed     {path.name}: {told}")
-        rules = {**rules_of(settings), FROM: _RULES}
+        rules = {**rules_of(settings), **RULES}
         tally = digest_backlog(store, settings.joining_systems, "user:demo", rules=rules)
         tally.add(Imaging(store, settings.joining_systems, rules, actor="user:demo").everything())
         print(f"digested   {tally.asserted} resources, {tally.facts} facts, {tally.quarantined} in quarantine")

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import httpx
 
-from cds_server.demo import CONFIGURATION
+from cds_server.demo import configuration
 from cds_server.sandbox.app import CLIENT
-from cds_server.sandbox.users import USERS
 from tests.peers import ROOT
-from tests.peers.server import CDS, NAMESPACE, START_SECONDS, Server, finish, free_port
+from tests.peers.server import CDS, START_SECONDS, Server, finish, free_port
 
 
 class Sandbox:
@@ -27,7 +26,7 @@ class Sandbox:
         self.url, self.elsewhere = f"http://127.0.0.1:{port}", f"http://localhost:{port}"
         config = home / "cds.toml"
         client = f"{CLIENT}-symmetric" if secret else CLIENT
-        written = CONFIGURATION.format(namespace=NAMESPACE, sandbox=self.url, client=client, chair=USERS[-1].resource)
+        written = configuration(self.url, client)
         config.write_text(written.replace(f'["{self.url}"]\n', f'["{self.url}", "{self.elsewhere}"]\n', 1))
         environment = {"CDS_CONFIG": str(config)}
         if secret:
