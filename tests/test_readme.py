@@ -31,9 +31,19 @@ import adapters.readers
 import adapters.sources
 import cds_server.services
 import models.modalities
-from cds_server import __main__, ehrs, hygiene, ops, settings
+from cds_server import __main__, ehrs, hygiene, ops, retention_settings, settings
+from cds_server.access import settings as access_settings
 from cds_server.app import build, create_app
-from cds_server.store import imaging_tables, ledger_tables, operational, tables
+from cds_server.store import (
+    access_tables,
+    app_tables,
+    board_tables,
+    erasure_tables,
+    imaging_tables,
+    ledger_tables,
+    operational,
+    tables,
+)
 from models import nouns
 from models.plugins import discover
 from tests.peers import ROOT
@@ -258,11 +268,18 @@ def test_each_verb_and_option_of_a_command_stands_there() -> None:
 def test_every_configuration_key_stands_there() -> None:
     named = {key for row in rows(section("Configuration")) for key in re.findall(r"`([^`]+)`", row[0])}
     top = settings._TOP - {"destination", "ehr", "source", "identity", "hygiene", "ledger", "staff", "witness"}
+    top -= {"access", "anchor", "master_key", "retention"}
     source = {"name", "kind", "namespace"}
     wanted = {*top, "[identity] joining_systems", *(f"[[ehr]] {key}" for key in ehrs._KEYS)}
     wanted |= {f"[staff] {key}" for key in settings._STAFF}
     wanted |= {f"[hygiene.NAME] {key}" for key in hygiene.KEYS}
     wanted |= {"[ledger] checkpoint_seconds", "[[witness]] url", "[[witness]] key"}
+    wanted |= {f"[access] {key}" for key in access_settings._KEYS - {"grant"}}
+    wanted |= {f"[[access.grant]] {key}" for key in ("role", "ehr", "values", "subjects")}
+    wanted |= {f"[retention] {kind}_days" for kind in retention_settings.LEAST}
+    wanted |= {f"[master_key] {key}" for key in ("file", "command", "seconds")}
+    anchors = ("name", "kind", "every_seconds", "seconds", "url", "ca_file", "folder", "command")
+    wanted |= {f"[[anchor]] {key}" for key in anchors}
     assert named == wanted | {f"[[{way}]] {key}" for way in ("source", "destination") for key in source}
 
 
@@ -314,7 +331,16 @@ def test_the_glossary_has_every_noun() -> None:
     }
     stored = {
         name
-        for module in (tables, operational, imaging_tables, ledger_tables)
+        for module in (
+            tables,
+            operational,
+            imaging_tables,
+            ledger_tables,
+            app_tables,
+            access_tables,
+            board_tables,
+            erasure_tables,
+        )
         for name, kind in vars(module).items()
         if isinstance(kind, type) and kind.__module__ == module.__name__
     }
