@@ -6,6 +6,7 @@ because no page has a "current" patient. `cds_server.smart` implements it over t
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import Mapping
 from typing import Protocol
@@ -13,13 +14,14 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
-from models.errors import Malformed, NotAllowed, TooLarge, WrongMediaType
+from models.errors import Malformed, NotAllowed, TooLarge, TooSlow, WrongMediaType
 from smart_app.desk import Case
 
 CSRF = "csrf"
 """Name of the field that each POST carries: `<input type="hidden" name="csrf" value="{{ case.csrf }}">`."""
 FORM = "application/x-www-form-urlencoded"
 FORM_LIMIT = 64 * 1024
+FORM_SECONDS = 10
 _FIELDS = 400
 
 
@@ -50,7 +52,7 @@ def csrf(case: Case, form: Mapping[str, str]) -> None:
 async def posted(request: Request, case: Case, *, limit: int = FORM_LIMIT) -> dict[str, str]:
     """The fields of a form of a case's page, its token checked; a field that stands twice keeps its last value.
 
-    `limit` in bytes. Errors: WrongMediaType, TooLarge, Malformed (not UTF-8, too many fields), NotAllowed.
+    `limit` in bytes. Errors: WrongMediaType, TooLarge, TooSlow, Malformed (not UTF-8, too many fields), NotAllowed.
     """
     form = dict(await posted_fields(request, limit=limit))
     csrf(case, form)
@@ -62,10 +64,14 @@ async def posted_fields(request: Request, *, limit: int = FORM_LIMIT) -> list[tu
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM:
         raise WrongMediaType(f"a form is sent as {FORM}", where="Content-Type")
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise TooLarge(f"the form is over {limit} bytes")
+    try:
+        async with asyncio.timeout(FORM_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise TooLarge(f"the form is over {limit} bytes")
+    except TimeoutError:
+        raise TooSlow(f"the form did not come within {FORM_SECONDS} seconds") from None
     try:
         return parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_FIELDS)
     except ValueError:

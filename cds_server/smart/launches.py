@@ -60,6 +60,7 @@ class EhrLaunches:
     def __init__(
         self,
         settings: Settings,
+        apps: Mapping[str, Registered],
         store: Store,
         access: Access,
         sessions: StoreSessions,
@@ -70,9 +71,9 @@ class EhrLaunches:
         self._access = access
         self._sessions = sessions
         self._clock = clock
-        self._apps = {ehr.namespace: ehr.app for ehr in settings.ehrs if ehr.app is not None}
+        self._apps = apps
         self._peers: dict[str, _Peer] = {}
-        self._styles: OrderedDict[str, Mapping[str, str]] = OrderedDict()
+        self._styles: OrderedDict[tuple[str, str], Mapping[str, str]] = OrderedDict()
         self._under_way = Launching(store, clock)
         self.tokens = Tokens(store, sessions, self._again, clock)
         self.reads = EhrReads(self.tokens, sessions, self._base_and_door)
@@ -233,14 +234,14 @@ class EhrLaunches:
         """The EHR's look, asked once for each URL, without any token (SMART: a new look has a new URL)."""
         if url is None:
             return {}
-        known = self._styles.get(url)
+        known = self._styles.get((app.namespace, url))
         if known is None:
             try:
                 known = filtered(await self._peer(app.namespace).door.style(url))
             except CdsError as error:
                 log().info("the EHR's style was not taken", ehr=app.namespace, what=error.what)
                 return {}
-            self._styles[url] = known
+            self._styles[app.namespace, url] = known
             if len(self._styles) > _STYLES:
                 self._styles.popitem(last=False)
         return known

@@ -32,6 +32,7 @@ from models.errors import KeysUnavailable, NotAllowed, NotFound, Unauthenticated
 from smart_app import cookies
 from smart_app.desk import Case, Door, Role, Viewer
 from smart_app.granted import Context
+from smart_app.registered import Registered
 
 TOUCH = 20
 """Seconds after which a look moves the idle time on: not each of them is worth a write."""
@@ -100,10 +101,19 @@ class OpenedSession:
 
 
 class StoreSessions:
-    def __init__(self, store: Store, access: Access, *, secure: bool, clock: Callable[[], float] = time.time) -> None:
-        """`secure`: pages travel by TLS."""
+    def __init__(
+        self,
+        store: Store,
+        access: Access,
+        apps: Mapping[str, Registered],
+        *,
+        secure: bool,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`apps`: EHRs that launch the app now, by namespace. `secure`: pages travel by TLS."""
         self._store = store
         self._access = access
+        self._apps = apps
         self._secure = secure
         self._clock = clock
 
@@ -118,6 +128,7 @@ class StoreSessions:
         if record is None or named != session.record or not self._agrees(session, record):
             await self.disagrees(launch_id, session, record)
             raise NotAllowed(_DISAGREE)
+        viewer, ancestors = self._now(session)
         now = int(self._clock())
         if now - seen >= TOUCH:
             await self._store.writer.write(
@@ -127,7 +138,7 @@ class StoreSessions:
             )
         return Case(
             id=launch_id,
-            viewer=session.viewer,
+            viewer=viewer,
             record=session.record,
             csrf=session.csrf,
             inference=session.inference,
@@ -135,8 +146,18 @@ class StoreSessions:
             encounter=session.encounter,
             intent=session.intent,
             style=session.style,
-            ancestors=session.ancestors,
+            ancestors=ancestors,
         )
+
+    def _now(self, session: Session) -> tuple[Viewer, tuple[str, ...]]:
+        """Who looks and who may frame it, by the configuration as it is now: a role that was taken back is gone, an EHR
+        that no longer launches the app has no sessions. Errors: Unauthenticated."""
+        viewer = session.viewer
+        if viewer.ehr is None:
+            return viewer, session.ancestors
+        if viewer.ehr not in self._apps:
+            raise Unauthenticated(cause="app: the EHR of this session launches the app no longer")
+        return self._access.by_ehr(viewer.ehr, viewer.subject, viewer.name), self._apps[viewer.ehr].ancestors
 
     def session(self, launch_id: str) -> Session:
         """What an open session is about, for whom has proved it. Errors: NotFound."""

@@ -17,8 +17,9 @@ class SmartApp:
     """What the pages of a case stand on: `sessions` proves it, `reads` asks its EHR."""
 
     def __init__(self, settings: Settings, store: Store, access: Access) -> None:
-        self.sessions = StoreSessions(store, access, secure=settings.public_url.startswith("https:"))
-        self._launches = EhrLaunches(settings, store, access, self.sessions)
+        apps = {ehr.namespace: ehr.app for ehr in settings.ehrs if ehr.app is not None}
+        self.sessions = StoreSessions(store, access, apps, secure=settings.public_url.startswith("https:"))
+        self._launches = EhrLaunches(settings, apps, store, access, self.sessions)
         self._doors = LaunchDoors(self._launches, self.sessions, settings.public_url)
 
     @property

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from starlette.requests import Request
 
+from cds_server.access.settings import AccessSettings
 from cds_server.smart.sweeping import sweep
 from models.errors import CdsError, NotAllowed, NotFound, PeerFailed, Unauthenticated
 from tests.cds_server.smart_flow import App, Browser, House, house
@@ -134,6 +137,25 @@ def test_what_is_over_is_swept_with_its_keys(app: House) -> None:
 
 def change(app: House, statement: str, *parameters: object) -> None:
     app.store.writer.submit(lambda tx: tx.execute(statement, parameters)).result()
+
+
+def test_what_the_configuration_takes_back_is_gone_at_once(app: House) -> None:
+    async def story(one: App) -> None:
+        async with one.browser() as browser:
+            told = await browser.case(await browser.opened())
+            for change in ({"access": AccessSettings()}, {"ehrs": ()}):
+                now = House(dataclasses.replace(app.settings, **change), app.store, app.ehr)
+                async with now.app() as restarted, restarted.browser() as same:
+                    same.http.cookies = browser.http.cookies
+                    if "ehrs" in change:  # it launches the app no longer
+                        assert (await same.http.get(f"/app/{told['id']}/")).status_code == 401
+                    else:
+                        request = same.http.build_request("GET", f"/app/{told['id']}/")
+                        cookie = {"type": "http", "headers": [(b"cookie", request.headers["cookie"].encode())]}
+                        asked = Request({**cookie, "path_params": {"launch_id": told["id"]}})
+                        assert (await restarted.smart.sessions.case(asked)).viewer.roles == frozenset()
+
+    app.tell(story)
 
 
 def test_signing_out_ends_a_session_for_all_workers_and_destroys_its_keys(app: House) -> None:
