@@ -122,7 +122,8 @@ def counts_of(facts: Iterable[Fact]) -> Counter[str]:
 def timeline_of(facts: Sequence[Fact], wanted: Wanted, sources: Sources, namespace: str, withheld: int) -> Timeline:
     """One page of what a filter takes. Only the lines of that page are looked up."""
     shown = [fact for fact in facts if fact.kind != "demographic"]
-    taken = [fact for fact in newest_first(shown) if _takes(wanted, fact)]
+    everything = wanted == Wanted(skip=wanted.skip)
+    taken = newest_first(shown if everything else (fact for fact in shown if _takes(wanted, fact)))
     events = tuple(event_of(fact, sources, namespace) for fact in taken[wanted.skip : wanted.skip + PAGE])
     return Timeline(events, len(taken), counts_of(shown), withheld)
 
