@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import FrameLocator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, FrameLocator, Page, expect, sync_playwright
 
 from cds_server.serve import wait_ready
 from tests.peers import ROOT, require
@@ -222,6 +222,17 @@ def test_an_override_by_the_keyboard_alone(page: Page, sandbox: Sandbox) -> None
     assert len(keys) + len("too high") <= KEYSTROKES
     for told in ("overrode", "(you): More information is needed first"):
         expect(app.locator("#done li")).to_contain_text(told)
+
+
+def test_it_works_without_javascript_on_a_phone(browser: Browser, sandbox: Sandbox) -> None:
+    context = browser.new_context(java_script_enabled=False, viewport={"width": 390, "height": 844})
+    page = context.new_page()
+    fire(page, sandbox.url, "lena-b")
+    app = open_app(page)
+    expect(app.locator(BANNER)).to_contain_text("Lena B")
+    decide(app, "deferred", "when the size is known")
+    expect(app.locator("#done")).to_contain_text("when the size is known")
+    context.close()
 
 
 def test_the_app_is_opened_from_its_own_page(page: Page, sandbox: Sandbox) -> None:
