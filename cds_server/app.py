@@ -215,10 +215,12 @@ def create_app(parts: Parts) -> FastAPI:
         app.router.routes.extend(smart.routes())
         from cds_server.desk.wiring import case_routes
         from cds_server.similar.wiring import SimilarPatients
+        from cds_server.then_desk import then_routes
 
         known = (parts.store, parts.settings, parts.registry, parts.decisions, parts.access)
         similar = SimilarPatients(*known, smart.sessions)
         app.router.routes.extend(similar.routes())
+        app.router.routes.extend(then_routes(parts, parts.settings, parts.access, smart.sessions))
         kept = (*known, watch.checkpoints)
         app.router.routes.extend(case_routes(*kept, smart.sessions, parts.metrics.acted))
     if staff.sessions is not None and smart is not None:

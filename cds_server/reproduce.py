@@ -151,6 +151,17 @@ def answer_before(store: Store, record_ids: Sequence[int], service: str, model: 
     return (int(row[0]), *(int(each[0]) for each in beside))
 
 
+def last_answer(store: Store, record_ids: Sequence[int], services: Sequence[str]) -> tuple[str, str] | None:
+    """(service, instant) of the last inference that one of these services answered about these records with."""
+    row = store.reads.one(
+        "SELECT i.service, i.at FROM inference i JOIN call c ON c.id = i.call_id "
+        f"WHERE i.record_id IN ({marks(record_ids)}) AND i.service IN ({marks(services)}) AND c.outcome <> 'unasked' "
+        "ORDER BY i.id DESC LIMIT 1",
+        (*record_ids, *services),
+    )
+    return (str(row[0]), str(row[1])) if row is not None else None
+
+
 def load_id(store: Store, inference_id: int) -> Recorded:
     """An inference by its row."""
     row = store.reads.one(_select("i.id = ?"), (inference_id,))

@@ -13,24 +13,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import orjson
 
-from cds_server.decisions import judged_bytes, now
+from cds_server.decisions import Decisions, judged_bytes, now
 from cds_server.hooks.cards import render
 from cds_server.hooks.service import CardGuide, ServiceSpec
 from cds_server.panel import Panel
+from cds_server.registry import Registry
 from cds_server.reproduce import Recorded, answer_before, cards_of, held_of, load_id
+from cds_server.settings import Settings
 from cds_server.store.entropy import new_uuid
 from cds_server.store.reads import RecordRow
+from cds_server.store.store import Store
 from cds_server.tracing import Difference, Side, differences
 from models.errors import CdsError, KeysUnavailable, NotFound
 from models.nouns import JSON, Judgement, ModelVersion
 from models.scoring import Scorer
-
-if TYPE_CHECKING:
-    from cds_server.app import Parts
 
 _PER_CALL = ("unread", "lacking")
 """Of a request's context: what it could not bring. Asked again, it would bring what it brings then."""
@@ -116,7 +116,23 @@ class Comparison:
         }
 
 
-def compare(parts: Parts, service: str, record: RecordRow, at: str, context: JSON | None = None) -> Comparison:
+class Machinery(Protocol):
+    """What judging takes; `app.Parts` has it."""
+
+    @property
+    def store(self) -> Store: ...
+
+    @property
+    def registry(self) -> Registry: ...
+
+    @property
+    def decisions(self) -> Decisions: ...
+
+    @property
+    def settings(self) -> Settings: ...
+
+
+def compare(parts: Machinery, service: str, record: RecordRow, at: str, context: JSON | None = None) -> Comparison:
     """A service and a patient at an instant (UTC text). `context`: what is asked besides facts (`{"focus": ...}`).
 
     Takes as long as two judgements: never call it where a hook call waits. Errors: NotFound (no such service),
@@ -129,7 +145,7 @@ def compare(parts: Parts, service: str, record: RecordRow, at: str, context: JSO
 
 
 class _Machine:
-    def __init__(self, parts: Parts, spec: ServiceSpec, record: RecordRow) -> None:
+    def __init__(self, parts: Machinery, spec: ServiceSpec, record: RecordRow) -> None:
         self._parts, self._spec, self._record = parts, spec, record
         self._store, self._registry = parts.store, parts.registry
         self._notes: list[str] = []

@@ -48,7 +48,7 @@ class Place:
 
 
 _CASE = "/app/{launch_id}/"
-_BESIDE = ("timeline", "similar", "board")
+_BESIDE = ("timeline", "then", "similar", "board")
 _offered: set[str] = {"timeline"}
 
 
@@ -59,7 +59,7 @@ def offer(paths: Iterable[str]) -> None:
 
 
 def case_places(case: Case, current: str = "case") -> tuple[Place, ...]:
-    """Where one may go inside a case: `case`, `timeline`, `similar`, `board`."""
+    """Where one may go inside a case: `case`, `timeline`, `then`, `similar`, `board`."""
     root = f"/app/{case.id}/"
     beside = (Place(t(f"frame.{name}"), root + name, name == current) for name in _BESIDE if name in _offered)
     return (Place(t("frame.case"), root, current == "case"), *beside)

@@ -11,9 +11,9 @@ from functools import cache
 from typing import Any
 
 from models.errors import Misconfigured
-from smart_app.texts import act, board, case, frame, launch, queue, similar, staff, timeline
+from smart_app.texts import act, board, case, frame, launch, queue, similar, staff, then, timeline
 
-FILES = (act, board, case, frame, launch, queue, similar, staff, timeline)
+FILES = (act, board, case, frame, launch, queue, similar, staff, then, timeline)
 
 
 @cache
