@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cds_server import what_if
-from cds_server.access.log import Access, Look, Seen, actor_of
-from cds_server.access.roles import Act
+from cds_server.access.allowed import check
+from cds_server.access.log import TREAT, Access, Look, Seen, actor_of
+from cds_server.access.roles import Act, check_may
 from cds_server.checkpoints import Checkpoints
 from cds_server.decisions import Decisions, now
 from cds_server.desk import acts, events, findings, imaging, shown, titles
@@ -96,7 +97,7 @@ class Desk:
             shown.row_of(store, inference, ids) if inference else next((r for r in rows if not r.hypothetical), None)
         )
         sources = Sources(store)
-        facts, withheld = self._facts(case, seen, record)
+        facts, withheld = self._facts(case, seen)
         kept, hidden = imaging.pictures_of(store, seen.records, self._withholds(case, seen))
         ordered = events.newest_first(fact for fact in facts if fact.kind != "demographic")
         return CaseView(
@@ -227,14 +228,18 @@ class Desk:
         await self._decisions.catch_up(record)
 
         def read() -> tuple[Banner, Timeline]:
-            facts, withheld = self._facts(case, seen, record)
+            facts, withheld = self._facts(case, seen)
             found = events.timeline_of(facts, wanted, Sources(self._store), record.namespace, withheld)
             return self._whose.banner_of(record), found
 
         return await asyncio.to_thread(read)
 
     async def done(self, case: Case, card: str) -> tuple[Done, ...]:
-        records = self._access.allowed.visible(case.viewer, self._access.allowed.of_person(self._record(case)))
+        check_may(case.viewer, Act.CASE)
+        allowed, record = self._access.allowed, self._record(case)
+        person = allowed.of_person(record)
+        check(allowed.refusal(case.viewer, record, person, TREAT))
+        records = allowed.visible(case.viewer, person)
         return acts.done_with(self._store, card, [each.id for each in records], case.viewer)
 
     async def act(self, case: Case, given: Given) -> Acted:
@@ -310,11 +315,9 @@ class Desk:
     def _then(self, row: shown.Row) -> Then:
         return self._judged.of(load_id(self._store, row.id))
 
-    def _facts(self, case: Case, seen: Seen, record: RecordRow) -> tuple[list[Fact], int]:
+    def _facts(self, case: Case, seen: Seen) -> tuple[list[Fact], int]:
         """All that is known of the person and may be shown, and how many facts a label withholds."""
         found = self._store.reads.all_facts([each.id for each in seen.records])
-        if not self._settings.ehr(record.namespace).test:
-            found = [fact for fact in found if not fact.test]
         return self._access.sees(case.viewer, found)
 
     def _sees(self, case: Case, facts: Sequence[Fact]) -> Sequence[Fact]:

@@ -195,6 +195,8 @@ def test_nobody_without_a_role_sees_anything(clinic: Clinic) -> None:
     viewer = type(BEN)(BEN.subject, BEN.name, frozenset(), BEN.door, BEN.ehr)
     stranger = clinic.sessions.open(clinic.parts, "jenny-m", viewer)
     assert "Jenny" not in clinic.page(stranger, status=403)
+    card = clinic.form(clinic.jenny)["card"]
+    assert clinic.client.get(f"/app/{stranger.id}/done?card={card}").status_code == 403
 
 
 # ---- what a person does ----------------------------------------------------------------------------------------------
