@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs
 
 from starlette.requests import Request
@@ -65,7 +65,7 @@ class ThenPages:
             places=rendering.case_places(case, "then"),
             language=_language(request),
             view=view,
-            field=(view.at or "")[:16],
+            field=field_of(view.at),
             wrong=wrong,
         )
 
@@ -79,6 +79,14 @@ def moment(text: str) -> tuple[str | None, bool]:
         return instant(found if found.tzinfo else found.replace(tzinfo=UTC)), False
     except (ValueError, OverflowError):
         return None, True
+
+
+def field_of(at: str | None) -> str:
+    """An instant as the form's field has it: whole seconds, not before it, so that the same is shown again."""
+    if at is None:
+        return ""
+    found = datetime.fromisoformat(at)
+    return (found + timedelta(seconds=bool(found.microsecond))).isoformat()[:19]
 
 
 def _refused(request: Request, case: Case | None, error: CdsError) -> Response:

@@ -20,7 +20,7 @@ from smart_app import rendering
 from smart_app.desk import Role
 from smart_app.texts import t
 from smart_app.then import CAUSES
-from smart_app.then_pages import moment
+from smart_app.then_pages import field_of, moment
 from tests.cds_server.case_app import ANNA, GivenSessions
 from tests.cds_server.stores import learn
 from tests.cds_server.test_decisions import hook
@@ -106,4 +106,6 @@ def test_a_time_without_a_zone_is_in_utc() -> None:
     assert moment("2026-11-21T10:00") == ("2026-11-21T10:00:00.000000Z", False)
     assert moment("2026-11-21T10:00:00+01:00") == ("2026-11-21T09:00:00.000000Z", False)
     assert moment(" ") == (None, False)
+    assert field_of("2026-11-21T09:00:00.000001Z") == "2026-11-21T09:00:01"
+    assert field_of("2026-11-21T09:00:00.000000Z") == "2026-11-21T09:00:00"
     assert moment("0001-01-01T00:00:00+14:00")[0] is None
