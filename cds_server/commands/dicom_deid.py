@@ -5,22 +5,29 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from cds_server.commands.opening import actor_of, common, emit, progress, settings_of, store_of
-from models.errors import Misconfigured
+from models.errors import Misconfigured, NotAllowed
 
 if TYPE_CHECKING:
+    from adapters.dicom.deidentify.copy import Opener
     from adapters.dicom.deidentify.export import Export
+    from cds_server.settings import Settings
+    from cds_server.store.store import Store
     from cds_server.store.writer import Tx
 
 HELP = "de-identified copies of objects, by PS3.15 Annex E, with a report of what was done"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="IN", help="a file, or a folder with all below it")
+    parser.add_argument("source", metavar="IN", nargs="?", help="a file, or a folder with all below it")
     parser.add_argument("target", metavar="OUT", help="a new folder: SERIES/OBJECT.dcm by keyed UIDs, and the report")
+    parser.add_argument("--study", metavar="UID", help="instead of IN: the objects of a study that is held here")
+    parser.add_argument("--namespace", metavar="NAME", help="of --study, where several hold one of that UID")
     parser.add_argument("--profile", required=True, metavar="NAME", help="basic, research, model, site")
     parser.add_argument(
         "--project",
@@ -59,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     from adapters.dicom.deidentify.risks import NEVER, RISKS
     from cds_server.keys import NAME
 
-    source, target = Path(args.source), Path(args.target)
+    target = Path(args.target)
     chosen = profile(args.profile, args.option, coarse=args.times == "coarse")
     if unknown := set(args.inspected) - (set(RISKS) - NEVER):
         able = ", ".join(sorted(set(RISKS) - NEVER))
@@ -68,13 +75,14 @@ def run(args: argparse.Namespace) -> int:
         )
     if not NAME.fullmatch(args.project):
         raise Misconfigured("a project's name is 1 to 64 letters, digits, - and _", where="--project")
-    if not source.exists():
-        raise Misconfigured("there is no such file or folder", where="IN")
+    if (args.source is None) == (args.study is None):
+        raise Misconfigured("name either IN or --study", where="IN")
+    if args.namespace is not None and args.study is None:
+        raise Misconfigured("it goes with --study", where="--namespace")
     if target.exists() and not target.is_dir():
         raise Misconfigured("it is not a folder", where="OUT")
-    inner, outer = target.resolve(), source.resolve()
-    if inner.is_relative_to(outer) or (source.is_dir() and outer.is_relative_to(inner)):
-        raise Misconfigured("one of the two folders is inside the other", where="OUT")
+    if args.source is not None:
+        _apart(Path(args.source), target)
     if target.is_dir() and any(target.iterdir()):
         raise Misconfigured("it is not empty: what another export left there would go along", where="OUT")
     settings = settings_of(args)
@@ -82,7 +90,11 @@ def run(args: argparse.Namespace) -> int:
     policy = Policy(args.pixels == "blank", frozenset(args.inspected), args.refuse_faces)
     with store_of(settings) as store:
         key = store.vault.keys.secret(f"deidentify {args.project}")
-        openers = [lambda path=path: path.open("rb") for path in files_of(source)]
+        openers: Sequence[Opener]
+        if args.study is not None:
+            openers = _held(args, settings, store)
+        else:
+            openers = [partial(_file, path) for path in files_of(Path(args.source))]
         with progress("objects") as bar:
             report = None if bar is None else lambda done, _: bar(done, len(openers))
             done = export(openers, target, chosen, key, args.project, policy, report)
@@ -100,6 +112,34 @@ def run(args: argparse.Namespace) -> int:
     if missing := counts["refused"] + counts["unreadable"]:
         print(f"cds dicom: {missing} of {len(done.outcomes)} objects were not written", file=sys.stderr)
     return done.exit_code
+
+
+def _file(path: Path) -> BinaryIO:
+    return path.open("rb")
+
+
+def _apart(source: Path, target: Path) -> None:
+    """Errors: Misconfigured, where what is written would be read again."""
+    if not source.exists():
+        raise Misconfigured("there is no such file or folder", where="IN")
+    inner, outer = target.resolve(), source.resolve()
+    if inner.is_relative_to(outer) or (source.is_dir() and outer.is_relative_to(inner)):
+        raise Misconfigured("one of the two folders is inside the other", where="OUT")
+
+
+def _held(args: argparse.Namespace, settings: Settings, store: Store) -> Sequence[Opener]:
+    """The objects of a study, once it is on record who takes them. Errors: NotFound; NotAllowed, where the patient
+    opted out of anything: what leaves the house is no treatment of theirs."""
+    from cds_server.access.allowed import Allowed
+    from cds_server.commands.access import looked
+    from cds_server.imaging.held import study
+
+    found = study(store, args.study, args.namespace)
+    looked(args, settings, store, "study, de-identified", *(each.ref for each in found.records), act="export")
+    allowed = Allowed(store, settings)
+    if any(allowed.opted_out(store.reads.person(each.id)) for each in found.records):
+        raise NotAllowed("this patient has opted out of having their data used", where="--study")
+    return found.openers
 
 
 def _entry(done: Export, report: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, datetime, time
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -200,14 +201,15 @@ def test_windows_reach_over_midnight() -> None:
     assert peer(windows=(night,)).opens_in(noon) == 10 * 3600
     assert peer(windows=(night, Window.read("13:00-14:00"))).opens_in(noon) == 3600
     assert peer().opens_in(noon) == 0
-    for wrong in ("22-6", "24:00-06:00", "06:00-06:00", ""):
+    for spelled in ("22-6", "24:00-06:00", "06:00-06:00", ""):
         with pytest.raises(Misconfigured):
-            Window.read(wrong)
+            Window.read(spelled)
 
 
 def test_switches_are_overridden_one_by_one() -> None:
     assert overridden(QUIRKS["generic"], {"most_matches": 500}) == Quirks(most_matches=500)
-    for wrong in ({"most": 1}, {"most_matches": "1"}, {"most_matches": True}, {"start_at": "x"}, {"sources": {}}):
+    several: list[dict[str, Any]] = [{"most": 1}, {"most_matches": "1"}, {"most_matches": True}]
+    for wrong in (*several, {"start_at": "x"}, {"sources": {}}):
         with pytest.raises(Misconfigured):
             overridden(QUIRKS["generic"], wrong)
     known = {"most_matches", "uid_lists", "start_at", "charset", "ask_in", "image_counts"}

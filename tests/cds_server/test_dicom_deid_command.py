@@ -13,10 +13,12 @@ import pytest
 from adapters.dicom.headers import header_of
 from cds_server.__main__ import main
 from cds_server.audit import audit
+from cds_server.backlog import digest_backlog
 from cds_server.settings import Settings
 from cds_server.store.store import Store
 from tests.adapters.dicom_deidentified import ct, ultrasound
 from tests.adapters.dicom_planted import FAMILY, NAME, NUMBER, found_in
+from tests.cds_server.stores import land_parts
 from tests.dicom_made import ct_series, part10
 
 
@@ -120,3 +122,52 @@ def test_the_folders_are_apart_and_the_output_is_new(deid: Any, folder: Path, tm
     deid(folder, tmp_path / "out", "--profile", "basic")
     assert "not empty" in deid(folder, tmp_path / "out", "--profile", "basic", code=2)
     deid(tmp_path / "none", tmp_path / "out", "--profile", "basic", code=2)
+
+
+def test_a_study_that_is_held_is_exported_by_its_uid(
+    deid: Any, folder: Path, tmp_path: Path, settings: Settings
+) -> None:
+    store = Store.open(settings.data_dir, settings.database_url)
+    try:
+        for path in sorted(folder.iterdir()):
+            receipt = land_parts(store, [path.read_bytes()], namespace="hosp", media_type="application/dicom")
+            assert receipt.parts == 1
+        digest_backlog(store, frozenset(), "user:test")
+        header = header_of(next(folder.iterdir()).read_bytes())
+    finally:
+        store.close()
+    said = json.loads(deid("--study", header.study_uid, tmp_path / "held", "--profile", "basic", "--json"))
+    assert said["counts"] == {"written": 3, "refused": 0, "unreadable": 0, "skipped": 0}
+    deid(folder, tmp_path / "files", "--profile", "basic")
+    written = [
+        {path.name: path.read_bytes() for path in (tmp_path / name).rglob("*.dcm")} for name in ("held", "files")
+    ]
+    assert written[0] == written[1]
+    store = Store.open(settings.data_dir, settings.database_url)
+    try:
+        assert [tuple(row) for row in store.reads.query("SELECT act, outcome FROM access")] == [("export", "seen")]
+        patient = store.reads.local_id(
+            store.reads.records([store.reads.query("SELECT id FROM patient_record")[0][0]])[0]
+        )
+        land_parts(
+            store, [json.dumps(OPTED_OUT | {"patient": {"reference": f"Patient/{patient}"}}).encode()], namespace="hosp"
+        )
+        digest_backlog(store, frozenset(), "user:test")
+    finally:
+        store.close()
+    assert "opted out" in deid("--study", header.study_uid, tmp_path / "no", "--profile", "basic", code=4)
+    assert not (tmp_path / "no").exists()
+    deid("--study", "1.2.3", tmp_path / "no", "--profile", "basic", code=NOT_FOUND)
+    deid(folder, tmp_path / "no", "--study", header.study_uid, "--profile", "basic", code=2)
+    deid(folder, tmp_path / "no", "--namespace", "hosp", "--profile", "basic", code=2)
+
+
+OPTED_OUT: dict[str, Any] = {
+    "resourceType": "Consent",
+    "id": "no",
+    "status": "active",
+    "scope": {"coding": [{"code": "patient-privacy"}]},
+    "category": [{"coding": [{"code": "INFA"}]}],
+    "policyRule": {"coding": [{"code": "OPTOUT"}]},
+}
+NOT_FOUND = 1
