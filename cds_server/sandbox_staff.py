@@ -25,7 +25,7 @@ from smart_app.texts import t
 
 PEOPLE = {
     "clinician": Person("sandbox:clinician", "Dr Amara Osei (made up)", roles=(Role.CLINICIAN,)),
-    "chair": Person("sandbox:chair", "Prof. Helen Brandt (made up)", roles=(Role.BOARD_CHAIR, Role.CLINICIAN)),
+    "chair": Person("sandbox:chair", "Prof. Helen Brandt (made up)", roles=(Role.BOARD_CHAIR,)),
     "compliance": Person("sandbox:compliance", "Jonas Weber (made up)", roles=(Role.COMPLIANCE,)),
 }
 _COOKIE, _PURPOSE = "cds-sandbox-sign-in", "sandbox-sign-in"

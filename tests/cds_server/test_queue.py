@@ -15,6 +15,8 @@ from cds_server.app import Parts, build, create_app
 from cds_server.audit import audit
 from cds_server.queue import handlers
 from cds_server.settings import Settings
+from cds_server.staff_sessions import STAFF
+from cds_server.store.vault import object_ref
 from cds_server.store.writer import Tx
 
 Browser = Callable[[str], TestClient]
@@ -152,3 +154,27 @@ def test_made_up_people_sign_in_nowhere_but_here(parts: Parts, browser: Browser,
     closed = create_app(replace(parts, settings=replace(parts.settings, trust="jwt")))
     stranger = TestClient(closed, base_url="http://127.0.0.1", client=("127.0.0.1", 5))
     assert {stranger.get(path).status_code for path in ("/staff/sign-in", "/staff", "/work")} == {404}
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_a_session_that_lay_unused_is_over_and_its_key_goes_with_it(parts: Parts, browser: Browser) -> None:
+    officer, chair = browser("compliance"), browser("chair")
+    refs = [row[0] for row in parts.store.reads.query("SELECT ref FROM staff_session")]
+    assert len(refs) == 2
+
+    def aged(seconds: int) -> None:
+        def act(tx: Tx) -> None:
+            tx.execute("UPDATE staff_session SET used = used - ?", (seconds,))
+
+        parts.store.writer.submit(act).result()
+
+    aged(600)
+    assert officer.get("/work", follow_redirects=False).status_code == 200  # a look moves the idle time on
+    aged(600)
+    assert officer.get("/work", follow_redirects=False).status_code == 200
+    aged(901)
+    assert officer.get("/work", follow_redirects=False).status_code == 303
+    assert chair.get("/work", follow_redirects=False).status_code == 200  # a board's chair has an hour
+    chair.post("/staff/sign-out")
+    kept = [ref for ref in refs if parts.store.vault.key(object_ref(STAFF, ref)) is not None]
+    assert len(kept) == 1
