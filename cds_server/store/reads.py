@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -299,13 +299,14 @@ class Reads:
 
     def row_stream(self, upto: int) -> RowStream:
         """The rows of entries up to `upto`."""
-        return RowStream(self._database, upto)
+        return RowStream(self._database, upto, newest_ids(self))
 
     def rows_beyond(self, seq: int) -> list[tuple[str, int, int]]:
         """(table, row id, entry) of rows of entries after `seq`: at most ten a table."""
         return [
             (table, int(row[0]), int(row[0]) >> 20)
-            for table in COLUMNS
+            for table, newest in newest_ids(self).items()
+            if newest >= seq + 1 << 20
             for row in self.query(f'SELECT id FROM "{table}" WHERE id >= ? ORDER BY id DESC LIMIT 10', (seq + 1 << 20,))
         ]
 
@@ -324,9 +325,11 @@ class ActReads(Reads):
 class RowStream:
     """Governed rows by entry, read once in order: what `verify` holds against the leaves."""
 
-    def __init__(self, database: Database, upto: int) -> None:
+    def __init__(self, database: Database, upto: int, newest: Mapping[str, int]) -> None:
+        """`newest`: id of the last row of each table that has any, asked after the entry `upto` was there."""
         self._database = database
         self._end = upto + 1 << 20
+        self._newest = newest
         self._groups: dict[str, Iterator[tuple[int, list[Row]]]] = {}
         self._ahead: dict[str, tuple[int, list[Row]] | None] = {}
         self.strays: list[tuple[str, int, int]] = []
@@ -363,13 +366,14 @@ class RowStream:
         last = -1
         place = columns.index("id")
         entry, group = -1, list[Row]()
-        while True:
+        end = min(self._end, self._newest.get(table, -1) + 1)
+        while last + 1 < end:
             with self._database.reading() as connection:
                 rows = connection.exec_driver_sql(
                     self._database.sql(
                         f'SELECT {", ".join(columns)} FROM "{table}" WHERE id > ? AND id < ? ORDER BY id LIMIT 5000'
                     ),
-                    (last, self._end),
+                    (last, end),
                 ).fetchall()
             if not rows:
                 break
@@ -391,6 +395,14 @@ class RowStream:
                 group.append(cells)
         if group:
             yield entry, group
+
+
+_NEWEST = " UNION ALL ".join(f"SELECT '{table}', MAX(id) FROM \"{table}\"" for table in COLUMNS)
+
+
+def newest_ids(reads: Reads) -> dict[str, int]:
+    """Id of the last row of each governed table that has any: one question instead of one a table."""
+    return {table: int(newest) for table, newest in reads.query(_NEWEST) if newest is not None}
 
 
 @functools.lru_cache(maxsize=64)
