@@ -30,7 +30,7 @@ from cds_server.store.store import Store
 from cds_server.store.writer import Tx
 from models.canonical import canonical
 from models.errors import Conflict, KeysUnavailable, NotFound
-from smart_app.board_sorting import CODES, sorted_facts
+from smart_app.board_sorting import sorted_facts
 from smart_app.board_summary import Summary, open_questions
 from smart_app.boards import (
     Draft,
@@ -117,7 +117,7 @@ class Board:
             why = refusal.why if refusal else ""
             return told(None, why, "", "", "", 0, False, "", "")
         records = self._records(viewer, row)
-        facts, _ = self._access.sees(viewer, self._known.few(records, CODES))
+        facts, _ = self._access.sees(viewer, self._known.few(records))
         sections, _ = sorted_facts(facts)
         scores = self._known.scores(records)
         stated = [line for line in sections["stage"].lines if line.label.startswith(("Stage", "pT", "pN", "cT", "cN"))]

@@ -32,17 +32,16 @@ _HOLD_NOTES = frozenset({"report", "document"})
 TITLES = {each.name: each.title for each in vars(features).values() if isinstance(each, Definition)} | dict(INPUTS)
 
 _OPEN = (
-    "SELECT r.type, r.code, r.facts FROM resource r "
-    "LEFT JOIN resource_closing c ON c.resource_id = r.id "
+    "SELECT r.facts FROM resource r LEFT JOIN resource_closing c ON c.resource_id = r.id "
     "WHERE r.record_id = ? AND r.code IS NOT NULL AND c.id IS NULL"
 )
 _WHOLE = (
-    " AND (r.code LIKE 'http://www.ncbi.nlm.nih.gov/gtr|%' OR r.code LIKE 'urn:cds-server:%' OR r.type IN "
-    "('AllergyIntolerance', 'Condition', 'DiagnosticReport', 'DocumentReference', 'ImagingStudy', "
-    "'MedicationAdministration', 'MedicationRequest', 'MedicationStatement', 'Observation', 'Procedure'))"
+    " AND (r.code = '*' OR r.code LIKE 'http://www.ncbi.nlm.nih.gov/gtr|%' OR r.code LIKE 'urn:cds-server:%' "
+    "OR r.type IN ('AllergyIntolerance', 'Condition', 'DiagnosticReport', 'DocumentReference', 'ImagingStudy', "
+    "'MedicationAdministration', 'MedicationRequest', 'MedicationStatement', 'Procedure'))"
 )
-"""Observations come with their code and are looked at by it; of the other types, all."""
-_CONDITIONS = " AND r.type IN ('Condition', 'Observation')"
+"""Of these types all; of observations those with several codes, panels and our own. Others are asked for by code."""
+_CONDITIONS = " AND r.type = 'Condition'"
 _INFERENCES = (
     "SELECT i.id, i.ref, i.entry, i.service, i.model, i.model_digest, i.sealed, s.as_of FROM inference i "
     "JOIN call c ON c.id = i.call_id JOIN snapshot s ON s.id = i.snapshot_id WHERE i.record_id = ? "
@@ -62,21 +61,19 @@ class Known:
 
     def facts(self, records: Sequence[RecordRow]) -> list[Fact]:
         """Of these records, everything that a case's screen reads."""
-        return self._facts(records, _OPEN + _WHOLE, CODES)
+        return self._facts(records, _OPEN + _WHOLE)
 
-    def few(self, records: Sequence[RecordRow], codes: frozenset[str]) -> list[Fact]:
-        """Diagnoses, and observations with these codes: for a line of a worklist."""
-        return self._facts(records, _OPEN + _CONDITIONS, codes)
+    def few(self, records: Sequence[RecordRow]) -> list[Fact]:
+        """Diagnoses, and what is asked for by code: for a line of a worklist."""
+        return self._facts(records, _OPEN + _CONDITIONS)
 
-    def _facts(self, records: Sequence[RecordRow], asked: str, codes: frozenset[str]) -> list[Fact]:
+    def _facts(self, records: Sequence[RecordRow], asked: str) -> list[Fact]:
         reads, vault = self._store.reads, self._store.vault
-        return [
-            fact
-            for record in records
-            for kind, code, sealed in reads.query(asked, (record.id,))
-            if kind != "Observation" or code in codes or code == "*" or not code.startswith("http://loinc.org|")
-            for fact in vault.open_facts(record.ref, sealed)
-        ]
+        found = {fact.id: fact for fact in reads.facts([record.id for record in records], CODES)}
+        for record in records:
+            for (sealed,) in reads.query(asked, (record.id,)):
+                found |= {fact.id: fact for fact in vault.open_facts(record.ref, sealed)}
+        return list(found.values())
 
     # -- scores --------------------------------------------------------------------------------------------------------
 
