@@ -73,9 +73,8 @@ def _measure(parts: Any, facts: int, rounds: int) -> bool:
             assert answer.status_code == 200, answer.status_code
             size = len(answer.content)
         median, used = statistics.median(took[2:]), 1000 * (time.process_time() - used) / len(took)
-        print(
-            f"{name}: {median:.0f} ms median, {max(took[2:]):.0f} ms at most, {used:.0f} ms of processor   {_bench.machine()}"
-        )
+        times = f"{median:.0f} ms median, {max(took[2:]):.0f} ms at most, {used:.0f} ms of processor"
+        print(f"{name}: {times}   {_bench.machine()}")
         good &= _bench.figure(
             f"{name}, {facts} facts, {rounds} times: median",
             median,
