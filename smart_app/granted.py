@@ -131,7 +131,7 @@ def seconds_of(answer: Mapping[str, Any]) -> int:
         told = int(told)
     if isinstance(told, bool) or not isinstance(told, (int, Decimal)) or told <= 0:
         return ASSUMED_SECONDS
-    return int(min(told, LONGEST_SECONDS))
+    return max(1, int(min(told, LONGEST_SECONDS)))
 
 
 def scopes_of(answer: Mapping[str, Any], asked: Sequence[str]) -> tuple[str, ...]:

@@ -47,14 +47,17 @@ class LaunchDoors:
         self._secure = public_url.startswith("https:")
 
     def routes(self) -> list[Route]:
-        """In this order, before those of a case."""
-        return [
+        """In this order, before those of a case. HEAD is not taken: it would spend a state for whoever looks ahead."""
+        doors = [
             Route(START, self._page(self.start), methods=["GET"]),
             Route(LAUNCH, self._page(self.launch), methods=["GET"]),
             Route(f"{LAUNCH}/{{ref}}", self._page(self.framed), methods=["GET"]),
             Route(CALLBACK, self._page(self.callback), methods=["GET"]),
             Route("/app/{launch_id}/sign-out", self._page(self.sign_out), methods=["POST"]),
         ]
+        for door in doors:
+            door.methods = (door.methods or set()) - {"HEAD"}
+        return doors
 
     # -- to the EHR ----------------------------------------------------------------------------------------------------
 

@@ -78,6 +78,7 @@ def test_a_state_is_good_once_and_only_as_it_was_sent(app: House) -> None:
     async def story(browser: Browser) -> None:
         sent = await browser.launch()
         back = app.ehr.authorize(sent.headers["location"])
+        assert (await browser.http.head(back)).status_code == 405  # who looks ahead spends nothing
         assert (await browser.http.get(back)).status_code == 303
         assert (await browser.http.get(back)).status_code == 401
         for spoilt in ("", "state=", "code=x", "state=x&code=y", "state=a&state=b&code=c", f"state={'x' * 600}"):
@@ -445,7 +446,12 @@ def test_the_look_of_an_ehr_is_asked_without_a_token_and_filtered(app: House) ->
             "dim_border_radius": "6px",
             "font_family_body": "Georgia, 'Times New Roman', serif",
         }
-        for elsewhere in ("https://evil.example.org/style.json", "ftp://evil.example.org/style.json", f"{app.ehr.root}/nothing", 7):
+        for elsewhere in (
+            "https://evil.example.org/style.json",
+            "ftp://evil.example.org/style.json",
+            f"{app.ehr.root}/nothing",
+            7,
+        ):
             app.ehr.answer = {"smart_style_url": elsewhere}
             assert (await browser.case(await browser.opened()))["style"] == {}
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from models.errors import NotAllowed, PeerFailed, WrongPatient
+from smart_app.discovery import endpoints
 from smart_app.ehr_style import filtered
 from smart_app.granted import Context, granted, may, reference_of, seconds_of
 from smart_app.style import sheet
@@ -122,3 +127,55 @@ def test_a_look_is_colours_sizes_and_fonts_that_can_be_read() -> None:
         assert [each for each in evil if filtered({name: each})] == []
     assert filtered(["color_text"]) == {}
     assert "<" not in sheet(filtered({"font_family_body": "Georgia, serif", "dim_border_radius": "4px"}))
+
+
+# ---- whatever comes --------------------------------------------------------------------------------------------------
+
+WORDS = st.sampled_from(
+    [
+        "",
+        "1",
+        "Bearer",
+        "Patient/1",
+        "Practitioner/1",
+        f"{BASE}/Patient/2",
+        "launch",
+        "patient/*.rs",
+        "https://[::1",
+        "\x00",
+    ]
+)
+LEAVES = st.one_of(st.none(), st.booleans(), NUMBERS, WORDS, st.text(max_size=20))
+NAMES = ["reference", "role", "canonical", "inference", "text", "given", "family", "use", "display"]
+JSON = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner), max_leaves=8
+)
+MEMBERS = ["access_token", "token_type", "expires_in", "scope", "patient", "encounter", "fhirContext", "intent"]
+MEMBERS += ["need_patient_banner", "smart_style_url", "appContext", "refresh_token", "id_token", "tenant"]
+
+
+@given(st.dictionaries(st.sampled_from(MEMBERS), JSON, max_size=8), st.booleans())
+def test_no_answer_breaks_its_reader(members: dict[str, Any], usable: bool) -> None:
+    try:
+        told = granted({**members, **ANSWER} if usable else members, ["openid"])
+    except (NotAllowed, PeerFailed, WrongPatient):
+        return
+    assert re.fullmatch(r"[A-Za-z0-9.-]{1,64}", told.patient)
+    assert 0 < told.seconds <= 86_400
+    assert all(each.role for each in told.context)
+
+
+@given(JSON, JSON, JSON)
+def test_no_user_and_no_look_breaks_its_reader(claim: Any, name: Any, look: Any) -> None:
+    user = fhir_user({"fhirUser": claim, "profile": name}, BASE)
+    if user is not None:
+        assert user.here is user.url.startswith(f"{BASE}/")
+        shown = name_in({"resourceType": user.kind, "id": user.id, "name": name, "practitioner": name}, user)
+        assert shown is None or (shown.isprintable() and len(shown) <= 120)
+    assert set("{};<>") & set("".join(filtered({"color_text": look, "font_family_body": look}).values())) == set()
+
+
+@given(st.dictionaries(st.sampled_from(["authorization_endpoint", "token_endpoint", "jwks_uri", "capabilities"]), JSON))
+def test_no_configuration_breaks_its_reader(document: dict[str, Any]) -> None:
+    with contextlib.suppress(PeerFailed):
+        endpoints(document, BASE, lambda url: None if url.startswith(f"{BASE}/") else "elsewhere")
