@@ -71,6 +71,8 @@ _CONFIGURATION = """\
 namespace = "{namespace}"
 title = "Sandbox EHR"
 test = true
+issuer = "{sandbox}/auth"                         # it signs its calls: CDS_TRUST=jwt does, too
+jwks_url = "{sandbox}/auth/jwks"
 fhir_base = "{sandbox}/fhir"
 app = true
 client_id = "{client}"

@@ -66,7 +66,7 @@ def create_app(
     jwks_url = f"{cds_url}/.well-known/jwks.json"
     door = http.Outbound((jwks_url,))
     cases, records = load_cases(fixtures), load_records(fixtures)
-    grants, rendering = Grants(), Rendering(cds_url)
+    grants, rendering, issuer = Grants(), Rendering(cds_url), Issuer(f"{own_url}/auth")
     apps = Apps(_registered(cds_url, secret, keys or FetchedKeys(jwks_url, door)), f"{own_url}/auth/token")
     fhir = Fhir(own_url, records, grants)
 
@@ -83,9 +83,12 @@ def create_app(
         token |= {"scope": SCOPE, "subject": CLIENT, "patient": patient}
         return {"fhirServer": fhir.base, "fhirAuthorization": token}
 
-    visits = Visits(Ehr(cds_url, caller, look, authorize))
+    def sign(url: str) -> str:
+        return issuer.call_token(url, grants.clock())
+
+    visits = Visits(Ehr(cds_url, caller, look, authorize, sign))
     pages = Pages(own_url, cases, records, visits, grants, apps.all(), rendering)
-    authorization = Authorization(own_url, apps, grants, Issuer(f"{own_url}/auth"), records, rendering)
+    authorization = Authorization(own_url, apps, grants, issuer, records, rendering)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

@@ -87,17 +87,20 @@ Authorize = Callable[[str], JSON]
 """Patient -> the members of a request by which a service may read more (CDS Hooks 2.0.1, FHIR Resource Access)."""
 Look = Callable[[str], Any]
 """A read or search, relative to the FHIR base -> what the FHIR server has."""
+Sign = Callable[[str], str]
+"""URL of a CDS service -> a token that says who calls it."""
 TOKEN_HIDDEN = "(a token of this call)"  # noqa: S105 - what stands in its place
 
 
 class Ehr:
     """The EHR's side of CDS Hooks: discovery, call, feedback, and a look into the ledger."""
 
-    def __init__(self, cds_url: str, client: Client, look: Look, authorize: Authorize) -> None:
+    def __init__(self, cds_url: str, client: Client, look: Look, authorize: Authorize, sign: Sign) -> None:
         self._base = cds_url.rstrip("/")
         self._client = client
         self._look = look
         self._authorize = authorize
+        self._sign = sign
 
     async def fire(self, hook: str, request: JSON) -> list[Called]:
         """Ask every service of this hook, each with its own hook instance and only the prefetch that it asked for.
@@ -146,7 +149,9 @@ class Ehr:
 
     async def _send(self, method: str, path: str, body: Any = None) -> tuple[int, Reply]:
         content = None if body is None else wire.encode(body)
-        headers = {"content-type": wire.JSON_TYPE} if content is not None else None
+        headers = {"content-type": wire.JSON_TYPE} if content is not None else {}
+        if path.startswith("/cds-services"):
+            headers["authorization"] = f"Bearer {self._sign(self._base + path)}"
         began = time.perf_counter()
         try:
             reply = await self._client.request(method, self._base + path, content=content, headers=headers)

@@ -18,6 +18,8 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from joserfc import jwt
+from joserfc.jwk import KeySet
 from playwright.sync_api import Page
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -53,6 +55,8 @@ class ListDesk:
         self.requests: list[HookRequest] = []
         self.actions: list[ClinicianAction] = []
         self.without = ""
+        self.signed: list[tuple[str, str]] = []
+        """URL and token of each request."""
         self.app_url = ""
         """Public URL of the server whose app the cards lead to; empty: they lead to none."""
 
@@ -60,6 +64,8 @@ class ListDesk:
         return [spec for spec in all_services() if spec.model == "predict-breast"]
 
     async def admit(self, request: Request) -> Caller:
+        if token := request.headers.get("authorization", ""):
+            self.signed.append((str(request.url), token.removeprefix("Bearer ")))
         return Caller("demo")
 
     def arrived(self) -> Clock:
@@ -191,6 +197,16 @@ def test_a_hook_brings_a_token_for_this_patient_that_the_page_does_not_show(
     assert sandbox.get("/fhir/Patient/jenny-m", headers=token).status_code == 200
     assert sandbox.get("/fhir/Patient/aisha-t", headers=token).status_code == 404
     assert sent.access_token not in page
+
+
+def test_each_call_is_signed_for_its_own_door(sandbox: TestClient, desk: ListDesk) -> None:
+    fired(sandbox)
+    keys = KeySet.import_key_set(sandbox.get("/auth/jwks").json())
+    claims = [(url, jwt.decode(token, keys, algorithms=["ES384"]).claims) for url, token in desk.signed]
+    assert len(claims) >= 2
+    assert all(each["aud"] == url and each["exp"] - each["iat"] == 300 for url, each in claims)
+    assert len({each["jti"] for _, each in claims}) == len(claims)
+    assert {each["iss"] for _, each in claims} == {"http://127.0.0.1:8001/auth"}
 
 
 def test_any_drug_is_drafted_and_signed_for_any_patient(sandbox: TestClient, desk: ListDesk) -> None:

@@ -53,7 +53,8 @@ def test_an_ehr_launch_brings_its_context_and_who_looks(app: AnApp) -> None:
     assert re.fullmatch(r"#[0-9a-f]{6}", style["color_text"])
     keys = KeySet.import_key_set(app.browser.get("/auth/jwks").json())
     assert all(
-        set(key) <= {"kty", "n", "e", "kid", "alg", "use"} for key in app.browser.get("/auth/jwks").json()["keys"]
+        set(key) <= {"kty", "n", "e", "crv", "x", "y", "kid", "alg", "use"}
+        for key in app.browser.get("/auth/jwks").json()["keys"]
     )
     claims = jwt.decode(told["id_token"], keys, algorithms=["RS256"]).claims
     assert (claims["iss"], claims["aud"], claims["sub"], claims["nonce"]) == (ISSUER, app.client_id, "mary", "n-1")

@@ -15,7 +15,8 @@ from tests.peers.server import CDS, START_SECONDS, Server, finish, free_port
 
 
 class Sandbox:
-    """`cds sandbox` on a server of its own that knows the fixture patients, configured as the demo does it.
+    """`cds sandbox` on a server of its own that knows the fixture patients, configured as the demo does it, but for
+    its trust: here it believes the sandbox by its signature only.
 
     It answers at `127.0.0.1` and, as another site would, at `localhost`.
     """
@@ -28,7 +29,7 @@ class Sandbox:
         client = f"{CLIENT}-symmetric" if secret else CLIENT
         written = configuration(self.url, client)
         config.write_text(written.replace(f'["{self.url}"]\n', f'["{self.url}", "{self.elsewhere}"]\n', 1))
-        environment = {"CDS_CONFIG": str(config)}
+        environment = {"CDS_CONFIG": str(config), "CDS_TRUST": "jwt"}
         if secret:
             environment |= {"CDS_EHR_SANDBOX_CLIENT_SECRET": secret, "CDS_SANDBOX_CLIENT_SECRET": secret}
         self.server = Server(home=home, data_dir=home / "var", environment=environment)
