@@ -256,6 +256,12 @@ class KeyStore:
         with self._lock, self._translated():
             return self._connection.execute("SELECT 1 FROM destroyed WHERE ref = ?", (ref,)).fetchone() is not None
 
+    def all_destroyed(self, kind: bytes) -> list[bytes]:
+        """References of this kind (their first letter) whose keys were destroyed on purpose."""
+        asked = "SELECT ref FROM destroyed WHERE ref >= ? AND ref < ?"
+        with self._lock, self._translated():
+            return [bytes(row[0]) for row in self._connection.execute(asked, (kind, bytes([kind[0] + 1])))]
+
     def destructions(self) -> bytes | None:
         """Another value whenever keys were destroyed on purpose, in whichever process."""
         with self._lock, self._translated():
@@ -366,6 +372,9 @@ class ClosedKeys:
 
     def destroyed(self, ref: bytes) -> bool:
         return False
+
+    def all_destroyed(self, kind: bytes) -> list[bytes]:
+        return []
 
     def destructions(self) -> bytes | None:
         return None

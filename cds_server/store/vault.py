@@ -131,9 +131,12 @@ class Vault:
         self.forget()
 
     def forget(self) -> None:
-        """Let go of the keys of records that this process holds."""
+        """Let go of the keys of records that were destroyed. Others stay: one of a record that is being made stands
+        nowhere else yet."""
+        gone = self.keys.all_destroyed(_RECORD)
         with self._lock:
-            self._records.clear()
+            for ref in gone:
+                self._records.pop(ref[1:].hex(), None)
 
     # -- facts: one key per patient record -----------------------------------------------------------------------------
 

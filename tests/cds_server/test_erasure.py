@@ -361,6 +361,22 @@ def test_results_on_their_way_are_dropped_and_sent_ones_listed(store: Store) -> 
     assert waiting.ref == third.ref
 
 
+def test_another_process_forgets_and_goes_on(open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It held the record's key, and makes a new record for the same patient when they come again."""
+    one, other = open_store(), open_store()
+    learn(one, patient("m1"), weight("mw", "m1", 60))
+    assert weights(other, "a", "m1") == ["60 kg"]
+    record = one.reads.record("a", "m1")
+    assert record is not None
+    sealed = one.reads.query("SELECT facts FROM resource WHERE facts IS NOT NULL")[0][0]
+    erase(one, record, BASIS, ACTOR)
+    monkeypatch.setattr("cds_server.store.vault._LOOK", -1.0)  # it looks each time
+    learn(other, patient("m1"), weight("mw", "m1", 61))  # it hears of the erasure while it makes the new record
+    with pytest.raises(Erased):
+        other.vault.open_of_record(record.ref, bytes(sealed))
+    assert weights(other, "a", "m1") == weights(one, "a", "m1") == ["61 kg"]
+
+
 def test_every_sealed_column_is_reached_or_kept_for_a_reason() -> None:
     for name, table in GOVERNED.items():
         sealed = {c.name for c in table.__table__.columns} & {"sealed", "facts", "header", "manifest", "pack"}  # type: ignore[attr-defined]
