@@ -131,20 +131,9 @@ def test_a_look_is_colours_sizes_and_fonts_that_can_be_read() -> None:
 
 # ---- whatever comes --------------------------------------------------------------------------------------------------
 
-WORDS = st.sampled_from(
-    [
-        "",
-        "1",
-        "Bearer",
-        "Patient/1",
-        "Practitioner/1",
-        f"{BASE}/Patient/2",
-        "launch",
-        "patient/*.rs",
-        "https://[::1",
-        "\x00",
-    ]
-)
+SOME = ["", "1", "Bearer", "Patient/1", "Practitioner/1", f"{BASE}/Patient/2", "launch", "patient/*.rs", "\x00"]
+WORDS = st.sampled_from([*SOME, "https://[::1", "//x/Person/1"])
+NUMBERS = st.integers() | st.decimals(allow_nan=False, allow_infinity=False)
 LEAVES = st.one_of(st.none(), st.booleans(), NUMBERS, WORDS, st.text(max_size=20))
 NAMES = ["reference", "role", "canonical", "inference", "text", "given", "family", "use", "display"]
 JSON = st.recursive(
