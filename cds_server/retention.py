@@ -77,8 +77,10 @@ def purge(
     Errors: RecordUnavailable and its kinds.
     """
     now = now or datetime.now(UTC)
-    if ended := finish(store, actor):
+    ended = finish(store, actor)
+    if ended:
         yield "erasures", ended
+    gone = ended
     for kind, refs in due(store, retention, now, rules).items():
         if not refs:
             continue
@@ -88,13 +90,15 @@ def purge(
         for start in range(0, len(refs), CHUNK):
             some = refs[start : start + CHUNK]
             store.vault.destroy(some)
+            gone += len(some)
             yield kind, len(some)
     swept = store.writer.submit(lambda tx: _sweep(tx, int(now.timestamp()))).result()
     swept += sweep(store, int(now.timestamp()))
     if swept:
         yield "sessions and tokens", swept
-    store.vault.keys.wipe()
-    erased.wipe(store.database)
+    if gone:  # it makes writers wait for readers
+        store.vault.keys.wipe()
+        erased.wipe(store.database)
 
 
 def _sweep(tx: Tx, seconds: int) -> int:

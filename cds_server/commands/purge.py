@@ -20,6 +20,7 @@ def run(args: argparse.Namespace) -> int:
 
     from cds_server.retention import due, purge
     from cds_server.source_rules import rules_of
+    from cds_server.store.erased import wipe
 
     settings = settings_of(args)
     existing(settings)
@@ -31,6 +32,8 @@ def run(args: argparse.Namespace) -> int:
         else:
             for kind, keys in purge(store, retention, actor_of(args, settings), rules=rules):
                 counts[kind] = counts.get(kind, 0) + keys
+            store.vault.keys.wipe()  # also what an erasure could not, while the server was busy
+            wipe(store.database)
     days = retention.kinds()
     rows = [[kind, str(days.get(kind, "-")), str(count)] for kind, count in counts.items()]
     told = table(["kind", "days", "would go" if args.dry_run else "gone"], rows)
