@@ -19,7 +19,7 @@ from adapters.sources.files import land_file
 from cds_server.app import build, create_app
 from cds_server.audit import audit
 from cds_server.backlog import digest_backlog, redo
-from cds_server.belongings import KEPT, SEALED, belongings
+from cds_server.belongings import ACCESS, KEPT, SEALED, SESSION, TOKEN, belongings
 from cds_server.checkpoints import Checkpoints
 from cds_server.copies import backup, restore
 from cds_server.decisions import now
@@ -33,9 +33,14 @@ from cds_server.proving import prove
 from cds_server.reading import Rules
 from cds_server.reproduce import load
 from cds_server.settings import Settings
+from cds_server.store.board_tables import BOARD
+from cds_server.store.entropy import new_ref
 from cds_server.store.pack import part_ref
+from cds_server.store.reads import RecordRow
 from cds_server.store.store import Store
 from cds_server.store.tables import GOVERNED
+from cds_server.store.vault import object_ref
+from cds_server.store.writer import Tx
 from models.errors import BadInput, Conflict, Erased, KeysUnavailable, NotAllowed
 from tests.adapters.dicom_reports import group, report
 from tests.cds_server.conftest import OpenStore
@@ -359,6 +364,69 @@ def test_results_on_their_way_are_dropped_and_sent_ones_listed(store: Store) -> 
     waiting = Line(store, "his").next()
     assert waiting is not None
     assert waiting.ref == third.ref
+
+
+def test_a_boards_case_an_open_session_and_a_reason_go(store: Store) -> None:
+    learn(store, patient("t1"), weight("tw", "t1", 60), patient("t2"), weight("tw2", "t2", 61))
+    keys: dict[str, dict[str, bytes]] = {}
+    for local_id in ("t1", "t2"):
+        record = store.reads.record("a", local_id)
+        assert record is not None
+        keys[local_id] = store.writer.submit(lambda tx, record=record: _about(tx, record)).result()  # type: ignore[misc]
+    record = store.reads.record("a", "t1")
+    assert record is not None
+    done = erase(store, record, BASIS, ACTOR)
+    assert done.receipt["handed_over"]["exports"] == [{"act": "minutes", "door": "staff", "at": "2026-11-21T10:00:00Z"}]
+    assert {name: store.vault.key(ref) is None for name, ref in keys["t1"].items()} == {
+        "case": True,
+        "recommendation": True,
+        "sign-off": True,
+        "minutes": True,
+        "reason": True,
+        "looked": False,  # who looked says nothing of whom any more
+        "session": True,
+        "token": True,
+    }
+    assert all(store.vault.key(ref) is not None for ref in keys["t2"].values())
+    assert store.reads.query("SELECT COUNT(*) FROM app_session") == [(1,)]
+    assert store.reads.query("SELECT state FROM board_case_state") == [("withdrawn",)]
+
+
+def _about(tx: Tx, record: RecordRow) -> dict[str, bytes]:
+    """What the board, the access log and the app keep of a patient; gives the references of its keys."""
+    found = {}
+
+    def sealed(kind: bytes, name: str) -> dict[str, Any]:
+        ref = new_ref()
+        found[name] = object_ref(kind, ref)
+        made = tx.vault.seal(found[name], b'"said"', tx.fresh_keys)
+        return {"ref": ref, "sealed": made.cipher, "commitment": made.commitment, "at": "2026-11-21T10:00:00Z"}
+
+    case = tx.add("board_case", meeting_id=1, record_id=record.id, **sealed(BOARD, "case"))
+    said = sealed(BOARD, "recommendation")
+    recommendation = tx.add("board_recommendation", case_id=case, version=1, inferences="", **said)
+    who: dict[str, Any] = {"recommendation_id": recommendation, "role": "surgeon", "who": new_ref().encode()}
+    tx.add("board_sign_off", **who, **sealed(BOARD, "sign-off"))
+    tx.add("board_minutes", case_id=case, recommendation_id=recommendation, **sealed(BOARD, "minutes"))
+    for act, outcome, name in (("break-glass", "broken", "reason"), ("minutes", "seen", "looked")):
+        look: dict[str, Any] = {
+            "act": act,
+            "outcome": outcome,
+            "purpose": "TREAT",
+            "door": "staff",
+            "roles": "",
+            "who": b"w",
+        }
+        access = tx.add("access", **look, **sealed(ACCESS, name))
+        tx.add("access_record", access_id=access, record_id=record.id, outcome=outcome)
+    tx.entry("test", ACTOR, {})
+    session, token = sealed(SESSION, "session"), sealed(TOKEN, "token")
+    tx.execute(
+        "INSERT INTO app_session (id, cookie, record, idle, seen, until, ref, sealed, token_ref, token, turn, "
+        "refreshing_until) VALUES (?, ?, ?, 1, 1, 1, ?, ?, ?, ?, 0, 0)",
+        (new_ref(), b"c", record.ref, session["ref"], session["sealed"], token["ref"], token["sealed"]),
+    )
+    return found
 
 
 def test_another_process_forgets_and_goes_on(open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
