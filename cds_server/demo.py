@@ -144,7 +144,7 @@ def _settings(port: int, once: bool) -> Settings:
 
 def _key(settings: Settings) -> None:
     """The app proves who it is by a key of this instance: made once."""
-    store = Store.open(settings.data_dir, settings.database_url)
+    store = Store.open(settings.data_dir, settings.database_url, settings.master)
     try:
         keys = Keys(store)
         if not any(key.live and key.registration is None for key in keys.all()):
@@ -156,7 +156,7 @@ def _key(settings: Settings) -> None:
 def _land(settings: Settings, folder: Path, namespace: str, source: str) -> None:
     from adapters.sources.files import land_file
 
-    store = Store.open(settings.data_dir, settings.database_url)
+    store = Store.open(settings.data_dir, settings.database_url, settings.master)
     try:
         intake = StoreIntake(store, "user:demo")
         for path in sorted(folder.iterdir()):
