@@ -248,6 +248,8 @@ class Answer:
     """Oldest first."""
     base: str | None = None
     """Of a what-if: the inference that it was asked about."""
+    newer: int = 0
+    """Facts that its own model asks for, and that came after it was scored."""
     recalled: bool = False
     """Facts that it rests on were corrected since."""
 

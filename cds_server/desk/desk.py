@@ -102,7 +102,7 @@ class Desk:
         ordered = events.newest_first(fact for fact in facts if fact.kind != "demographic")
         return CaseView(
             banner=self._whose.banner_of(record),
-            answer=self._answer(case, chosen, rows, ids, sources, record.namespace) if chosen else None,
+            answer=self._answer(case, chosen, rows, ids, sources, record.namespace, facts) if chosen else None,
             lines=tuple(self._lines(rows)),
             latest=tuple(events.event_of(fact, sources, record.namespace) for fact in ordered[:LATEST]),
             counts=events.counts_of(ordered) or None,
@@ -120,6 +120,7 @@ class Desk:
         ids: Sequence[int],
         sources: Sources,
         namespace: str,
+        facts: Sequence[Fact],
     ) -> Answer:
         store, own = self._store, shown.of_call(self._store, row)[0]
         cards = cards_of(store, own.id)
@@ -140,8 +141,20 @@ class Desk:
             held=next((str(each["rule"]) for each in held_of(store, own.id)), None),
             done=acts.done_with(store, card["uuid"], ids, case.viewer) if card else (),
             base=self._then(own).judgement.snapshot.context.get(what_if.OF) if own.hypothetical else None,
+            newer=0 if own.hypothetical else self._newer(own, facts),
             recalled=any(shown.recalled(store, each) for each in shown.of_call(store, row)),
         )
+
+    def _newer(self, row: shown.Row, facts: Sequence[Fact]) -> int:
+        """How many facts that its model asks for came after it was scored."""
+        recorded = load_id(self._store, row.id)
+        name, _, version = recorded.model.partition("@")
+        try:
+            wanted = self._registry.scorer_then(name, version, recorded.model_digest).facts_wanted()
+        except CdsError:  # the model of then is gone, and the page says so
+            return 0
+        had, at = {fact.id for fact in recorded.snapshot.facts}, recorded.snapshot.as_of
+        return sum(fact.known_from > at and fact.code.token in wanted and fact.id not in had for fact in facts)
 
     def _finding(
         self,

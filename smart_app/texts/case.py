@@ -17,6 +17,8 @@ TEXTS = {
         "Data that this rests on was corrected or withdrawn after it was shown. Ask for a new estimate before "
         "you use it."
     ),
+    "case.newer": "{count} results that this model reads arrived after it was asked. Ask for a new estimate.",
+    "case.newer_one": "A result that this model reads arrived after it was asked. Ask for a new estimate.",
     "case.held": "No card was shown for this: the rule “{rule}” of this site held it back.",
     "case.no_card": "No card was shown for this, so there is nothing to agree with or to override.",
     "case.what_if_of": "What if: {title}",

@@ -123,6 +123,17 @@ def test_missing_modalities_have_a_reason_and_a_range(clinic: Clinic) -> None:
     assert re.search(r"No expression subtype is known</td><td class=\"right\">\d+–\d+\u00a0%", html)
 
 
+def test_results_that_came_after_it_was_scored_are_told(clinic: Clinic) -> None:
+    call(clinic.parts, PROGNOSIS, fixture("aisha-t.patient-view"))
+    case = clinic.sessions.open(clinic.parts, "aisha-t")
+    told = t("case.newer_one").partition(".")[0]
+    assert told not in clinic.page(case)
+    grade = {"coding": [{"system": "http://loinc.org", "code": "33732-9"}]}
+    late = weight("late", "aisha-t", 3, code=grade, valueQuantity={"value": 3})
+    learn(clinic.parts.store, late, namespace="sandbox")
+    assert told in clinic.page(case)
+
+
 def test_an_abstention_is_shown_with_its_reason(clinic: Clinic) -> None:
     html = clinic.page(clinic.carla)
     assert "No survival estimate: two tumours, none chosen" in html
@@ -463,30 +474,3 @@ def test_a_case_from_look_to_override_on_postgresql(settings: Settings) -> None:
     finally:
         parts.close()
     assert audit(settings.data_dir, settings.database_url, deep=True).findings == ()
-
-
-def test_a_banner_says_what_the_patient_says_and_no_more() -> None:
-    from datetime import date
-
-    from cds_server.desk.whose import SSN, banner
-
-    today = date(2026, 11, 21)
-    ssn, mrn = {"system": SSN, "value": "1"}, {"system": "urn:x:mrn", "value": "7"}
-    old = {"use": "old", "family": "Before"}
-    full = banner(
-        {
-            "name": [old, {"use": "official", "family": "Weber", "given": ["Anna", "Maria"]}],
-            "birthDate": "2025-05-01",
-            "gender": "female",
-            "identifier": [ssn, mrn, {"value": 3}],
-        },
-        today,
-    )
-    assert (full.name, full.age, full.sex) == ("Anna Maria Weber", "18 months", "female")
-    assert [(each.label, each.value) for each in full.identifiers] == [("MRN", "7")]
-    assert banner({"identifier": [ssn]}, today).identifiers[0].value == "1"
-    dead = banner({"birthDate": "1950-06", "deceasedDateTime": "2020-05-01"}, today)
-    assert (dead.age, dead.died) == ("69 years", "2020-05-01")
-    assert banner({"birthDate": "1950", "deceasedBoolean": True}, today).age is None
-    nobody = banner({"name": "x", "birthDate": 7, "identifier": {}}, today)
-    assert (nobody.name, nobody.born, nobody.identifiers) == (None, None, ())
