@@ -43,8 +43,10 @@ def _page(handler: Handler) -> Handler:
     async def guarded(pages: Any, request: Request) -> Response:
         try:
             return await handler(pages, request)
-        except Unauthenticated:
-            return RedirectResponse(f"{SIGN_IN}?next={ROOT}", 303, headers=rendering.headers())
+        except Unauthenticated as error:
+            if request.method == "GET":
+                return RedirectResponse(f"{SIGN_IN}?next={ROOT}", 303, headers=rendering.headers())
+            return _refused(error, request)  # a form may lead nowhere else (`form-action`)
         except CdsError as error:
             return _refused(error, request)
 
