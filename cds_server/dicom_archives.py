@@ -15,7 +15,7 @@ from models.canonical import canonical
 
 QUIET = 60
 """Seconds without anything new after which a study is taken for settled (D13)."""
-LOOKING = frozenset({"regions_by_rule", "key_pictures", "max_voxels", "encoder"})
+LOOKING = frozenset({"regions_by_rule", "key_pictures", "max_voxels", "encoder", "radiomics"})
 """What is made of its studies (`imaging.choices`)."""
 KEYS = frozenset({"issuer", "accession_issuer", "zone", "systems", "wado_base", "quiet_seconds"}) | LOOKING
 """Keys of every `[[source]]` whose kind begins with `dicom`, beside its own."""

@@ -13,8 +13,17 @@ from typing import Any, BinaryIO
 from adapters.dicom.archive import Archive
 from adapters.dicom.headers import Header
 from adapters.imaging.findings import Finding, Verdict, Weight, refused
-from adapters.imaging.measuring import measured
-from adapters.imaging.observations import Of, embedding_of, features_of, media_of, quality_of, refused_region
+from adapters.imaging.full_set import FullSet
+from adapters.imaging.measuring import DISCRETISATIONS, MIN_VOXELS, measured
+from adapters.imaging.observations import (
+    Of,
+    embedding_of,
+    features_of,
+    full_set_of,
+    media_of,
+    quality_of,
+    refused_region,
+)
 from adapters.imaging.pictures import Picture, pictures_of
 from adapters.imaging.planes import planes_of
 from adapters.imaging.quality import looked_at
@@ -45,6 +54,8 @@ class Looking:
     """Instead of the one for the images' scale."""
     encoder: Encoder | None = None
     """A site's own."""
+    full: FullSet | None = None
+    """Whether the full set of an established package is measured, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +161,27 @@ class _Series:
                 self.made.pictures.append((picture.id, picture.png))
                 yield media_of(self.of, region, picture)
         yield features_of(self.of, measured(volume, region, self.looking.discretisation), pictures)
+        if self.looking.full is not None and region.mask.sum() >= MIN_VOXELS:
+            yield from self._full_set(self.looking.full, volume, region, pictures)
         if self.looking.encoder is not None:
             vector = embedding(volume, region, self.looking.encoder)
             if vector is not None:
                 yield embedding_of(self.of, region, self.looking.encoder, vector, pictures)
+
+    def _full_set(
+        self, full: FullSet, volume: Volume, region: Region, pictures: Sequence[Picture]
+    ) -> Iterator[Resource]:
+        how = self.looking.discretisation or DISCRETISATIONS[volume.scale]
+        try:
+            found = full.measures(
+                volume.values[region.box],
+                region.mask,
+                volume.grid.spacing,
+                bins=how.bins,
+                width=how.width,
+                lowest=how.lowest,
+            )
+        except BadInput as error:
+            self.made.findings.append(Finding("no-full-set", error.what, error.where or "", Weight.NOTE))
+            return
+        yield full_set_of(self.of, region, full.version, volume.scale, str(how), found, pictures)

@@ -32,6 +32,8 @@ IMAGING = "urn:cds-server:imaging"
 """Code system of what has no other: region-features, region-embedding, series-quality; verdicts, scales and rules."""
 EMBEDDING = "urn:cds-server:embedding"
 """Followed by the first 16 hex digits of the encoder's digest: vectors of two encoders never meet."""
+FULL_SET = "urn:cds-server:mirp"
+"""Followed by its version. Values are in the units of the images, as MIRP gives them."""
 SOFTWARE = "cds-server imaging"
 VERSION = "1"
 _CATEGORY = [{"coding": [{"system": "http://terminology.hl7.org/CodeSystem/observation-category", "code": "imaging"}]}]
@@ -127,6 +129,32 @@ def embedding_of(of: Of, region: Region, encoder: Encoder, vector: Vectors, pict
             "valueQuantity": _quantity(float(f"{value:.8g}"), "1"),
         }
         for at, value in enumerate(vector.tolist())
+    ]
+    return made
+
+
+def full_set_of(
+    of: Of,
+    region: Region,
+    version: str,
+    scale: str,
+    grey_levels: str,
+    measures: Mapping[str, float],
+    pictures: Sequence[Picture],
+) -> Resource:
+    """What MIRP measured on a region: its names for its features, under its version."""
+    made = _of_region(of, region, f"mirp {version}", "region-full-set", "Full set of radiomic features", pictures)
+    rows = [{"system": IMAGING, "code": f"scale-{scale}"}]
+    if region.rule:
+        rows.append({"system": IMAGING, "code": f"rule-{region.rule}"})
+    words = f"MIRP {version}; on the images' own grid; texture in 3D, merged over 13 directions, {grey_levels}"
+    made["method"] = {"coding": rows, "text": words}
+    made["component"] = [
+        {
+            "code": {"coding": [{"system": f"{FULL_SET}:{version}", "code": name}]},
+            "valueQuantity": _quantity(value, "1"),
+        }
+        for name, value in sorted(measures.items())
     ]
     return made
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from adapters.imaging import full_set
 from adapters.imaging.examine import Looking
+from adapters.imaging.full_set import FullSet
 from cds_server.configured import Table
 from cds_server.dicom_archives import KINDS
 from cds_server.settings import Settings, SourceSetting
 from models import encoders
-from models.errors import CdsError
+from models.errors import CdsError, Misconfigured
 
 MOST_VOXELS = 1 << 30
 
@@ -30,7 +32,17 @@ def looking_of(source: SourceSetting, settings: Settings) -> Looking:
         rules=table.flag("regions_by_rule") if "regions_by_rule" in table.entries else plain.rules,
         pictures=table.whole("key_pictures", plain.pictures, 0, 32),
         encoder=encoder,
+        full=_full_set(table),
     )
+
+
+def _full_set(table: Table) -> FullSet | None:
+    if not table.flag("radiomics"):
+        return None
+    try:
+        return full_set.load()
+    except Misconfigured as error:
+        raise table.wrong("radiomics", f"cannot be had: {error.what}") from None
 
 
 def choices(settings: Settings) -> Mapping[str, Looking]:

@@ -6,8 +6,10 @@ import contextlib
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,13 +24,14 @@ from adapters.dicom.headers import header_of
 from adapters.dicom.study import bundle_of, imaging_study
 from adapters.imaging.catalogue import FEATURES, SYSTEM
 from adapters.imaging.examine import Examination, Looking, examine
+from adapters.imaging.full_set import FullSet
 from adapters.imaging.pictures import OUTLINE, outline
 from adapters.readers import dicom as objects_reader
 from adapters.readers import examination
 from adapters.readers.dicom import OBJECT
 from adapters.readers.facts import project
 from models.canonical import canonical
-from models.errors import BadInput
+from models.errors import BadInput, Unreadable
 from models.modalities.imaging import DICOM
 from models.nouns import Fact, Part, Provenance
 from tests.adapters.imaging_made import (
@@ -93,7 +96,7 @@ def test_the_study_comes_first_then_what_was_made_of_it(made: Examination) -> No
 
 def test_everything_is_fhir(made: Examination) -> None:
     for each in made.resources:
-        model = {"Observation": Observation, "Media": Media}.get(each["resourceType"])
+        model: Any = {"Observation": Observation, "Media": Media}.get(each["resourceType"])
         if model is not None:
             model.model_validate_json(json.dumps(each))
 
@@ -295,7 +298,9 @@ class Thirds:
     """An encoder: mean, and share of pixels above the middle."""
 
     name, version, digest, length = "thirds", "1", "ab" * 32, 2
-    tiling = {"size": 8, "stride": 8, "low": -1000, "high": 1000, "batch": 3, "scale": "HU"}  # noqa: RUF012
+    tiling: Mapping[str, Any] = MappingProxyType(
+        {"size": 8, "stride": 8, "low": -1000, "high": 1000, "batch": 3, "scale": "HU"}
+    )
 
     def __init__(self) -> None:
         self.seen: list[tuple[int, ...]] = []
@@ -414,3 +419,34 @@ def test_a_real_series_of_a_head(peer_data: Path) -> None:
     (media,) = [each for each in made.resources if each["resourceType"] == "Media"]
     assert "window by percentiles" in media["note"][0]["text"]
     assert (media["width"], media["height"]) == (288, 384) == Image.open(io.BytesIO(made.pictures[0][1])).size
+
+
+@dataclass(frozen=True, slots=True)
+class _Played(FullSet):
+    """The full set without its package."""
+
+    fails: bool = False
+
+    def measures(self, values: Any, mask: Any, spacing: Any, **how: Any) -> Mapping[str, float]:
+        if self.fails:
+            raise Unreadable("mirp cannot measure the region (ValueError)")
+        assert values.shape == mask.shape
+        return {"morph_volume": float(mask.sum() * np.prod(spacing)), "stat_mean": float(values[mask].mean()), **how}
+
+
+def test_the_full_set_stands_beside_our_features_where_a_site_asks_for_it(given: Objects) -> None:
+    made = looked(given, Looking(pictures=1, full=_Played("2.7.0")))
+    (ours,), (full,) = of_code(made, "region-features"), of_code(made, "region-full-set")
+    assert (full["focus"], full["derivedFrom"], full["status"]) == (ours["focus"], ours["derivedFrom"], ours["status"])
+    values = {
+        each["code"]["coding"][0]["code"]: each["valueQuantity"]["value"]
+        for each in full["component"]
+        if each["code"]["coding"][0]["system"] == "urn:cds-server:mirp:2.7.0"
+    }
+    assert values["width"] == 25
+    assert values["morph_volume"] > 0
+    assert "MIRP 2.7.0" in full["method"]["text"]
+    failing = looked(given, Looking(pictures=1, full=_Played("2.7.0", fails=True)))
+    assert not of_code(failing, "region-full-set")
+    assert of_code(failing, "region-features")
+    assert "no-full-set" in {finding.code for finding in failing.findings}

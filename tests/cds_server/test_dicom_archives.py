@@ -8,6 +8,7 @@ import pytest
 
 from adapters.dicom.part10 import MEDIA_TYPE
 from adapters.imaging.examine import Looking
+from adapters.imaging.full_set import FullSet
 from adapters.readers.fhir import LINE
 from cds_server.backlog import digest_backlog
 from cds_server.dicom_archives import archive_of
@@ -60,6 +61,14 @@ def test_what_is_made_of_a_study_is_what_its_source_says(tmp_path: Path) -> None
     assert choices(settings(tmp_path, said)) == {"test": Looking(max_voxels=1000, rules=False, pictures=0)}
     with pytest.raises(Misconfigured, match="encoder of"):
         choices(settings(tmp_path, f'encoder = "{tmp_path}/none.json"\n'))
+
+
+def test_the_full_set_needs_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Misconfigured, match="mirp is not installed"):
+        choices(settings(tmp_path, "radiomics = true\n"))
+    monkeypatch.setattr("adapters.imaging.full_set.metadata.version", lambda _: "2.7.0")
+    assert choices(settings(tmp_path, "radiomics = true\n"))["test"].full == FullSet("2.7.0")
+    assert choices(settings(tmp_path, "radiomics = false\n"))["test"].full is None
 
 
 def test_a_source_that_wants_no_rule_gets_no_region_of_a_rule(store: Store) -> None:

@@ -6,6 +6,7 @@ The same mask on the same grid, the same grey levels (32 of a fixed number), the
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from adapters.imaging.shape import shape
 from adapters.imaging.texture import Discretisation, discretised, texture
 from tests.adapters.imaging_made import nrrd
 from tests.peers import ROOT, require
+from tests.peers.mirp_full_set import SPACING, region
 
 NAMES = {
     "Q4LE": "stat_mean", "ECT3": "stat_var", "KE2A": "stat_skew", "IPH6": "stat_kurt", "Y12H": "stat_median",
@@ -97,3 +99,33 @@ def test_every_feature_agrees(both: tuple[str, dict[str, float], dict[str, float
         if difference > limit:
             apart[f"{code} {FEATURES[code].name}"] = difference
     assert not apart
+
+
+def test_the_extra_measures_the_same_region_on_the_same_grid() -> None:
+    """What a site gets that asks for `radiomics = true`, by the code that it runs; here in MIRP's own environment."""
+    ran = subprocess.run(
+        [require("mirp"), ROOT / "tests" / "peers" / "mirp_full_set.py"],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    found = json.loads(ran.stdout.splitlines()[-1])
+    assert found["version"].startswith("2.")
+    values, mask = region()
+    for kind, how in (("number", Discretisation(bins=32)), ("size", Discretisation(width=25.0, lowest=-1000.0))):
+        theirs = found[kind]
+        assert len(theirs) > 160
+        levels = discretised(values, mask, how)
+        assert levels is not None
+        mine = first_order(values[mask]) | shape(mask, values, SPACING) | texture(levels)
+        for code, name in NAMES.items():
+            (value,) = [theirs[each] for each in theirs if each == name or _plain(each) == name]
+            limit = 0.02 if code in MESH else SINGLE
+            assert mine[code] == pytest.approx(value, rel=limit, abs=1e-6), (kind, name)
+
+
+def _plain(name: str) -> str:
+    """Without the settings that MIRP appends."""
+    return re.sub(r"(_d1)?_3d(_v_mrg)?_fb[ns]_[nw][\d.]+$", "", name)
