@@ -7,7 +7,6 @@ arrays are handed over in memory: no image of a patient is written to a disk for
 
 from __future__ import annotations
 
-import importlib
 import logging
 import math
 import warnings
@@ -88,14 +87,16 @@ def load() -> FullSet:
 
 
 def _mirp() -> Any:
+    import mirp  # type: ignore[import-not-found]
+
     logging.getLogger(PACKAGE).setLevel(logging.CRITICAL)
-    return importlib.import_module(PACKAGE)
+    return mirp
 
 
 def _file(kind: str, array: NDArray[Any], spacing: tuple[float, float, float]) -> Any:
     """An array as MIRP has it when it comes from a file; by its public functions an array would have no spacing."""
-    made = getattr(importlib.import_module(f"{PACKAGE}._data_import.numpy_file"), kind)(
-        image_spacing=spacing, sample_name="region"
-    )
+    from mirp._data_import import numpy_file  # type: ignore[import-not-found]
+
+    made = getattr(numpy_file, kind)(image_spacing=spacing, sample_name="region")
     made.image_data = made.image_metadata = array
     return made
