@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cds_server.store.store import Store
+from cds_server.what_if import WHAT_IF
 from models.errors import NotFound
 
 FIRST, LAST = "", "9999-12-31T00:00:00.000000Z"
@@ -44,6 +45,10 @@ def _counts(store: Store, model: str, since: str, until: str) -> dict[str, int]:
         "WHERE model = ? AND at >= ? AND at <= ?",
         within,
     )[0]
+    (asked,) = store.reads.query(
+        "SELECT COUNT(*) FROM inference WHERE model = ? AND at >= ? AND at <= ? AND substr(service, 1, ?) = ?",
+        (*within, len(WHAT_IF), WHAT_IF),
+    )[0]
     (cards,) = store.reads.query(
         "SELECT COUNT(*) FROM card c JOIN inference i ON i.id = c.inference_id "
         "WHERE i.model = ? AND i.at >= ? AND i.at <= ?",
@@ -62,6 +67,7 @@ def _counts(store: Store, model: str, since: str, until: str) -> dict[str, int]:
     return {
         "inferences": int(count),
         "abstained": int(abstained),
+        **({"what-ifs": int(asked)} if asked else {}),
         "cards": int(cards),
         **{f"cards {outcome}": int(number) for outcome, number in sorted(map(tuple, actions))},
         **{f"flagged {reason}": int(number) for reason, number in sorted(map(tuple, flagged))},
