@@ -1,4 +1,4 @@
-"""Erasure, legal hold, anchors. The projection's tables let rows go that an act of erasure announced, and no others."""
+"""Erasure, legal hold, anchors. The projection's tables let rows go that an act of erasure condition, and no others."""
 
 from typing import Any
 
@@ -58,11 +58,11 @@ def upgrade() -> None:
 
 def _let_go(table: str) -> None:
     """DELETE of a row that `erasing` names; UPDATE, TRUNCATE and any other DELETE are refused as before."""
-    announced = f"EXISTS (SELECT 1 FROM erasing WHERE of_table = '{table}' AND row_id = OLD.id)"
+    condition = f"EXISTS (SELECT 1 FROM erasing WHERE of_table = '{table}' AND row_id = OLD.id)"
     if op.get_bind().dialect.name == "sqlite":
         op.execute(f"DROP TRIGGER {table}_no_delete")
         op.execute(
-            f"CREATE TRIGGER {table}_no_delete BEFORE DELETE ON {table} WHEN NOT {announced} "
+            f"CREATE TRIGGER {table}_no_delete BEFORE DELETE ON {table} WHEN NOT {condition} "
             f"BEGIN SELECT RAISE(ABORT, '{table} is insert-only'); END"
         )
         return
@@ -73,6 +73,6 @@ def _let_go(table: str) -> None:
     )
     op.execute(
         f"CREATE FUNCTION {table}_let_go() RETURNS trigger LANGUAGE plpgsql AS "
-        f"$$ BEGIN IF NOT {announced} THEN RAISE EXCEPTION '{table} is insert-only'; END IF; RETURN OLD; END $$"
+        f"$$ BEGIN IF NOT {condition} THEN RAISE EXCEPTION '{table} is insert-only'; END IF; RETURN OLD; END $$"
     )
     op.execute(f"CREATE TRIGGER {table}_let_go BEFORE DELETE ON {table} FOR EACH ROW EXECUTE FUNCTION {table}_let_go()")
