@@ -107,6 +107,26 @@ def test_a_change_of_mind_and_another_persons_word_are_added(page: Page, sandbox
     expect(entries.last).to_contain_text("said in the EHR")
 
 
+def test_two_people_see_what_each_other_did(page: Page, browser: Browser, sandbox: Sandbox) -> None:
+    """Without a reload: the list on Owen's page asks again."""
+    fire(page, sandbox.url, "olga-p", "Sign the draft orders")
+    owens = open_app(page)
+    expect(owens.locator("#done")).to_contain_text("Nobody has acted")
+    context = browser.new_context()
+    context.add_cookies([{"name": "sandbox-user", "value": "mary", "url": sandbox.url}])
+    marys = context.new_page()
+    launch(marys, sandbox, "olga-p")
+    marys.goto(marys.url + "?inference=" + inference_of(owens))
+    decide(marys, "deferred", "a new blood count is on its way")
+    expect(owens.locator("#done")).to_contain_text("Dr. Mary Obgyn", timeout=60_000)
+    expect(owens.locator("#done")).to_contain_text("a new blood count is on its way")
+    context.close()
+
+
+def inference_of(app: FrameLocator) -> str:
+    return app.locator("form.decision input[name=inference]").input_value()
+
+
 def test_two_patients_in_two_tabs_never_cross(page: Page, sandbox: Sandbox) -> None:
     other = page.context.new_page()
     launch(page, sandbox, "jenny-m")
