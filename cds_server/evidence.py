@@ -24,7 +24,7 @@ from cds_server.checkpoints import Checkpoints, Signed
 from cds_server.decisions import INFERENCE, SNAPSHOT
 from cds_server.kept import Kept
 from cds_server.ledger import evidence_check, verifier
-from cds_server.ledger.evidence_check import CONTENTS, HEAD, count
+from cds_server.ledger.evidence_check import APPROVED, CONTENTS, HEAD, acts, count
 from cds_server.proving import export, prove
 from cds_server.shown import CARD
 from cds_server.store.store import Store
@@ -169,14 +169,9 @@ def _provenance(model: ModelVersion, folder: Path) -> dict[str, Any]:
 
 def _approvals(store: Store, model: ModelVersion, size: int) -> dict[str, Any]:
     """Who enrolled it, and who put it to use where: entries of the log. Signed approvals, where there are any."""
-    acts = [
-        {"entry": body["seq"], "at": body["at"], "by": body["actor"], "act": body["kind"], **body["detail"]}
-        for body in _bodies(store, size)
-        if body["kind"] in ("pin", "enrol", "recalibrate", "approve", "promote", "retire")
-        and body["detail"].get("model") == model.id
-    ]
-    signed = [each for each in acts if each["act"] in ("approve", "promote")]
-    return {"acts": acts, "approvals": signed, "said": "" if signed else "no approval stands on record"}
+    found = acts(_bodies(store, size), model.id)
+    signed = [each for each in found if each["act"] in APPROVED]
+    return {"acts": found, "approvals": signed, "said": "" if signed else "no approval stands on record"}
 
 
 # ---- what it did -----------------------------------------------------------------------------------------------------
@@ -285,7 +280,7 @@ Exit code 0: everything holds. Else a sentence names what does not.
 | `model/` | manifest, graphs, model card, SBOM (CycloneDX): what scored | the manifest's digest in the log |
 | `provenance.json` | in-toto Statement v1, SLSA provenance v1: how it was made | `CONTENTS`; said by the manifest |
 | `validation.json` | what was measured, and the limits | `CONTENTS`; said by the manifest |
-| `approvals.json` | who enrolled it and put it to use, by entry | the log |
+| `approvals.json` | who enrolled it and put it to use, by entry | listed anew from the log by `check.py` |
 | `statistics.json` | how often it judged, abstained, showed cards | counted anew from the log by `check.py` |
 | `ledger/` | every entry of the log, tree, checkpoints, receipts; no payload | checkpoints, witnesses, time stamps |
 | `proofs/` | its newest inferences and its pins, each by itself | checkpoints |

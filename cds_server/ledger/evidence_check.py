@@ -31,6 +31,8 @@ CONTENTS = "CONTENTS"
 MOST_BYTES = 1 << 34
 """Of an unpacked package."""
 ASSERTED = ("enrol", "pin", "infer")
+ACTS = ("pin", "enrol", "recalibrate", "approve", "promote", "retire")
+APPROVED = ("approve", "promote")
 
 
 class Package:
@@ -51,6 +53,7 @@ class Package:
             self.artifacts,
             self.provenance,
             self.statistics,
+            self.approvals,
             self.proofs,
             self.receipts,
             self.card,
@@ -152,6 +155,16 @@ class Package:
                 raise verifier.Wrong(f"statistics.json: {key} is not what the log's entries say")
         return f"{found['inferences']} inferences and {found['cards']} cards, counted anew"
 
+    def approvals(self) -> str:
+        """Every act on this model that the log names, and no other."""
+        said = _parsed(self._read("approvals.json"), "approvals.json")
+        found = acts(self.entries(), self.model)
+        if said.get("acts") != found:
+            raise verifier.Wrong("approvals.json: its acts are not the ones that the log's entries name")
+        if said.get("approvals") != [each for each in found if each["act"] in APPROVED]:
+            raise verifier.Wrong("approvals.json: its approvals are not the ones that the log's entries name")
+        return f"{len(found)} acts on the model, of which {len(said['approvals'])} approve it"
+
     def proofs(self) -> str:
         """Each proof leads to a checkpoint of this log, and is of an entry about this model."""
         done = 0
@@ -240,6 +253,15 @@ def count(entries: Iterator[dict[str, Any]], model: str) -> dict[str, Any]:
         "first": first,
         "last": last,
     }
+
+
+def acts(entries: Iterator[dict[str, Any]], model: str) -> list[dict[str, Any]]:
+    """Who enrolled a model, put it to use, approved it: by entry. The server lists by this very function."""
+    return [
+        {"entry": each["seq"], "at": each["at"], "by": each["actor"], "act": each["kind"], **each["detail"]}
+        for each in entries
+        if each.get("kind") in ACTS and each.get("detail", {}).get("model") == model
+    ]
 
 
 def _parsed(raw: bytes, name: str) -> dict[str, Any]:

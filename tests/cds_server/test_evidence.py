@@ -98,7 +98,7 @@ def test_an_auditor_checks_it_with_the_public_key_only(story: Story, tmp_path: P
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"card: card {story.card} is the one of entry" in done.stdout
-    assert len(done.stdout.splitlines()) == 9
+    assert len(done.stdout.splitlines()) == 10
     assert evidence_check.main([str(folder), "--key", str(story.key)]) == 0
     stranger = Signer(story.key.name, bytes(32)).key
     assert evidence_check.main([str(folder), "--key", str(stranger)]) == 1
@@ -215,6 +215,13 @@ def edited_statistics(folder: Path) -> None:
     _edit(folder / "statistics.json", b'"inferences": 3', b'"inferences": 2')
 
 
+def invented_approval(folder: Path) -> None:
+    said = json.loads((folder / "approvals.json").read_text())
+    said["acts"].append({"entry": 2, "at": "2026-11-21T10:00:00Z", "by": "user:chair", "act": "approve"})
+    said["approvals"].append(said["acts"][-1])
+    (folder / "approvals.json").write_text(json.dumps(said))
+
+
 def other_provenance(folder: Path) -> None:
     statement = json.loads((folder / "provenance.json").read_text())
     statement["subject"][0]["digest"]["sha256"] = "0" * 64
@@ -258,6 +265,7 @@ def reordered_list(folder: Path) -> None:
         (forged_head, ["contents: the signature of", "ledger/checkpoint was changed"]),
         (other_proof, ["proofs: proofs/", "does not lead to the root"]),
         (edited_statistics, ["statistics.json was changed", "inferences is not what the log's entries say"]),
+        (invented_approval, ["approvals: approvals.json: its acts are not the ones"]),
         (other_provenance, ["provenance: provenance.json is about another model/"]),
         (other_card, ["card: card/card.json is not what entry"]),
         (missing_file, ["model/MODEL_CARD.md is missing"]),
@@ -289,7 +297,7 @@ def test_packages_that_are_none(story: Story, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     good, bad = evidence_check.check(empty, [story.key])
-    assert len(bad) == 6
+    assert len(bad) == 7
     assert not any(each.startswith("log") for each in good)
 
 
