@@ -84,7 +84,7 @@ def _store(table: Table, name: str, tls: PeerTls | None) -> Archive:
         committing = None
         if table.flag("commitment"):
             at, port = listens or ("127.0.0.1", 0)
-            committing = Committing(wait, at, port, _accepting(peer.tls) if port else None)
+            committing = Committing(wait, at, port, accepting(peer.tls) if port else None)
         return DicomStore(lambda: peer, committing)
 
     def check() -> None:
@@ -92,7 +92,7 @@ def _store(table: Table, name: str, tls: PeerTls | None) -> Archive:
 
         if peer.tls is not None:
             client_context(peer.tls)
-            _accepting(peer.tls)
+            accepting(peer.tls)
 
     return Archive(sink, check)
 
@@ -107,7 +107,7 @@ def _listen(table: Table) -> tuple[str, int] | None:
     return host.strip("[]"), int(port)
 
 
-def _accepting(tls: PeerTls | None) -> ssl.SSLContext | None:
+def accepting(tls: PeerTls | None) -> ssl.SSLContext | None:
     """TLS for associations that the archive opens: our certificate, and its own is asked for."""
     if tls is None or tls.cert_file is None:
         return None

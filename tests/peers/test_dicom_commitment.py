@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import ssl
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,15 +22,18 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 
 from adapters.dicom.association import EXPLICIT, IMPLICIT
-from adapters.dicom.peers import DicomPeer, Timeouts
+from adapters.dicom.peers import DicomPeer, PeerTls, Timeouts
 from adapters.dicom.sending import Reports, reception
 from adapters.sink import Taken, Told
 from adapters.sinks.dicom_store import Committing, DicomStore
+from cds_server.dicom_destinations import accepting
 from models.errors import Misconfigured, PeerFailed
+from tests.adapters.test_hl7v2_mllp_tls import Authority, authority
 from tests.peers.pacs import free_ports
 from tests.peers.test_dicom_sinks_peer import delivered, result
 
 US, THEM = "SINKSCU", "KEEPER"
+OUR_NAME, THEIR_NAME = "cds.hospital.example", "archive.hospital.example"
 FILE = result("commitment")
 Words = Callable[[Dataset], Dataset]
 
@@ -64,6 +71,8 @@ class Keeper:
     elsewhere: int = 0
     """Port where its word goes, on an association of its own; 0: on the one that asked."""
     calling: str = THEM
+    tls: tuple[ssl.SSLContext, ssl.SSLContext] | None = None
+    """As it is called, and as it calls."""
     told: list[int | None] = field(default_factory=list)
     """How its words were answered; None: not at all, or no association."""
     threads: list[threading.Thread] = field(default_factory=list)
@@ -82,7 +91,8 @@ class Keeper:
             entity = AE(ae_title=self.calling)
             entity.add_requested_context(StorageCommitmentPushModel)
             roles: list[Any] = [build_role(StorageCommitmentPushModel, scp_role=True)]
-            own = entity.associate("127.0.0.1", self.elsewhere, ae_title=US, ext_neg=roles)
+            tls: dict[str, Any] = {"tls_args": (self.tls[1], OUR_NAME)} if self.tls else {}
+            own = entity.associate("127.0.0.1", self.elsewhere, ae_title=US, ext_neg=roles, **tls)
             if not own.is_established:
                 self.told.append(None)
                 return
@@ -107,7 +117,8 @@ def keeping(keeper: Keeper) -> Iterator[Keeper]:
     entity.add_supported_context(ComprehensiveSRStorage, [EXPLICIT, IMPLICIT])
     entity.add_supported_context(StorageCommitmentPushModel, [EXPLICIT, IMPLICIT])
     handlers: list[Any] = [(evt.EVT_C_STORE, lambda _: keeper.store_status), (evt.EVT_N_ACTION, keeper.action)]
-    server = entity.start_server(("127.0.0.1", keeper.port), block=False, evt_handlers=handlers)
+    called = keeper.tls[0] if keeper.tls else None
+    server = entity.start_server(("127.0.0.1", keeper.port), block=False, evt_handlers=handlers, ssl_context=called)
     assert server is not None
     try:
         yield keeper
@@ -117,10 +128,10 @@ def keeping(keeper: Keeper) -> Iterator[Keeper]:
             each.join(10)
 
 
-def told(keeper: Keeper, wait: float = 10.0) -> Told:
+def told(keeper: Keeper, wait: float = 10.0, tls: PeerTls | None = None) -> Told:
     times = Timeouts(connect=5, accept=5, answer=10)
-    peer = DicomPeer("archive", "127.0.0.1", keeper.port, THEM, US, destination=US, timeouts=times)
-    committing = Committing(wait, "127.0.0.1", keeper.elsewhere)
+    peer = DicomPeer("archive", "127.0.0.1", keeper.port, THEM, US, destination=US, tls=tls, timeouts=times)
+    committing = Committing(wait, "127.0.0.1", keeper.elsewhere, accepting(tls))
     return delivered(DicomStore(lambda: peer, committing), FILE)[0]
 
 
@@ -142,6 +153,40 @@ def test_its_word_is_what_counts(elsewhere: bool, failure: int | None, expected:
     with keeping(Keeper(words=[lambda asked: said(asked, failure)], elsewhere=port)) as keeper:
         assert told(keeper) == expected
     assert keeper.told == [0]
+
+
+def secured(signer: Authority, name: str, *, called: bool) -> ssl.SSLContext:
+    """TLS with a certificate of this authority, of whom one is shown, too."""
+    purpose = ssl.Purpose.CLIENT_AUTH if called else ssl.Purpose.SERVER_AUTH
+    made = ssl.create_default_context(purpose, cafile=str(signer.pem))
+    made.load_cert_chain(*signer.issue(name, name))
+    made.verify_mode = ssl.CERT_REQUIRED
+    return made
+
+
+@pytest.mark.parametrize("believed", [True, False])
+def test_over_tls_each_of_the_two_associations_shows_who_it_is(tmp_path: Path, believed: bool) -> None:
+    """Ours to the archive, and the archive's own to us, with its word."""
+    (port,) = free_ports(1)
+    folders = [tmp_path / name for name in ("signer", "stranger")]
+    for each in folders:
+        each.mkdir()
+    signer, stranger = authority(folders[0], "signer"), authority(folders[1], "stranger")
+    ours = PeerTls(signer.pem, *signer.issue(OUR_NAME, OUR_NAME), server_name=THEIR_NAME)
+    calls = secured(signer if believed else stranger, THEIR_NAME, called=False)
+    calls.load_verify_locations(signer.pem)
+    theirs = (secured(signer, THEIR_NAME, called=True), calls)
+    with keeping(Keeper(elsewhere=port, tls=theirs)) as keeper:
+        if believed:
+            assert told(keeper, tls=ours) == Told(Taken.YES, "0000")
+            assert keeper.told == [0]
+        else:
+            with pytest.raises(PeerFailed, match="does not say that it will keep it"):
+                told(keeper, 1.0, tls=ours)
+            assert keeper.told == [None]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # pynetdicom leaves the socket of a failed handshake open
+        gc.collect()
 
 
 @pytest.mark.parametrize(

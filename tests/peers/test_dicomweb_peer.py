@@ -18,13 +18,18 @@ from adapters.dicom.reconcile import Limits
 from adapters.sources.dicom_move import Ask, DicomPull
 from adapters.sources.dicomweb import Dicomweb
 from cds_server.__main__ import main
+from cds_server.configured import Table
+from cds_server.dicomweb_access import access
 from cds_server.http import vendor_door
-from cds_server.settings import from_environment
+from cds_server.settings import from_environment, load
 from cds_server.store.store import Store
 from cds_server.vendor_door import HostRules
+from models.errors import PeerFailed
+from tests.adapters.test_hl7v2_mllp_tls import authority
 from tests.dicom_made import ct_series, many, part10, uid
 from tests.peers.pacs import Pacs, free_ports
 from tests.peers.stored import Hurried, Remembering, Stored
+from tests.peers.tls import in_front_of
 
 COUNT = 650
 """More than a page."""
@@ -67,6 +72,39 @@ def archive(pacs: Pacs) -> Pacs:
     assert set(pacs.load(part10(each) for each in many(name="web-many", count=COUNT, per_series=325))) == {200}
     assert set(pacs.load(part10(each) for each in ct_series(name="web-late", slices=4, size=16))) == {200}
     return pacs
+
+
+@pytest.mark.parametrize("wrong", ["", "no certificate of ours", "not its authority"])
+def test_over_tls_both_show_who_they_are(archive: Pacs, tmp_path: Path, wrong: str) -> None:
+    signer = authority(tmp_path, "signer")
+    cert, key = signer.issue("us")
+    with in_front_of(archive.http_port, tmp_path, clients=signer.pem) as front:
+        said = {
+            "url": f"{front.url}/dicom-web",
+            "auth": "mtls",
+            "tls_ca_file": str(front.authority),
+            "tls_cert_file": str(cert),
+            "tls_key_file": str(key),
+        }
+        if wrong == "no certificate of ours":
+            said = {name: said[name] for name in ("url", "tls_ca_file")}
+        if wrong == "not its authority":
+            said["tls_ca_file"] = str(signer.pem)
+        found = access(Table(said, "[[source]] 'web'", "cds.toml"), load({}, data_dir=tmp_path))
+
+        async def studies() -> Any:
+            door = found.door()
+            try:
+                web = Dicomweb("web", found.url, door, found.headers, Storing("web", "made"), Hurried())
+                return await web.studies(Query(Level.STUDY, {"StudyInstanceUID": str(uid("web-late"))}), 5)
+            finally:
+                await door.aclose()
+
+        if wrong:
+            with pytest.raises(PeerFailed):
+                asyncio.run(studies())
+        else:
+            assert len(asyncio.run(studies()).matches) == 1
 
 
 def original(pacs: Pacs, sop: str) -> bytes:

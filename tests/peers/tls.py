@@ -51,12 +51,17 @@ def certificate(folder: Path) -> tuple[Path, Path]:
 
 
 @contextlib.contextmanager
-def in_front_of(port: int, folder: Path, *, minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2) -> Iterator[Front]:
-    """HTTPS on a free port, plain HTTP behind it."""
+def in_front_of(
+    port: int, folder: Path, *, minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2, clients: Path | None = None
+) -> Iterator[Front]:
+    """HTTPS on a free port, plain HTTP behind it. `clients`: PEM of the authority that every client must show."""
     pem, secret = certificate(folder)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = minimum
     context.load_cert_chain(pem, secret)
+    if clients is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(clients)
     listening = socket.create_server(("127.0.0.1", 0))
     stopping = threading.Event()
     listening.settimeout(0.05)
