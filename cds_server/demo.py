@@ -64,6 +64,8 @@ RULES = {
 }
 """Source -> whose numbers its patients have: the hospital's, so that they join the sandbox's patients."""
 
+PATIENCE = 60.0
+"""Seconds until a process is ready, on a machine that is busy with other things."""
 CONFIG = "demo.toml"
 _CONFIGURATION = """\
 # Written by `cds demo`: one EHR, the sandbox, which launches the app.
@@ -194,10 +196,10 @@ def _running(settings: Settings, port: int, *, sandbox: bool) -> Iterator[None]:
         for command in commands
     ]
     try:
-        seconds = wait_ready(f"http://127.0.0.1:{port}/readyz", processes[0])
+        seconds = wait_ready(f"http://127.0.0.1:{port}/readyz", processes[0], PATIENCE)
         print(f"serving    {settings.public_url} (ready after {seconds:.1f} s)")
         if sandbox:
-            wait_ready(f"http://127.0.0.1:{port + 1}/", processes[1])
+            wait_ready(f"http://127.0.0.1:{port + 1}/", processes[1], PATIENCE)
         yield
     finally:
         for process in processes:

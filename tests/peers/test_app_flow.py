@@ -9,6 +9,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -19,11 +20,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, FrameLocator, Page, expect, sync_playwright
 
-from cds_server.serve import wait_ready
+from cds_server.serve import bind, wait_ready
+from models.errors import Misconfigured, PeerFailed
 from tests.peers import ROOT, require
 from tests.peers.browser import FLAGS
 from tests.peers.sandbox import Sandbox
-from tests.peers.server import CDS, free_port
+from tests.peers.server import CDS
 
 PICTURES = ROOT / "docs" / "pictures"
 MOST_BYTES = 300_000
@@ -328,10 +330,22 @@ def let_something_wait(page: Page, server: str) -> None:
         assert answer.ok, answer.text()
 
 
+def two_ports() -> int:
+    """The first of two free ones, below those that the system gives to clients: ours ask before anybody listens."""
+    for port in range(20_000, 30_000, 10):
+        try:
+            for each in (port, port + 1):
+                bind("127.0.0.1", each).close()
+        except Misconfigured:
+            continue
+        return port
+    raise LookupError("no free ports")
+
+
 @contextmanager
 def demo(home: Path) -> Iterator[tuple[str, str]]:
     """`cds demo` in a folder: the server's URL, and the sandbox's."""
-    port = free_port()
+    port = two_ports()
     server, ehr = (f"http://127.0.0.1:{port + each}" for each in (0, 1))
     plain = {name: value for name, value in os.environ.items() if not name.startswith("CDS_")}
     environment = {**plain, "CDS_DATA_DIR": str(home / "var"), "PYTHONPATH": str(ROOT)}
@@ -342,6 +356,9 @@ def demo(home: Path) -> Iterator[tuple[str, str]]:
     try:
         wait_ready(f"{ehr}/", running, 120)
         yield server, ehr
+    except PeerFailed:
+        sys.stderr.write((home / "demo.log").read_text())
+        raise
     finally:
         running.terminate()
         running.wait(timeout=60)
