@@ -44,7 +44,7 @@ def questions(door: Door, answers: Callable[..., dict[str, Any]]) -> dict[str, A
         _query("after", {"type": "integer", "minimum": 0, "maximum": 2**53}, "`next` of the page before."),
     ]
     values = _query("values", {"type": "string", "enum": ["true", "false"]}, "With values: a look, on record.")
-    part = {"type": "integer", "minimum": 0, "maximum": 2**31}
+    part = {"type": "integer", "minimum": 0, "maximum": 10**9 - 1}
     asked: Mapping[str, tuple[str, str, list[Any]]] = {
         "card/{named}": (
             "card",

@@ -14,6 +14,8 @@ from models.nouns import Fact
 
 _NAMED = re.compile(r"([0-9a-f]{8,32})[:/](\d+)(?:/)?((?:[A-Z/][^#]*)?)(?:#\d+)?")
 """`LANDING:PART[POINTER]`, as `cds patient` and `cds inference --explain` print it, or the id of a fact."""
+_DIGITS = 9
+"""Of a part's number: no landing has so many."""
 _RESOURCE = (
     "SELECT r.id, r.entry, r.record_id, r.pointer, r.local_digest, r.known_from, r.type, c.entry, c.known_to, c.cause "
     "FROM resource r LEFT JOIN resource_closing c ON c.resource_id = r.id "
@@ -79,7 +81,7 @@ def corrected(store: Store, since: str, until: str, *, after: int = 0, limit: in
 def _place(store: Store, named: str) -> tuple[Sequence[Any], int, str]:
     """(row id, reference, source, arrival) of the landing, the part, the pointer."""
     found = _NAMED.fullmatch(named)
-    if found is None:
+    if found is None or len(found[2]) > _DIGITS:
         raise BadInput("a fact is named LANDING:PART[POINTER], or by its id", where="FACT")
     rows = store.reads.query(
         "SELECT id, ref, source, received_at FROM landing WHERE substr(ref, 1, ?) = ? LIMIT 2",

@@ -241,9 +241,11 @@ def test_over_http_operators_get_answers_and_others_none(parts: Parts, shown: di
         assert answer.headers["cache-control"] == "no-store"
         assert there.get(path).status_code == 401
     assert len(here.get(paths["model"]).json()["inferences"]) == 1
-    for wrong in ("limit=0", "limit=501", "limit=x", "after=-1", "from=yesterday"):
+    for wrong in ("limit=0", "limit=501", "limit=x", "after=-1", "after=9007199254740993", "from=yesterday"):
         assert here.get(f"/ledger/questions/model/{MODEL}?{wrong}").status_code == 400
     assert here.get("/ledger/questions/card/nothing").status_code == 404
+    assert here.get(f"{paths['card']}?values=some").status_code == 400
+    assert here.get(f"/ledger/questions/fact/{'0' * 32}/{10**30}").status_code == 400
     assert here.get(f"{paths['card']}?values=true").status_code == 401  # being on this machine is no role
 
 
