@@ -54,8 +54,9 @@ _offered: set[str] = {"timeline"}
 
 def offer(paths: Iterable[str]) -> None:
     """Which pages of a case this server has, by the paths of its routes: only these are led to."""
+    known = set(paths)
     _offered.clear()
-    _offered.update(name for name in _BESIDE if _CASE + name in set(paths))
+    _offered.update(name for name in _BESIDE if _CASE + name in known)
 
 
 def case_places(case: Case, current: str = "case") -> tuple[Place, ...]:

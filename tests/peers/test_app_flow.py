@@ -83,6 +83,8 @@ def test_from_a_card_to_the_app_to_an_override_to_the_ledger(page: Page, console
     app = open_app(page)
     expect(app.locator(BANNER)).to_contain_text("Aisha T")
     expect(app.locator("main")).to_contain_text("38 % after surgery alone")
+    for place in ("Timeline", "Then and now", "Similar patients"):
+        expect(app.locator("nav").get_by_role("link", name=place)).to_be_visible()
     decide(app, "overridden", "Ki-67 is measured again")
     expect(app.locator("#done")).to_contain_text("Dr. Owen Oncologist")
     expect(app.locator("#done")).to_contain_text("Ki-67 is measured again")
