@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from cds_server.erasure import erase
+from cds_server.settings import Settings
 from cds_server.similar.groups import STAGE, SUBTYPE, groups_of
 from cds_server.similar.pool import Member, Near, Pool
 from models.nouns import Feature, FeatureVector
@@ -276,3 +277,15 @@ def test_what_was_not_read_yet_is_said(house: House, monkeypatch: pytest.MonkeyP
     gathering._all()
     assert gathering.left() == 0
     assert asyncio.run(house.patients.desk.similar(house.sessions.open(house.parts, "pat-1"), Asked())).left == 0
+
+
+@pytest.mark.parametrize("url", ["postgres"], indirect=True)
+def test_the_same_over_postgresql(settings: Settings) -> None:
+    house = House(settings)
+    try:
+        house.land(*(deceased(number, dead=False) for number in range(2, 15)))
+        text = house.page(query="?subtype=1").text
+        assert "The nearest 14 of 14" in text
+        assert "0 of 13" in text
+    finally:
+        house.close()
