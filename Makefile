@@ -50,6 +50,8 @@ lock: $(BIN)/python  ## resolve requirements/*.txt again (UPGRADE=--upgrade: to 
 	@$(COMPILE) pyproject.toml --output-file requirements/app.txt >/dev/null
 	@$(COMPILE) pyproject.toml --constraints requirements/app.txt --extra radiomics \
 		--output-file requirements/radiomics.txt >/dev/null
+	@$(COMPILE) pyproject.toml --constraints requirements/app.txt --extra anchor \
+		--output-file requirements/anchor.txt >/dev/null
 	@$(COMPILE) pyproject.toml --constraints requirements/app.txt --extra training \
 		--output-file requirements/training.txt >/dev/null
 	@$(COMPILE) pyproject.toml --constraints requirements/training.txt --extra training --extra anchor --extra test \

@@ -41,9 +41,10 @@ def declared() -> dict[str, list[str]]:
     app = PROJECT["dependencies"]
     return {
         "app.txt": app,
+        "anchor.txt": app + extras["anchor"],
         "radiomics.txt": app + extras["radiomics"],
         "training.txt": app + extras["training"],
-        "test.txt": [*app, *extras["training"], *extras["test"]],
+        "test.txt": [*app, *extras["training"], *extras["anchor"], *extras["test"]],
     }
 
 
@@ -75,7 +76,7 @@ def test_every_dependency_is_used() -> None:
     assert runtime - used == set(), "imported nowhere: remove it from pyproject.toml and run `make lock`"
 
 
-@pytest.mark.parametrize("file", ["app.txt", "radiomics.txt", "training.txt", "test.txt"])
+@pytest.mark.parametrize("file", ["anchor.txt", "app.txt", "radiomics.txt", "training.txt", "test.txt"])
 def test_the_lock_satisfies_the_project(file: str) -> None:
     """Fails when somebody changed `pyproject.toml` and did not run `make lock`."""
     lock = pinned(file)
@@ -87,12 +88,13 @@ def test_the_lock_satisfies_the_project(file: str) -> None:
 
 def test_the_locks_agree() -> None:
     versions = [{name: str(pin.specifier) for name, pin in pinned(file).items()} for file in declared()]
-    app, radiomics, training, test = versions
+    app, anchor, radiomics, training, test = versions
     assert app.items() <= training.items() <= test.items()
     assert app.items() <= radiomics.items()
+    assert app.items() <= anchor.items()
 
 
-@pytest.mark.parametrize("file", ["app.txt", "build.txt", "radiomics.txt", "training.txt", "test.txt"])
+@pytest.mark.parametrize("file", ["anchor.txt", "app.txt", "build.txt", "radiomics.txt", "training.txt", "test.txt"])
 def test_every_pin_is_exact_and_hashed(file: str) -> None:
     blocks = re.split(r"\n(?=[A-Za-z0-9])", (ROOT / "requirements" / file).read_text())[1:]
     assert len(blocks) >= 2
