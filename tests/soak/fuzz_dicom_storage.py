@@ -19,8 +19,8 @@ from tests.adapters.dicom_senders import listening, opened
 from tests.adapters.test_dicom_associations import fuzz, fuzz_search
 
 GROWTH_MB = 128
-"""The page caches of SQLite fill to 64 MiB a connection, and then no more. Mapped files are not counted: the kernel takes
-their pages back."""
+"""The page caches of SQLite fill to 64 MiB a connection, and then no more. Mapped files are not counted: the
+kernel takes their pages back."""
 
 
 def main() -> int:
