@@ -40,7 +40,7 @@ STAGES: dict[str, tuple[tuple[Any, str], ...]] = {
     "what is known": ((reception, "_beside"), (reception.Reception, "_seen"), (panel, "snapshot")),
     "judge: encode, ONNX, fuse": ((Scorer, "judge"),),
     "cards": ((origins.Origins, "of"), (decisions, "render")),  # and the service's own function, below
-    "infer: rows": ((decisions.Decisions, "_add_inference"), (decisions.Decisions, "_add_call")),
+    "infer: rows": ((decisions.Decisions, "add_inference"), (decisions.Decisions, "_add_call")),
     "seal (AES-GCM, keyed digests)": ((vault.Vault, "seal"), (vault.Index, "__call__")),
     "queries": ((writer.Tx, "read"),),
     "inserts": ((writer.Tx, "_insert"),),

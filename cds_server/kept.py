@@ -64,7 +64,7 @@ class Kept:
             place.mkdir(parents=True)
             for name, digest in {MANIFEST: model.manifest_digest, **model.files}.items():
                 if not _copied(directory / name, place / name, digest):
-                    log().error("a model version was not kept: its files are not the manifest's", model=model.id)
+                    log().error("model version not kept", model=model.id)
                     return
             if target.exists() and not _sound(target, model):
                 shutil.rmtree(target)  # cut off by a crash, or damaged since

@@ -181,7 +181,7 @@ class EhrLaunches:
                 reading = await read(self._peer(app.namespace).door, app.base, granted.access, user.relative)
                 name = name_in(reading.pages[0][1], user)
             except PeerFailed as error:  # a name is a courtesy; who it is was signed
-                log().info("the user's resource was not read", ehr=app.namespace, what=error.what)
+                log().info("user resource not read", ehr=app.namespace, what=error.what)
                 name = None
             if name is not None:
                 viewer = self._access.by_ehr(app.namespace, subject, name)
@@ -239,7 +239,7 @@ class EhrLaunches:
             try:
                 known = filtered(await self._peer(app.namespace).door.style(url))
             except CdsError as error:
-                log().info("the EHR's style was not taken", ehr=app.namespace, what=error.what)
+                log().info("style not taken", ehr=app.namespace, what=error.what)
                 return {}
             self._styles[app.namespace, url] = known
             if len(self._styles) > _STYLES:
@@ -249,13 +249,13 @@ class EhrLaunches:
 
 def _told(namespace: str) -> Callable[[Endpoints], None]:
     def tell(found: Endpoints) -> None:
-        log().info("SMART configuration read", ehr=namespace, odd="; ".join(found.odd) or None)
+        log().info("smart configuration read", ehr=namespace, what="; ".join(found.odd) or None)
 
     return tell
 
 
 def _failed(namespace: str) -> Callable[[str], None]:
     def tell(what: str) -> None:
-        log().warning("SMART configuration not read", ehr=namespace, what=what)
+        log().warning("smart configuration not read", ehr=namespace, what=what)
 
     return tell

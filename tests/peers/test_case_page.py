@@ -49,7 +49,7 @@ class Ward:
         Checkpoints(self.parts.store, self.parts.settings.public_url).make()
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        config = uvicorn.Config(case_app(self.parts, self.sessions), port=port, log_level="error", lifespan="off")
+        config = uvicorn.Config(case_app(self.parts, self.sessions), port=port, log_config=None, lifespan="off")
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
         self._thread.start()

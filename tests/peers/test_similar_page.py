@@ -19,7 +19,7 @@ from tests.peers.test_case_page import opened, sound
 @contextlib.contextmanager
 def served(house: House) -> Iterator[str]:
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(house.app, port=port, log_level="error", lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(house.app, port=port, log_config=None, lifespan="off"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
