@@ -109,8 +109,9 @@ class Checker:
         if self._process is None or self._pipe is None or not self._process.is_alive():
             spawn = multiprocessing.get_context("spawn")
             self._pipe, theirs = spawn.Pipe()
-            self._process = spawn.Process(target=_serve, args=(theirs,), daemon=True, name="cds-conformance")
-            self._process.start()
+            process = spawn.Process(target=_serve, args=(theirs,), daemon=True, name="cds-conformance")
+            process.start()
+            self._process = process  # known from here on, and started: `stop` may kill it
             theirs.close()
         self._pipe.send(asked)
         told: list[Told] = self._pipe.recv()
@@ -120,7 +121,7 @@ class Checker:
         """At once: what it was doing is done again by the next one."""
         self._thread.shutdown(wait=False, cancel_futures=True)
         while self._last is not None and not self._last.done():
-            if self._process is not None:  # it may be started this very moment
+            if self._process is not None:  # else it is started this very moment: look again
                 self._process.kill()
             wait([self._last], 0.1)
         if self._process is not None:

@@ -24,7 +24,7 @@ TINY = {
     "dicom_index": ("--count", "20", "--rounds", "1"),
     "dicom_receive": ("--slices", "4", "--small", "4", "--megabytes", "2", "--rounds", "1"),
     "hook_call": ("--seconds", "0.5", "--rounds", "1", "--latency-seconds", "1", "--types", "Patient"),
-    "hooks": ("--seconds", "1", "--rounds", "1", "--processes", "1", "--connections", "4", "8", "--most", "600"),
+    "hooks": ("--seconds", "1", "--rounds", "1", "--processes", "1", "--connections", "8", "--most", "600"),
     "hook_profile": ("--count", "3", "--types", "Patient"),
     "hl7_parse": ("--count", "20"),
     "imaging_features": ("--slices", "12", "--size", "64", "--rounds", "1"),

@@ -109,7 +109,7 @@ def test_a_property_based_run_finds_nothing(server: Server, tmp_path: Path) -> N
     (tmp_path / "schemathesis.toml").write_text(CONFIG)
     command = [
         *(Path(sys.executable).with_name("schemathesis"), "--config-file", "schemathesis.toml", "run", "openapi.json"),
-        *("--url", server.url, "--phases", "examples,coverage,fuzzing", "--max-examples", "15", "--no-color"),
+        *("--url", server.url, "--phases", "examples,coverage,fuzzing", "--max-examples", "8", "--no-color"),
         *("--seed", "20261121", "--max-failures", "3", "--report", "junit", "--report-dir", "reports"),
     ]
     done = subprocess.run(
