@@ -16,20 +16,19 @@ Each proves its session first, then asks the desk, which puts the look on record
 
 from __future__ import annotations
 
-import logging
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from urllib.parse import parse_qs, quote
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from models.errors import BadInput, CdsError, NotAllowed
+from models.errors import BadInput
 from models.nouns import Outcome
 from smart_app import charts, rendering, style
+from smart_app.case_door import glass, language, proved
 from smart_app.cases import CaseDesk, CaseView, Finding
 from smart_app.desk import Case
 from smart_app.formats import Formats
@@ -45,10 +44,6 @@ _REF = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _SEQ = re.compile(r"\d{1,18}", re.ASCII)
 _MEDIA = re.compile(r"[A-Za-z0-9.-]{1,128}", re.ASCII)
 
-_log = logging.getLogger(__name__)
-
-Page = Callable[[Request, Case], Awaitable[Response]]
-
 
 class CasePages:
     """`reasons`: the choices of an override. `ancestors`: who may frame an error page, when it has no case."""
@@ -62,16 +57,16 @@ class CasePages:
         root = "/app/{launch_id}"
         return [
             Route(root, self._slash),
-            Route(f"{root}/", self._page(self.case)),
-            Route(f"{root}/timeline", self._page(self.timeline)),
-            Route(f"{root}/model/{{inference}}", self._page(self.model)),
-            Route(f"{root}/proof", self._page(self.proof)),
-            Route(f"{root}/pictures/{{media}}", self._page(self.picture)),
-            Route(f"{root}/done", self._page(self.done)),
-            Route(f"{root}/style.css", self._page(self.style)),
-            Route(f"{root}/act", self._page(self.act), methods=["POST"]),
-            Route(f"{root}/what-if", self._page(self.what_if), methods=["POST"]),
-            Route(f"{root}/break-glass", self._page(self.break_glass), methods=["POST"]),
+            Route(f"{root}/", proved(self._sessions, self.case)),
+            Route(f"{root}/timeline", proved(self._sessions, self.timeline)),
+            Route(f"{root}/model/{{inference}}", proved(self._sessions, self.model)),
+            Route(f"{root}/proof", proved(self._sessions, self.proof)),
+            Route(f"{root}/pictures/{{media}}", proved(self._sessions, self.picture)),
+            Route(f"{root}/done", proved(self._sessions, self.done)),
+            Route(f"{root}/style.css", proved(self._sessions, self.style)),
+            Route(f"{root}/act", proved(self._sessions, self.act), methods=["POST"]),
+            Route(f"{root}/what-if", proved(self._sessions, self.what_if), methods=["POST"]),
+            Route(f"{root}/break-glass", proved(self._sessions, self.break_glass), methods=["POST"]),
         ]
 
     # -- pages ---------------------------------------------------------------------------------------------------------
@@ -84,7 +79,7 @@ class CasePages:
     ) -> Response:
         view = await self._desk.view(case, _ref(request.query_params.get("inference")))
         answer = view.answer
-        f = Formats.of(_language(request))
+        f = Formats.of(language(request))
         return rendering.page(
             "case.html",
             title=t("case.title", service=answer.title) if answer else t("case.title_bare"),
@@ -92,7 +87,7 @@ class CasePages:
             case=case,
             banner=view.banner,
             places=rendering.case_places(case),
-            language=_language(request),
+            language=language(request),
             view=view,
             curves={each.inference: charts.survival(each.curves, f) for each in _findings(view) if each.curves},
             bars={each.inference: charts.amounts(each.modalities, f) for each in _findings(view)},
@@ -123,7 +118,7 @@ class CasePages:
             case=case,
             banner=banner,
             places=rendering.case_places(case, "timeline"),
-            language=_language(request),
+            language=language(request),
             wanted=wanted,
             found=found,
             groups=GROUPS,
@@ -139,7 +134,7 @@ class CasePages:
             case=case,
             banner=banner,
             places=rendering.case_places(case, ""),
-            language=_language(request),
+            language=language(request),
             model=model,
             card=markdown(_without_title(card), below=0),
         )
@@ -159,7 +154,7 @@ class CasePages:
         card, polls = _needed(request.query_params.get("card", "")), request.query_params.get("n", "0")
         return rendering.fragment(
             "done.html",
-            language=_language(request),
+            language=language(request),
             case=case,
             card=card,
             done=await self._desk.done(case, card),
@@ -200,47 +195,8 @@ class CasePages:
         try:
             await self._desk.break_glass(case, form.get("reason", ""))
         except BadInput as error:
-            return self._glass(request, case, error)
+            return glass(request, case, error)
         return _see(f"/app/{case.id}/")
-
-    # -- around each ---------------------------------------------------------------------------------------------------
-
-    def _page(self, page: Page) -> Callable[[Request], Awaitable[Response]]:
-        """Proves the session, and gives every error as a page that says nothing of the patient."""
-
-        async def answered(request: Request) -> Response:
-            case: Case | None = None
-            try:
-                case = await self._sessions.case(request)
-                return await page(request, case)
-            except NotAllowed as error:
-                if error.glass and case is not None:
-                    return self._glass(request, case, error)
-                return self._refused(request, case, error)
-            except CdsError as error:
-                return self._refused(request, case, error)
-            except Exception as error:  # noqa: BLE001 - a fault of ours is a page too, without its text
-                _log.error("unhandled %s at %s, on a page of a case", type(error).__name__, _place(error))
-                return self._refused(request, case, CdsError("the server failed on this request"))
-
-        return answered
-
-    def _refused(self, request: Request, case: Case | None, error: CdsError) -> Response:
-        back = f"/app/{case.id}/" if case is not None and request.url.path != f"/app/{case.id}/" else ""
-        ancestors = case.ancestors if case is not None else ()
-        return rendering.refused(error, language=_language(request), ancestors=ancestors, back=back)
-
-    def _glass(self, request: Request, case: Case, error: CdsError) -> Response:
-        return rendering.page(
-            "glass.html",
-            title=t("glass.title"),
-            status=error.status,
-            ancestors=case.ancestors,
-            language=_language(request),
-            action=f"/app/{case.id}/break-glass",
-            csrf=case.csrf,
-            why=error.what,
-        )
 
     async def _slash(self, request: Request) -> Response:
         return _see(f"/app/{quote(request.path_params['launch_id'], safe='')}/")
@@ -284,18 +240,6 @@ def _at(query: Mapping[str, list[str]], skip: int) -> str:
     """The same filter, further on."""
     fields = [(name, value) for name in ("group", "text", "from", "to") for value in query.get(name, ())]
     return "&".join(f"{name}={quote(value, safe='')}" for name, value in (*fields, ("skip", str(skip))))
-
-
-def _place(error: BaseException) -> str:
-    """File and line of the innermost frame; never the text, in which a value of a patient may stand."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace is not None else "nowhere"
-
-
-def _language(request: Request) -> str | None:
-    return request.headers.get("accept-language")
 
 
 def _see(to: str) -> Response:
