@@ -102,10 +102,10 @@ def serving(data_dir: Path, processes: int = 1, **more: str) -> Iterator[tuple[i
 
 
 @contextlib.contextmanager
-def bare(answer_bytes: int, processes: int = 1) -> Iterator[tuple[int, int]]:
-    """The bare FastAPI route, run by the same uvicorn settings."""
+def bare(answer: Path, processes: int = 1) -> Iterator[tuple[int, int]]:
+    """The bare FastAPI routes, run by the same uvicorn settings; `answer`: file of what they answer."""
     port = free_port()
-    command = [sys.executable, "-m", "benchmarks._bare", "--port", str(port), "--answer-bytes", str(answer_bytes)]
+    command = [sys.executable, "-m", "benchmarks._bare", "--port", str(port), "--answer", str(answer)]
     command += ["--processes", str(processes)]
     yield from _running(command, port, dict(os.environ), "healthz")
 

@@ -62,12 +62,13 @@ def _measure(scratch: Path, args: argparse.Namespace) -> bool:
     card = scratch / "card.json"
     answer = call_once(scratch / "one")
     card.write_text(json.dumps(answer["cards"][0]))
-    size = len(json.dumps(answer, separators=(",", ":"), ensure_ascii=False).encode())
+    whole = scratch / "answer.json"
+    whole.write_text(json.dumps(answer, separators=(",", ":"), ensure_ascii=False))
     found: dict[tuple[str, int], list[Load]] = {}
     signed = {"CDS_TRUST": "jwt", "CDS_CONFIG": str(config)}
     with (
         _bench.serving(scratch / "var", args.processes, **signed) as (ours, _),
-        _bench.bare(size, args.processes) as (bare, _),
+        _bench.bare(whole, args.processes) as (bare, _),
         _bench.neighbour(card, args.processes) as (other, _),
     ):
         rivals = (
