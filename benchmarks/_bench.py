@@ -111,6 +111,15 @@ def bare(answer: Path, processes: int = 1) -> Iterator[tuple[int, int]]:
 
 
 @contextlib.contextmanager
+def ceiling(taken: Path, processes: int = 1, *, signed: bool = False) -> Iterator[tuple[int, int]]:
+    """What a recorded call asks of other people's code alone; `taken`: file of what one call asked."""
+    port = free_port()
+    command = [sys.executable, "-m", "benchmarks._ceiling", "--port", str(port), "--taken", str(taken)]
+    command += ["--processes", str(processes), *(["--signed"] if signed else [])]
+    yield from _running(command, port, dict(os.environ), "healthz")
+
+
+@contextlib.contextmanager
 def neighbour(card: Path, processes: int = 1) -> Iterator[tuple[int, int]]:
     """HealthChain in its own environment, answering with one fixed card: gives (port, pid)."""
     port, python = free_port(), ROOT / ".venv" / "peers" / "bin" / "python"

@@ -23,6 +23,7 @@ TINY = {
     "bulk": ("--types", "Goal", "--bytes", "500000", "--files", "5"),
     "dicom_index": ("--count", "20", "--rounds", "1"),
     "dicom_receive": ("--slices", "4", "--small", "4", "--megabytes", "2", "--rounds", "1"),
+    "hook_ceiling": ("--seconds", "0.3", "--rounds", "1", "--processes", "1"),
     "hook_call": ("--seconds", "0.5", "--rounds", "1", "--latency-seconds", "1", "--types", "Patient"),
     "hooks": ("--seconds", "1", "--rounds", "1", "--processes", "1", "--connections", "8", "--most", "600"),
     "hook_profile": ("--count", "3", "--types", "Patient"),
