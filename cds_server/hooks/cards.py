@@ -47,14 +47,20 @@ class LinkType(StrEnum):
 
 
 def _need(value: str, name: str) -> None:
-    if not value.strip():
+    if not value or value.isspace():
         raise ValueError(f"{name} is empty")
 
 
 def _need_url(url: str, name: str) -> None:
-    parts = urlsplit(url)
-    if parts.scheme not in ("https", "http") or not parts.netloc or re.search(r"[\s<>\"]", url):
+    if not _is_absolute(url):
         raise ValueError(f"{name} is not an absolute URL")
+
+
+@lru_cache(maxsize=64)
+def _is_absolute(url: str) -> bool:
+    """The few addresses of a release and of a configuration: each is looked at once."""
+    parts = urlsplit(url)
+    return parts.scheme in ("https", "http") and bool(parts.netloc) and not re.search(r"[\s<>\"]", url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,8 +250,14 @@ def _link(link: Link) -> dict[str, Any]:
 
 _WORD_JOINER = "\u2060"
 _SPACES = re.compile(r"\s+")
-_PUNCTUATION = re.compile(r"[!-$&')-+.:<-@\[-`{-~-]")
-"""ASCII punctuation but `, ; / % (`, of which nothing can come."""
+_PUNCTUATION = re.compile(
+    r"[!-$&')-+.:<-@\[-`{-~-]"  # ASCII punctuation but `, ; / % (`, of which nothing can come; nor can it of
+    r"(?<![0-9A-Za-z][+-])"  # a sign or hyphen after a letter or digit,
+    r"(?<![^0-9]\))"  # a bracket after anything but a digit,
+    r"(?!(?<=[0-9]\.)[0-9])"  # a decimal point,
+    r"(?!(?<=[0-9A-Za-z]:)(?:[ 0-9]|\Z))"  # a colon in a time, or after a word
+)
+"""What `_escaped` is asked about: what ordinary text is full of stays without a question."""
 _NEVER = ("Cc", "Cf", "Cs", "Co", "Cn")
 """Controls, formatting (bidirectional overrides, zero-width marks), lone surrogates, private use, unassigned."""
 _JOINERS = "\u200c\u200d"
@@ -260,7 +272,6 @@ def clean(text: str) -> str:
     return " ".join("".join(c for c in line if c in _JOINERS or unicodedata.category(c) not in _NEVER).split())
 
 
-@lru_cache(maxsize=4096)
 def escape(text: str) -> str:
     """Text from outside, as Markdown and as HTML that shows exactly this text and does nothing.
 
@@ -269,13 +280,18 @@ def escape(text: str) -> str:
     text, and HTML too. What stays as it is, because nothing can come of it: `, ; / % (`, and `. - + : )` where they
     belong to a number, a date or a sentence ("2.5 mm", "2018-03-16", "+6.0", "HER2+", "(pN0)."). Autolink extensions
     look at text after references are resolved, so an invisible word joiner stands inside what they would find (`www.`,
-    `://`, `@`). Most of what stands on a card stands on the next one, too: what was escaped lately is kept.
+    `://`, `@`).
     """
-    line = clean(text)
-    return _PUNCTUATION.sub(lambda match: _escaped(line, match.start()), line)
+    return _PUNCTUATION.sub(_escaped, clean(text))
 
 
-def _escaped(line: str, at: int) -> str:
+words = lru_cache(maxsize=2048)(escape)
+"""The same for words of a release and numbers, which stand on one card as on the next: escaped once, while they come
+again. Text of a patient's record goes through `escape`, and is not kept."""
+
+
+def _escaped(found: re.Match[str]) -> str:
+    line, at = found.string, found.start()
     mark, before, after = line[at], line[at - 1 : at], line[at + 1 : at + 2]
     if mark in "+-" and (before.isalnum() or after.isdigit()):
         return mark
@@ -297,15 +313,29 @@ def _numbers_a_list(line: str, at: int) -> bool:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, numeric: bool = False) -> str:
-    """A table of GitHub Flavored Markdown; every cell is escaped. `numeric`: all columns but the first align right."""
-    width = len(header)
-    align = ["---", *(["---:" if numeric else "---"] * (width - 1))]
-    lines = [[escape(cell) for cell in header], align]
+    """A table of GitHub Flavored Markdown; every cell is escaped, as `words`. `numeric`: all columns but the first
+    align right."""
+    return table_of_escaped(tuple(header), ([words(cell) for cell in row] for row in rows), numeric=numeric)
+
+
+def table_of_escaped(header: tuple[str, ...], rows: Iterable[Sequence[str]], *, numeric: bool = False) -> str:
+    """The same from cells that went through `escape` or `words`, each for itself, or are numbers."""
+    lines = [_heading(header, numeric)]
     for row in rows:
-        if len(row) != width:
+        if len(row) != len(header):
             raise ValueError("a row is as wide as its header")
-        lines.append([escape(cell) for cell in row])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        lines.append(_line(row))
+    return "\n".join(lines)
+
+
+@lru_cache(maxsize=64)
+def _heading(header: tuple[str, ...], numeric: bool) -> str:
+    align = ["---", *(["---:" if numeric else "---"] * (len(header) - 1))]
+    return f"{_line([escape(cell) for cell in header])}\n{_line(align)}"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def cut(text: str, limit: int = MAX_SUMMARY) -> str:
@@ -330,7 +360,7 @@ def cut(text: str, limit: int = MAX_SUMMARY) -> str:
 
 
 def _utf16(text: str) -> int:
-    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+    return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def _boundary(text: str, at: int) -> bool:

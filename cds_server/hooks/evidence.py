@@ -9,13 +9,15 @@ import re
 from calendar import monthrange
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
-from functools import cache
+from functools import cache, lru_cache
+from operator import itemgetter
 
-from cds_server.hooks.cards import Link, LinkType, Source, escape, table
+from cds_server.hooks.cards import Link, LinkType, Source, escape, table_of_escaped, words
 from cds_server.hooks.service import CardGuide
 from models.nouns import Fact, Feature, Judgement, Snapshot
 
 TOPICS = "https://cds-server.org/fhir/CodeSystem/topics"
+_COLUMNS = ("Input", "Value", "Dated", "From")
 
 
 def features(judgement: Judgement) -> dict[str, Feature]:
@@ -33,27 +35,36 @@ def links(guide: CardGuide, source: Source) -> tuple[Link, ...]:
     if guide.smart_app:
         context = f'{{"inference":"{guide.inference}"}}'
         return (Link("Open the full reasoning", f"{guide.public_url}/app/launch", LinkType.SMART, app_context=context),)
-    return (Link(f"About the {source.label}", source.url, LinkType.ABSOLUTE),) if source.url else ()
+    return _published(source.label, source.url) if source.url else ()
+
+
+@cache
+def _published(label: str, url: str) -> tuple[Link, ...]:
+    """The same on every card of a service."""
+    return (Link(f"About the {label}", url, LinkType.ABSOLUTE),)
 
 
 def inputs(known: Sequence[Feature], titles: Mapping[str, str], snapshot: Snapshot, *, clock: bool = False) -> str:
     """A table of the inputs that were read. `clock`: vital signs, whose age is told in hours and minutes."""
-    rows = [_row(feature, titles, snapshot, clock) for feature in known]
-    return "**What it rests on**\n\n" + table(["Input", "Value", "Dated", "From"], rows) if rows else ""
+    if not known:
+        return ""
+    facts, now = {fact.id: fact for fact in snapshot.facts}, snapshot.clinical_time
+    rows = [_row(feature, titles[feature.name], _behind(feature, facts), now, clock) for feature in known]
+    return "**What it rests on**\n\n" + table_of_escaped(_COLUMNS, rows)
 
 
 def missing(lacking: Sequence[Feature], titles: Mapping[str, str]) -> str:
     told = [titles[each.name] + (f" ({each.note.removeprefix('unknown: ')})" if each.note else "") for each in lacking]
-    return f"**Not known:** {escape('; '.join(told))}" if told else ""
+    return f"**Not known:** {words('; '.join(told))}" if told else ""
 
 
 def cautions(judgement: Judgement) -> str:
     told = [caution for vector in judgement.vectors for caution in vector.cautions]
-    if any(fact.test for fact in judgement.snapshot.facts):
+    snapshot = judgement.snapshot
+    if True in [fact.test for fact in snapshot.facts]:
         told.append("some of these data are marked as test data")
-    lacking = judgement.snapshot.context.get("lacking", ())
-    told += [f"{each}; it had no part in this" for each in lacking]
-    if unread := len(judgement.snapshot.context.get("unread", ())):
+    told += [f"{each}; it had no part in this" for each in snapshot.context.get("lacking", ())]
+    if unread := len(snapshot.context.get("unread", ())):
         what = "one resource" if unread == 1 else f"{unread} resources"
         told.append(f"{what} of this request could not be read and had no part in this")
     return "**Please check**\n\n" + "\n".join(f"- {escape(sentence(each))}" for each in told) if told else ""
@@ -71,12 +82,14 @@ def population(judgement: Judgement) -> str:
 
 def record(judgement: Judgement, guide: CardGuide) -> str:
     """What the answer lacks besides data; which model, the data of each source as of when, and the record of it."""
-    newest = sorted(guide.sources.items(), key=lambda each: each[1], reverse=True)
-    as_of = ", ".join(f"{_minute(at)} ({source})" for source, at in newest) or _minute(guide.data_as_of)
-    model = judgement.model
-    told = (f"Model {model.name} {model.version}", f"data as of {as_of}", f"record {guide.inference}")
+    newest = sorted(guide.sources.items(), key=_instant, reverse=True)
+    as_of = ", ".join([f"{_minute(at)} ({source})" for source, at in newest]) or _minute(guide.data_as_of)
+    model = words(f"Model {judgement.model.name} {judgement.model.version}")
     lacks = f"**Partial answer:** {escape(sentence('; '.join(guide.partial)))}\n\n" if guide.partial else ""
-    return lacks + " · ".join(map(escape, told))
+    return f"{lacks}{model} · {escape(f'data as of {as_of}')} · {escape(f'record {guide.inference}')}"
+
+
+_instant = itemgetter(1)
 
 
 def _minute(instant: str) -> str:
@@ -87,21 +100,37 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _row(feature: Feature, titles: Mapping[str, str], snapshot: Snapshot, clock: bool) -> list[str]:
-    facts = [fact for fact in snapshot.facts if fact.id in feature.facts]
+def _behind(feature: Feature, facts: Mapping[str, Fact]) -> list[Fact]:
+    """Its facts, in the order of the snapshot."""
+    if len(feature.facts) == 1:
+        fact = facts.get(feature.facts[0])
+        return [fact] if fact is not None else []
+    return [fact for ref, fact in facts.items() if ref in feature.facts]
+
+
+def _row(feature: Feature, title: str, facts: Sequence[Fact], now: str, clock: bool) -> tuple[str, str, str, str]:
+    """Four cells, escaped. Only the last may hold text of the record."""
     value = feature.label or f"{feature.value:g}"
     if feature.note and feature.facts:
         value += f" ({feature.note})"
     effective = feature.effective or max((fact.effective for fact in facts if fact.effective), default=None)
-    return [titles[feature.name], value, _dated(effective, snapshot, clock), _origin(facts) or feature.note or ""]
+    dated = _dated(effective, now, clock)
+    return words(title), words(value), dated, escape(_origin(facts) or feature.note or "")
 
 
-def _dated(effective: str | None, snapshot: Snapshot, clock: bool) -> str:
+def _dated(effective: str | None, now: str, clock: bool) -> str:
     if not effective:
         return "–"
     if clock and "T" in effective:
-        return f"{age_of_day(effective, snapshot.clinical_time)}, {effective[:16].replace('T', ' ')}{_zone(effective)}"
-    return f"{age(effective, snapshot.clinical_time)}, {effective[:10]}"
+        told = f"{age_of_day(effective, now)}, {effective[:16].replace('T', ' ')}{_zone(effective)}"
+        return escape(told)
+    return _day(effective[:10], now[:10])
+
+
+@lru_cache(maxsize=1024)
+def _day(day: str, today: str) -> str:
+    """The results of one card, and of one day's, bear the same few days."""
+    return escape(f"{age(day, today)}, {day}")
 
 
 def _zone(effective: str) -> str:
@@ -118,9 +147,12 @@ def _origin(facts: Sequence[Fact]) -> str:
     return "; ".join(told) + (f"; {more} more" if more else "")
 
 
+_DATE = re.compile(r"(\d{4})(?:-(\d\d))?(?:-(\d\d))?")
+
+
 def age(effective: str, now: str) -> str:
     """How long ago, in the unit that a person would use, never finer than the source's own precision."""
-    parts = re.match(r"(\d{4})(?:-(\d\d))?(?:-(\d\d))?", effective)
+    parts = _DATE.match(effective)
     if parts is None:
         return "of unknown date"
     year, month, day = (int(part) if part else None for part in parts.groups())

@@ -7,8 +7,9 @@ card says so and why.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 from cds_server.hooks import evidence
 from cds_server.hooks.cards import (
@@ -20,6 +21,8 @@ from cds_server.hooks.cards import (
     Suggestion,
     escape,
     table,
+    table_of_escaped,
+    words,
 )
 from cds_server.hooks.evidence import TOPICS, features, is_read
 from cds_server.hooks.orders import draft_orders
@@ -28,7 +31,7 @@ from cds_server.hooks.service import CardGuide, ServiceSpec
 from models import codes
 from models.explain import why_no_band
 from models.modalities import expression, mutation
-from models.nouns import Coding, Judgement
+from models.nouns import Coding, Feature, Judgement, ModelVersion
 
 NAME = "breast-cancer-prognosis"
 MODEL = "predict-breast"
@@ -62,6 +65,8 @@ TREATMENTS = {
     "bis": ("bisphosphonates", "survival_rhctb"),
 }
 """Columns that switch a treatment on: its name, and the output that has it and all before it (hormones for 5 years)."""
+_ACTS_ON = {"horm": "er", "traz": "her2"}
+"""Treatments that act only where a receptor is positive."""
 
 ALONE = "survival_s"
 """The output of surgery alone."""
@@ -78,8 +83,7 @@ _LIMITS = "Research tool, not a medical device. The average course of women with
 # ---- from the score --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """Percent alive, of all causes, at 5, 10 and 15 years; each step has its treatment and all before it."""
 
     treatment: str | None
@@ -93,16 +97,26 @@ def steps(judgement: Judgement) -> list[Step]:
     The one place that knows the names of the score's outputs: `survival_s`, `survival_r`, ... `survival_rhctb`, percent
     at years 1 to 15 each.
     """
+    return _steps(judgement, features(judgement))
+
+
+def _steps(judgement: Judgement, found: Mapping[str, Feature]) -> list[Step]:
     outputs = judgement.score.outputs
+    course = [Step(None, _alive(outputs[ALONE]))]
+    for name, (told, output) in TREATMENTS.items():
+        if _is_on(found, name) and _is_on(found, _ACTS_ON.get(name, name)):
+            course.append(Step(told, _alive(outputs[output])))
+    return course
 
-    def at(output: str) -> tuple[float, float, float]:
-        five, ten, fifteen = (float(outputs[output][year - 1]) for year in YEARS)
-        return five, ten, fifteen
 
-    on = {name for name, feature in features(judgement).items() if not feature.missing and feature.value}
-    acts_on = {"horm": "er", "traz": "her2"}
-    treated = [told for name, told in TREATMENTS.items() if name in on and acts_on.get(name, name) in on]
-    return [Step(None, at(ALONE)), *(Step(word, at(output)) for word, output in treated)]
+def _is_on(found: Mapping[str, Feature], name: str) -> bool:
+    feature = found.get(name)
+    return feature is not None and not feature.missing and bool(feature.value)
+
+
+def _alive(by_year: Sequence[float]) -> tuple[float, float, float]:
+    five, ten, fifteen = YEARS
+    return float(by_year[five - 1]), float(by_year[ten - 1]), float(by_year[fifteen - 1])
 
 
 def courses(judgement: Judgement) -> list[tuple[str | None, tuple[float, ...]]]:
@@ -141,7 +155,8 @@ def cards(judgement: Judgement, guide: CardGuide) -> tuple[Card, ...]:
 
 
 def _estimate(judgement: Judgement, guide: CardGuide) -> Card:
-    course = steps(judgement)
+    found = features(judgement)
+    course = _steps(judgement, found)
     return Card(
         uuid=guide.new_uuid(),
         summary=_summary(course),
@@ -149,11 +164,11 @@ def _estimate(judgement: Judgement, guide: CardGuide) -> Card:
         source=_SOURCE,
         detail="\n\n".join(
             [
-                _about(judgement),
+                _about(judgement, found),
                 _survival_table(course),
-                *_first(judgement),
+                *_first(judgement, found),
                 *_recurrence(guide),
-                *_basis(judgement, guide),
+                *_basis(judgement, found, guide, course),
             ]
         ),
         suggestions=(Suggestion("Take this estimate into account", guide.new_uuid()),),
@@ -164,6 +179,7 @@ def _estimate(judgement: Judgement, guide: CardGuide) -> Card:
 
 
 def _abstention(judgement: Judgement, reason: str, guide: CardGuide) -> Card:
+    found = features(judgement)
     return Card(
         uuid=guide.new_uuid(),
         summary=f"No survival estimate: {reason}",
@@ -172,9 +188,9 @@ def _abstention(judgement: Judgement, reason: str, guide: CardGuide) -> Card:
         detail="\n\n".join(
             [
                 f"**No estimate was made:** {escape(evidence.sentence(reason))}",
-                *_first(judgement),
+                *_first(judgement, found),
                 *_recurrence(guide),
-                *_basis(judgement, guide),
+                *_basis(judgement, found, guide, ()),
             ]
         ),
         override_reasons=CLINICAL,
@@ -202,24 +218,27 @@ def _adds(z: float | None, amount: float, absent: str | None) -> str:
     return f"{amount:+.2f}" if z is not None else f"not available: {absent or 'not known'}"
 
 
-def _about(judgement: Judgement) -> str:
+def _about(judgement: Judgement, found: Mapping[str, Feature]) -> str:
     """Which tumour: a person may have two, and their numbers are never mixed."""
-    behind = {fact for feature in features(judgement).values() for fact in feature.facts}
+    behind = set[str]().union(*[feature.facts for feature in found.values()])
     tumours = [fact for fact in judgement.snapshot.facts if fact.kind == "condition" and fact.id in behind]
     told = [f"{fact.code.display or fact.code.code} ({fact.source.resource})" for fact in tumours]
     return f"**About:** {escape('; '.join(told) or 'no tumour of the record')}"
 
 
+_YEARS = ("Alive after", *(f"{year} years" for year in YEARS))
+
+
 def _survival_table(course: Sequence[Step]) -> str:
     """Each row adds a treatment to the row above; the last says what they gain together, in percentage points."""
     rows = [
-        [f"and {step.treatment}" if step.treatment else "surgery alone", *(f"{value:.1f} %" for value in step.alive)]
-        for step in course
+        (words(f"and {told}" if told else "surgery alone"), f"{five:.1f} %", f"{ten:.1f} %", f"{fifteen:.1f} %")
+        for told, (five, ten, fifteen) in course
     ]
     if len(course) > 1:
-        gains = [after - before for before, after in zip(course[0].alive, course[-1].alive, strict=True)]
-        rows.append(["gain, all together", *(f"{gain:+.1f}" for gain in gains)])
-    return table(["Alive after", *(f"{year} years" for year in YEARS)], rows, numeric=True)
+        five, ten, fifteen = (after - before for before, after in zip(course[0].alive, course[-1].alive, strict=True))
+        rows.append(("gain, all together", f"{five:+.1f}", f"{ten:+.1f}", f"{fifteen:+.1f}"))
+    return table_of_escaped(_YEARS, rows, numeric=True)
 
 
 def _listed(words: Sequence[str]) -> str:
@@ -267,37 +286,36 @@ def _fused(ref: str, judgement: Judgement) -> list[str]:
 # ---- what it rests on ------------------------------------------------------------------------------------------------
 
 
-def _first(judgement: Judgement) -> list[str]:
+def _first(judgement: Judgement, found: Mapping[str, Feature]) -> list[str]:
     """What is missing, and what to check: beside the numbers, before everything that can be looked up."""
-    found = features(judgement)
     lacking = [found[name] for name in INPUTS if name in found and found[name].missing]
     return [block for block in (evidence.missing(lacking, INPUTS), evidence.cautions(judgement)) if block]
 
 
-def _basis(judgement: Judgement, guide: CardGuide) -> list[str]:
-    """Inputs, limits, record: the same on an estimate and on an abstention."""
-    found = features(judgement)
-    described = [found[name] for name in INPUTS if name in found]
+def _basis(judgement: Judgement, found: Mapping[str, Feature], guide: CardGuide, course: Sequence[Step]) -> list[str]:
+    """Inputs, limits, record: the same on an estimate and on an abstention, which has no course."""
+    read = [found[name] for name in INPUTS if name in found and is_read(found[name])]
     blocks = [
-        evidence.inputs([each for each in described if is_read(each)], INPUTS, judgement.snapshot),
-        _set_by_release(judgement),
+        evidence.inputs(read, INPUTS, judgement.snapshot),
+        _set_by_release(judgement.model, found, course) if course else "",
         evidence.limits(_LIMITS, evidence.population(judgement)),
         evidence.record(judgement, guide),
     ]
     return [block for block in blocks if block]
 
 
-def _set_by_release(judgement: Judgement) -> str:
+def _set_by_release(model: ModelVersion, found: Mapping[str, Feature], course: Sequence[Step]) -> str:
     """The parameters that nobody recorded: which year, which chemotherapy, why a treatment is not shown."""
-    if judgement.score.abstained is not None:
-        return ""
-    found = features(judgement)
-    shown = {step.treatment for step in steps(judgement)}
-    fixed = [found[name] for name in ("year", "gen") if name in found]
-    fixed += [found[name] for name, (word, _) in TREATMENTS.items() if name in found and word not in shown]
-    told = dict.fromkeys(each.label for each in fixed if not is_read(each) and each.label)
-    if band := why_no_band(judgement.model):
-        told[band] = None
+    shown = [step.treatment for step in course]
+    names = ["year", "gen", *(name for name, (told, _) in TREATMENTS.items() if told not in shown)]
+    fixed = [found[name] for name in names if name in found]
+    return _parameters(tuple(each.label for each in fixed if not is_read(each) and each.label), why_no_band(model))
+
+
+@lru_cache(maxsize=256)
+def _parameters(labels: tuple[str, ...], band: str | None) -> str:
+    """Words of the release, a text for each set of treatments that is shown."""
+    told = dict.fromkeys([*labels, band] if band else labels)
     line = f"**Set by this release of the model:** {escape('; '.join(told))}\n\n" if told else ""
     return line + "Treatments are those that could be given, not those on record."
 
