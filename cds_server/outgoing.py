@@ -249,11 +249,9 @@ class Composer:
             return []
         guide = CardGuide(recorded.ref, recorded.snapshot.as_of, self._settings.public_url, new_uuid)
         try:
-            return [
-                card.summary
-                for card in spec.cards(self._registry.scorer_of(name, version).judge(recorded.snapshot), guide)
-            ]
-        except CdsError:  # a model that is no longer on the shelf: the numbers are on record, the sentence is not
+            then = self._registry.scorer_then(name, version, recorded.model_digest)
+            return [card.summary for card in spec.cards(then.judge(recorded.snapshot), guide)]
+        except CdsError:  # a model that can't be had any more: the numbers are on record, the sentence is not
             return []
 
     def _title(self, recorded: Recorded) -> str:
@@ -262,7 +260,7 @@ class Composer:
     def _manifest(self, recorded: Recorded) -> JSON:
         name, _, version = recorded.model.partition("@")
         try:
-            return self._registry.shelf.get(name, version).manifest
+            return self._registry.version_then(name, version, recorded.model_digest)[0].manifest
         except CdsError:
             return {}
 
