@@ -43,7 +43,6 @@ from cds_server.store.store import Store
 from cds_server.store.vault import object_ref
 from cds_server.store.writer import Tx
 from cds_server.trust.replay import spend
-from models.canonical import canonical
 from models.errors import CdsError, Late, WrongPatient
 from models.nouns import ClinicianAction, Judgement, instant
 
@@ -466,7 +465,7 @@ def occasion_of(
 
 def judged_bytes(judgement: Judgement) -> bytes:
     """What an Inference seals besides its snapshot: the feature vectors and the score."""
-    return canonical({"vectors": [vector.plain() for vector in judgement.vectors], "score": judgement.score.plain()})
+    return judgement.bytes
 
 
 def now() -> str:

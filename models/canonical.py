@@ -123,6 +123,16 @@ def spelled(value: Any) -> Any:
     return msgspec.Raw(canonical(value))
 
 
+def number_spelled(number: float) -> Any:
+    """A binary64 member of what is given to `spell`. Raises: ValueError for NaN and infinities."""
+    if type(number) is float:
+        if 1e-4 <= number < 1e15:
+            return int(number) if number.is_integer() else number
+        if number == 0.0:
+            return 0
+    return spelled(number)
+
+
 def from_plain(kind: type[T], plain: Any) -> T:
     """The noun that a plain form stands for. Raises: ValueError where it does not stand for one."""
     return msgspec.convert(plain, kind)

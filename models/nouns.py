@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 
-from models.canonical import Noun, from_plain, spell, spelled, whole, without_none
+from models.canonical import Noun, from_plain, number_spelled, spell, spelled, whole, without_none
 from models.score import Contribution as Contribution
 from models.score import Score as Score
 
@@ -27,9 +27,11 @@ _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
 def instant(moment: datetime) -> str:
     """UTC text of a moment with zone, sortable as text: `2026-11-21T10:00:00.000000Z`."""
-    if moment.tzinfo is None:
-        raise ValueError("a moment without a zone is not an instant")
-    return moment.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "Z"
+    if moment.tzinfo is not UTC:
+        if moment.tzinfo is None:
+            raise ValueError("a moment without a zone is not an instant")
+        moment = moment.astimezone(UTC)
+    return moment.isoformat(timespec="microseconds")[:26] + "Z"
 
 
 @lru_cache(maxsize=256)
@@ -154,7 +156,7 @@ class Provenance(Noun, frozen=True):
 
     def below(self, pointer: str) -> Provenance:
         """A place inside this one."""
-        return self.but(pointer=self.pointer + pointer)
+        return Provenance(self.landing, self.part, self.pointer + pointer, self.resource, self.reader)
 
 
 class Fact(Noun, frozen=True):
@@ -206,12 +208,20 @@ class Fact(Noun, frozen=True):
         if not self.codings:
             raise ValueError("a fact has a code")
         _check_instant(self.known_from, "known_from")
-        if (self.number is not None) + bool(self.coded) + (self.text is not None) > 1:
+        if (self.number is not None and (self.coded or self.text is not None)) or (
+            self.coded and self.text is not None
+        ):
             raise ValueError("a fact has one value")
 
     @property
     def code(self) -> Coding:
         return self.codings[0]
+
+    @property
+    def token(self) -> str:
+        """`system|code` that it is indexed by."""
+        code = self.codings[0]
+        return f"{code.system}|{code.code}"
 
     @classmethod
     def from_plain(cls, plain: JSON) -> Fact:
@@ -219,6 +229,11 @@ class Fact(Noun, frozen=True):
 
 
 # ---- what was judged -------------------------------------------------------------------------------------------------
+
+
+def _place(fact: Fact) -> tuple[str, str, str]:
+    """Where it stands among the facts of a snapshot: code, effective time, id."""
+    return fact.token, fact.effective or "", fact.id
 
 
 class Snapshot(Noun, frozen=True):
@@ -240,13 +255,13 @@ class Snapshot(Noun, frozen=True):
     def __post_init__(self) -> None:
         _check_instant(self.as_of, "as_of")
         _check_instant(self.clinical_time, "clinical_time")
-        order = [(fact.code.token, fact.effective or "", fact.id) for fact in self.facts]
+        order = [_place(fact) for fact in self.facts]
         if order != sorted(order):
             raise ValueError("the facts of a snapshot are ordered by code, effective time and id")
 
     @staticmethod
     def ordered(facts: list[Fact]) -> tuple[Fact, ...]:
-        return tuple(sorted(facts, key=lambda fact: (fact.code.token, fact.effective or "", fact.id)))
+        return tuple(sorted(facts, key=_place))
 
     @classmethod
     def from_plain(cls, plain: JSON) -> Snapshot:
@@ -284,15 +299,20 @@ class Feature(Noun, frozen=True):
     """What a reader of the card must know: derived from pN0, 14 months old, two results disagree, ..."""
 
     def __post_init__(self) -> None:
-        if math.isnan(self.value) and not self.missing:
-            raise ValueError(f"feature {self.name} is NaN and not marked missing")
-        if math.isinf(self.value):
+        if -math.inf < self.value < math.inf:
+            return
+        if not math.isnan(self.value):
             raise ValueError(f"feature {self.name} is infinite")
+        if not self.missing:
+            raise ValueError(f"feature {self.name} is NaN and not marked missing")
 
-    def plain(self) -> dict[str, Any]:
-        plain = {"name": self.name, "value": whole(self.value), "missing": self.missing, "label": self.label}
-        if math.isnan(self.value):
-            del plain["value"]
+    def plain(self, number: Callable[[float], Any] = whole) -> dict[str, Any]:
+        """`number` writes the value: `whole` for a JSON object, `number_spelled` for what is given to `spell`."""
+        plain: dict[str, Any] = {"name": self.name}
+        if not math.isnan(self.value):
+            plain["value"] = number(self.value)
+        plain["missing"] = self.missing
+        plain["label"] = self.label
         if self.facts:
             plain["facts"] = list(self.facts)
         if self.effective is not None:
@@ -318,12 +338,13 @@ class FeatureVector(Noun, frozen=True):
     cautions: tuple[str, ...] = ()
     """Sentences for the reader: contradictory stage and size, a value outside its usual range, ..."""
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self, number: Callable[[float], Any] = whole) -> dict[str, Any]:
+        """`number`: as for a feature."""
         return without_none(
             {
                 "modality": self.modality,
                 "encoder": self.encoder,
-                "features": [feature.plain() for feature in self.features],
+                "features": [feature.plain(number) for feature in self.features],
                 "absent": self.absent,
                 "cautions": list(self.cautions),
             }
@@ -349,8 +370,7 @@ class ModelVersion:
         return f"{self.name}@{self.version}"
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(Noun, frozen=True):
     """A snapshot with what the model made of it: everything an Inference holds besides its Call."""
 
     snapshot: Snapshot
@@ -360,6 +380,13 @@ class Judgement:
 
     def vector(self, modality: str) -> FeatureVector:
         return {vector.modality: vector for vector in self.vectors}[modality]
+
+    @property
+    def bytes(self) -> bytes:
+        """RFC 8785: what an Inference seals besides its snapshot. A feature holds one number, spelled where it stands;
+        of the score's, nobody knows."""
+        vectors = [vector.plain(number_spelled) for vector in self.vectors]
+        return spell({"vectors": vectors, "score": spelled(self.score.plain())})
 
 
 # ---- what was done ---------------------------------------------------------------------------------------------------

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
-from models.canonical import whole
+from models.canonical import Noun, whole
 
 
-@dataclass(frozen=True, slots=True)
-class Contribution:
+class Contribution(Noun, frozen=True):
     modality: str
     z: float | None
     """The modality's own calibrated logit; None when it is not available."""
@@ -23,8 +21,7 @@ class Contribution:
         return plain if self.z is None else {**plain, "z": self.z}
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
+class Move(Noun, frozen=True):
     """How far one missing modality would move the answer if it arrived."""
 
     modality: str
@@ -35,8 +32,7 @@ class Move:
         return {"modality": self.modality, "half_width": self.half_width}
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
+class Score(Noun, frozen=True):
     """What the model said, or why it said nothing.
 
     A model that publishes no probability (points, descriptions) speaks by its outputs alone.
@@ -52,7 +48,7 @@ class Score:
     interval: tuple[float, float] | None = None
     """`range if missing results arrive`, on the probability scale; None where none is published or validated."""
     interval_kind: str | None = None
-    outputs: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Mapping[str, Any] = {}
     """Further outputs of a modality's graph, by name: lists of binary64 (PREDICT: survival per scenario and year)."""
     band: tuple[float, float] | None = None
     """Parameter uncertainty of the head on the probability scale: another question than `interval`, never merged."""

@@ -7,7 +7,7 @@ adds up exactly, in the fixed order. With intercept 0 and slope 1 there is no li
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from models.errors import ContractMismatch
 from models.nouns import JSON
@@ -23,20 +23,19 @@ class SiteLine:
         """The score at this site; an abstention stays one."""
         if score.logit is None:
             return score
-        parts = tuple(replace(part, amount=self.slope * part.amount) for part in score.contributions)
+        parts = tuple(part.but(amount=self.slope * part.amount) for part in score.contributions)
         base = self.intercept + self.slope * score.base
         logit = base
         for part in parts:
             logit += part.amount
-        return replace(
-            score,
+        return score.but(
             logit=logit,
             probability=_sigmoid(logit),
             base=base,
             contributions=parts,
             interval=self._range(score.interval),
             band=self._range(score.band),
-            moves=tuple(replace(move, half_width=self.slope * move.half_width) for move in score.moves),
+            moves=tuple(move.but(half_width=self.slope * move.half_width) for move in score.moves),
         )
 
     def _range(self, ends: tuple[float, float] | None) -> tuple[float, float] | None:

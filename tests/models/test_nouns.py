@@ -4,13 +4,32 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
 
+import numpy as np
 import pytest
+import rfc8785
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from models.canonical import canonical
-from models.nouns import Coding, Contribution, Fact, Feature, LandingMeta, Score, Snapshot, instant
+from models.nouns import (
+    Coding,
+    Contribution,
+    Fact,
+    Feature,
+    FeatureVector,
+    Judgement,
+    LandingMeta,
+    ModelVersion,
+    Score,
+    Snapshot,
+    instant,
+)
 from tests.models.records import NOW, fact, jenny, persona
+
+ONE = (Coding("s", "one"),)
 
 
 def test_instants_are_utc_text_that_sorts_as_time() -> None:
@@ -53,8 +72,9 @@ def test_snapshot_out_of_order_is_refused() -> None:
 def test_fact_has_a_code_and_at_most_one_value() -> None:
     with pytest.raises(ValueError, match="has a code"):
         fact("s", "c", codings=())
-    with pytest.raises(ValueError, match="one value"):
-        fact("s", "c", number="1", text="one")
+    for two in ({"number": "1", "text": "one"}, {"number": "1", "coded": ONE}, {"coded": ONE, "text": "one"}):
+        with pytest.raises(ValueError, match="one value"):
+            fact("s", "c", **two)
 
 
 @pytest.mark.parametrize("text", ["2026-11-21", "2026-11-21T10:00:00Z", "2026-11-21T10:00:00.000000+00:00", ""])
@@ -80,3 +100,20 @@ def test_score_adds_up_or_is_refused() -> None:
         Score("m@1", "no tumour", 0.3, 0.57)
     with pytest.raises(ValueError, match="has a logit"):
         Score("m@1", None)
+
+
+NUMBERS = (0.0, -0.0, 53.0, 0.25, -1.0, -0.5, 1e-5, 3e-7, 1e15, 1e22, 2.0**53, 5e-324, np.float64(0.1), np.float64(2.0))
+
+
+@given(st.lists(st.one_of(st.floats(allow_infinity=False), st.sampled_from(NUMBERS)), max_size=6))
+@example(NUMBERS)
+def test_what_an_inference_seals_is_canonical_whatever_its_numbers_are(numbers: Sequence[float]) -> None:
+    features = tuple(
+        Feature(f"n{place}", number, math.isnan(number), ("a/0/#0",) * (place % 2), f"{number:g}", note="\u00e9")
+        for place, number in enumerate(numbers)
+    )
+    vectors = (FeatureVector("clinical", "e", features, cautions=("mind",)), FeatureVector("notes", "e", (), "none"))
+    whole = [number for number in numbers if math.isfinite(number)]
+    score = Score("m@1", None, 1.0, 0.7, 0.5, (Contribution("clinical", 0.5, 0.5),), outputs={"curve": whole})
+    judgement = Judgement(jenny(), vectors, ModelVersion("m", "1", {}, "", {}), score)
+    assert judgement.bytes == rfc8785.dumps({"vectors": [v.plain() for v in vectors], "score": score.plain()})
