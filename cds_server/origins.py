@@ -31,16 +31,17 @@ class Origins:
         """
         newest: dict[str, str] = {}
         restated: dict[str, int] | None = None
+        own, received = landed.landing, landed.received
         for fact in facts:
-            source, mine = fact.source, fact.record == landed.record.ref
-            if source.landing == landed.landing:
-                newest[_OF_PART[source.part]] = landed.received
+            source = fact.source
+            if source.landing == own:
+                newest[_OF_PART[source.part]] = received
                 continue
             if restated is None:
                 restated = _names(landed.brought.parts if landed.brought else ())
-            part = restated.get(source.resource) if mine else None
+            part = restated.get(source.resource) if fact.record == landed.record.ref else None
             if part is not None:
-                newest[_OF_PART[part]] = landed.received
+                newest[_OF_PART[part]] = received
                 continue
             label, at = self._whence(source.landing, landed.record.namespace)
             newest[label] = max(newest.get(label, ""), at)

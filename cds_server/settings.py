@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -59,6 +60,12 @@ class StaffSetting:
     """Host names where the provider keeps its endpoints, besides the issuer's own."""
 
 
+@lru_cache(maxsize=64)
+def _unnamed(namespace: str) -> Ehr:
+    """An EHR that the configuration does not name: asked for several times in each call."""
+    return Ehr(namespace=namespace)
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     origin: str
@@ -104,7 +111,7 @@ class Settings:
         for ehr in self.ehrs:
             if ehr.namespace == namespace:
                 return ehr
-        return Ehr(namespace=namespace)
+        return _unnamed(namespace)
 
     @property
     def model_roots(self) -> tuple[Path, ...]:

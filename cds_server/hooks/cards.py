@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cds_server.hooks.reasons import OverrideReason
-from models.canonical import without_none
+from models.canonical import Noun, without_none
 from models.nouns import JSON, Coding
 
 MAX_SUMMARY = 139
@@ -124,8 +124,7 @@ def _empty(value: Any, at: str) -> str | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class Suggestion:
+class Suggestion(Noun, frozen=True):
     label: str
     uuid: str
     actions: tuple[Action, ...] = ()
@@ -136,8 +135,7 @@ class Suggestion:
         _need(self.uuid, "suggestion.uuid")
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(Noun, frozen=True):
     label: str
     url: str
     type: LinkType
@@ -178,10 +176,10 @@ class Card:
             _need(self.detail, "card.detail")
         if bool(self.suggestions) != (self.selection_behavior is not None):
             raise ValueError("selectionBehavior goes with suggestions, and only with them")
-        recommended = sum(suggestion.recommended for suggestion in self.suggestions)
+        recommended = [suggestion.recommended for suggestion in self.suggestions].count(True)
         if recommended > 1 and self.selection_behavior is not SelectionBehavior.ANY:
             raise ValueError("more than one recommended suggestion needs selectionBehavior any")
-        if len({self.uuid, *(suggestion.uuid for suggestion in self.suggestions)}) != 1 + len(self.suggestions):
+        if len({self.uuid, *[suggestion.uuid for suggestion in self.suggestions]}) != 1 + len(self.suggestions):
             raise ValueError("a card and its suggestions have a uuid of their own each")
         if len({(reason.system, reason.code) for reason in self.override_reasons}) != len(self.override_reasons):
             raise ValueError("two override reasons have one code")
@@ -315,21 +313,17 @@ def _numbers_a_list(line: str, at: int) -> bool:
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, numeric: bool = False) -> str:
     """A table of GitHub Flavored Markdown; every cell is escaped, as `words`. `numeric`: all columns but the first
     align right."""
-    return table_of_escaped(tuple(header), ([words(cell) for cell in row] for row in rows), numeric=numeric)
-
-
-def table_of_escaped(header: tuple[str, ...], rows: Iterable[Sequence[str]], *, numeric: bool = False) -> str:
-    """The same from cells that went through `escape` or `words`, each for itself, or are numbers."""
-    lines = [_heading(header, numeric)]
+    lines = [heading(tuple(header), numeric=numeric)]
     for row in rows:
         if len(row) != len(header):
             raise ValueError("a row is as wide as its header")
-        lines.append(_line(row))
+        lines.append(_line([words(cell) for cell in row]))
     return "\n".join(lines)
 
 
 @lru_cache(maxsize=64)
-def _heading(header: tuple[str, ...], numeric: bool) -> str:
+def heading(header: tuple[str, ...], *, numeric: bool = False) -> str:
+    """The first two lines of a table, for whoever writes the others: cells escaped one by one, between ` | `."""
     align = ["---", *(["---:" if numeric else "---"] * (len(header) - 1))]
     return f"{_line([escape(cell) for cell in header])}\n{_line(align)}"
 

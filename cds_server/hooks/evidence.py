@@ -12,7 +12,7 @@ from datetime import date, datetime
 from functools import cache, lru_cache
 from operator import itemgetter
 
-from cds_server.hooks.cards import Link, LinkType, Source, escape, table_of_escaped, words
+from cds_server.hooks.cards import Link, LinkType, Source, escape, heading, words
 from cds_server.hooks.service import CardGuide
 from models.nouns import Fact, Feature, Judgement, Snapshot
 
@@ -50,7 +50,7 @@ def inputs(known: Sequence[Feature], titles: Mapping[str, str], snapshot: Snapsh
         return ""
     facts, now = {fact.id: fact for fact in snapshot.facts}, snapshot.clinical_time
     rows = [_row(feature, titles[feature.name], _behind(feature, facts), now, clock) for feature in known]
-    return "**What it rests on**\n\n" + table_of_escaped(_COLUMNS, rows)
+    return "\n".join(["**What it rests on**", "", heading(_COLUMNS), *rows])
 
 
 def missing(lacking: Sequence[Feature], titles: Mapping[str, str]) -> str:
@@ -108,17 +108,18 @@ def _behind(feature: Feature, facts: Mapping[str, Fact]) -> list[Fact]:
     return [fact for ref, fact in facts.items() if ref in feature.facts]
 
 
-def _row(feature: Feature, title: str, facts: Sequence[Fact], now: str, clock: bool) -> tuple[str, str, str, str]:
-    """Four cells, escaped. Only the last may hold text of the record."""
+def _row(feature: Feature, title: str, facts: Sequence[Fact], now: str, clock: bool) -> str:
+    """A line of the table. Only its last cell may hold text of the record."""
     value = feature.label or f"{feature.value:g}"
     if feature.note and feature.facts:
         value += f" ({feature.note})"
     effective = feature.effective or max((fact.effective for fact in facts if fact.effective), default=None)
-    dated = _dated(effective, now, clock)
-    return words(title), words(value), dated, escape(_origin(facts) or feature.note or "")
+    origin = escape(_origin(facts) or feature.note or "")
+    return f"| {words(title)} | {words(value)} | {_dated(effective, now, clock)} | {origin} |"
 
 
 def _dated(effective: str | None, now: str, clock: bool) -> str:
+    """How long ago, and when: escaped."""
     if not effective:
         return "–"
     if clock and "T" in effective:

@@ -10,15 +10,14 @@ from typing import Any
 from cds_server.hooks.cards import Action, Card
 from cds_server.hooks.published import HOOKS, LOCAL, ContextField, HookContext, reverse_domain
 from cds_server.hooks.templates import lint
-from models.canonical import without_none
+from models.canonical import Noun, without_none
 from models.nouns import JSON, Judgement
 
 SPEC_VERSION = "2.0.1"
 """Sent in discovery (a member of CDS Hooks 3.0 that a 2.0 client ignores)."""
 
 
-@dataclass(frozen=True, slots=True)
-class CardGuide:
+class CardGuide(Noun, frozen=True):
     """What a service may know of the record that its cards will belong to."""
 
     inference: str
@@ -33,7 +32,7 @@ class CardGuide:
     """Whether `{public_url}/app/launch` exists to link to."""
     beside: tuple[tuple[str, Judgement], ...] = ()
     """What the service's further models said, each with the id of its own inference."""
-    sources: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, str] = {}
     """Source, as a reader would call it -> instant of its newest delivery that the judgements rest on."""
     partial: tuple[str, ...] = ()
     """What the answer lacks besides what stands in the snapshot: a model that was stopped, or too slow."""

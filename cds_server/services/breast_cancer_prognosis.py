@@ -20,8 +20,8 @@ from cds_server.hooks.cards import (
     Source,
     Suggestion,
     escape,
+    heading,
     table,
-    table_of_escaped,
     words,
 )
 from cds_server.hooks.evidence import TOPICS, features, is_read
@@ -226,19 +226,19 @@ def _about(judgement: Judgement, found: Mapping[str, Feature]) -> str:
     return f"**About:** {escape('; '.join(told) or 'no tumour of the record')}"
 
 
-_YEARS = ("Alive after", *(f"{year} years" for year in YEARS))
+_ALIVE = ("Alive after", *(f"{year} years" for year in YEARS))
 
 
 def _survival_table(course: Sequence[Step]) -> str:
     """Each row adds a treatment to the row above; the last says what they gain together, in percentage points."""
-    rows = [
-        (words(f"and {told}" if told else "surgery alone"), f"{five:.1f} %", f"{ten:.1f} %", f"{fifteen:.1f} %")
-        for told, (five, ten, fifteen) in course
-    ]
+    lines = [heading(_ALIVE, numeric=True)]
+    for treatment, (five, ten, fifteen) in course:
+        told = words(f"and {treatment}" if treatment else "surgery alone")
+        lines.append(f"| {told} | {five:.1f} % | {ten:.1f} % | {fifteen:.1f} % |")
     if len(course) > 1:
         five, ten, fifteen = (after - before for before, after in zip(course[0].alive, course[-1].alive, strict=True))
-        rows.append(("gain, all together", f"{five:+.1f}", f"{ten:+.1f}", f"{fifteen:+.1f}"))
-    return table_of_escaped(_YEARS, rows, numeric=True)
+        lines.append(f"| gain, all together | {five:+.1f} | {ten:+.1f} | {fifteen:+.1f} |")
+    return "\n".join(lines)
 
 
 def _listed(words: Sequence[str]) -> str:
