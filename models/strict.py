@@ -3,8 +3,9 @@
 RFC 8259 leaves room for surprises (which of two equal names wins, lone surrogates, NaN); a record of patients has none.
 Decimals come back as `decimal.Decimal`, so that 2.50 stays 2.50 (FHIR R4, datatypes, decimal: precision matters).
 
-msgspec does the syntax; what it lets pass is found on the text without its strings: there, a colon stands for a member,
-a bracket for a level, and nothing else does.
+msgspec does the syntax. What it lets pass is found by looking at the whole text at once, each time in C. Without what
+is escaped, a text has quotes only around its strings, so a bracket or a digit too many can be counted; and a member
+that was named twice is missing, with its quotes, where the value is written again.
 """
 
 from __future__ import annotations
@@ -21,14 +22,18 @@ MAX_DEPTH = 64
 MAX_NUMBER = 40
 """Characters of one number: more than any measurement needs."""
 
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _LONG_NUMBER = re.compile(rb"[0-9.eE+-]{%d}" % (MAX_NUMBER + 1))
+_STEP = 4
+_AS_ZERO = bytes.maketrans(b"0123456789.eE+-", b"0" * 15)
+_LONG_ZERO = b"0" * ((MAX_NUMBER + 1) // _STEP)
+"""What a number that is too long leaves, at the least, where only every fourth byte is looked at."""
 _FOLD = bytes.maketrans(b"[]", b"{}")
-_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_NEITHER = bytes(set(range(256)) - set(b'[]{}"'))
+"""Bytes that are neither a bracket nor a quote."""
 _PLACE = re.compile(r"\(byte (\d+)\)")
 
 _decode = msgspec.json.Decoder(float_hook=Decimal).decode
-_encode = msgspec.json.Encoder().encode
+_encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
 def loads(raw: bytes, *, what: str = "the body") -> Any:
@@ -39,10 +44,10 @@ def loads(raw: bytes, *, what: str = "the body") -> Any:
 
     Raises: Malformed, with the byte offset where one is known; the content is never quoted.
     """
-    outside = _outside(raw)
-    if _too_deep(outside):
+    bare = _bare(raw)
+    if _too_deep(bare):
         raise Malformed(f"{what} is nested deeper than {MAX_DEPTH} levels")
-    if _LONG_NUMBER.search(outside):
+    if _LONG_ZERO in bare[::_STEP].translate(_AS_ZERO) and _LONG_NUMBER.search(_outside(bare)):
         raise Malformed(f"{what} holds a number longer than {MAX_NUMBER} characters")
     try:
         value = _decode(raw)
@@ -54,18 +59,23 @@ def loads(raw: bytes, *, what: str = "the body") -> Any:
         raise Malformed(f"{what} holds a number that this server does not take, or is nested too deeply") from None
     if b"\\u0000" in raw and _holds_nul(value):
         raise Malformed(f"{what} holds the character NUL")
-    if outside.count(b":") != _members(raw, value):
+    again = _encode(value)
+    if again != raw and _bare(again).count(b'"') != bare.count(b'"'):
         raise Malformed(f"{what} names a member twice in one object")
     return value
 
 
-def _outside(raw: bytes) -> bytes:
-    """The text without its strings; where nothing is escaped, they are every second piece between quotes."""
-    if b"\\" not in raw:
-        pieces = raw.split(b'"')
-        if len(pieces) % 2:
-            return b"".join(pieces[::2])
-    return _STRING.sub(b"", raw)
+def _bare(raw: bytes) -> bytes:
+    """The text without what is escaped by a backslash alone: each quote that is left begins or ends a string.
+
+    Pairs of backslashes go first, so that none of them is taken for the one before a quote.
+    """
+    return raw if b"\\" not in raw else raw.replace(b"\\\\", b"").replace(b'\\"', b"")
+
+
+def _outside(bare: bytes) -> bytes:
+    """The text without its strings: they are every second piece between quotes."""
+    return b"".join(bare.split(b'"')[::2])
 
 
 def _place(raw: bytes, message: str) -> str:
@@ -73,40 +83,21 @@ def _place(raw: bytes, message: str) -> str:
     return f"byte {found[1]}" if found else f"byte {len(raw)}"
 
 
-def _too_deep(outside: bytes) -> bool:
-    """Peel the innermost pairs of brackets until none is left: as many rounds as the text is deep, each at C speed.
+def _too_deep(bare: bytes) -> bool:
+    """Peel the innermost pairs of brackets until too few are left to be too deep: a few rounds, each at C speed.
 
-    What is left over where brackets do not match is the decoder's to refuse.
+    Two quotes side by side are a string without brackets, or the end of one and the begin of the next: without them,
+    what is inside of a string stays there. What is left over where brackets do not match is the decoder's to refuse.
     """
-    if outside.count(b"{") + outside.count(b"[") <= MAX_DEPTH:
-        return False
-    brackets = outside.translate(_FOLD, _NOT_BRACKETS)
-    for _ in range(MAX_DEPTH):
-        peeled = brackets.replace(b"{}", b"")
-        if len(peeled) == len(brackets):
-            return len(brackets) > 2 * MAX_DEPTH
-        brackets = peeled
+    brackets = _outside(bare.translate(_FOLD, _NEITHER).replace(b'""', b""))
+    for peeled in range(MAX_DEPTH):
+        if len(brackets) <= 2 * (MAX_DEPTH - peeled):
+            return False
+        rest = brackets.replace(b"{}", b"")
+        if len(rest) == len(brackets):
+            return len(rest) > 2 * MAX_DEPTH
+        brackets = rest
     return bool(brackets)
-
-
-def _members(raw: bytes, value: Any) -> int:
-    """How many members all objects in a value have together.
-
-    Where nothing in the text is escaped, a quote and a colon stand side by side in its compact form after the name of a
-    member only: C code writes it, and C code counts.
-    """
-    if b"\\" not in raw:
-        return _encode(value).count(b'":')
-    count = 0
-    stack = [value]
-    while stack:
-        top = stack.pop()
-        if type(top) is dict:
-            count += len(top)
-            stack += top.values()
-        elif type(top) is list:
-            stack += top
-    return count
 
 
 def _holds_nul(value: Any) -> bool:

@@ -40,6 +40,8 @@ def test_decimals_keep_their_precision() -> None:
         b'["\\u0000"]', b'["\x00"]', b'["\x1f"]', b"[1" + b"0" * 40 + b"]", b"[0." + b"1" * 40 + b"]",
         b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1), b"[" * 100_000, b'{"a":' * 100_000,
         b'[["]"' + b",[" * MAX_DEPTH + b"]" * MAX_DEPTH + b"]]",
+        b'["]",' * (MAX_DEPTH + 1) + b"1" + b',"["]' * (MAX_DEPTH + 1), b'{"a":"\\u0022:","b":1,"b":2}',
+        b'{"a\\\\":1,"a\\\\":2}', b'{"":1,"":2}', b'{"a":{"b":1,"c":"\\"","b":2}}', b"[" + b"1" * 41 + b"]",
     ],
 )  # fmt: skip
 def test_surprises_are_refused(raw: bytes) -> None:
@@ -55,6 +57,9 @@ def test_surprises_are_refused(raw: bytes) -> None:
         (b"[" * MAX_DEPTH + b"]" * MAX_DEPTH, None),
         (b'["' + b"[" * 500 + b'"]', ["[" * 500]),
         (b'["\\\\", "\\"[{"]', ["\\", '"[{']),
+        (b'{"a": ": said so", ":b" : ":"}', {"a": ": said so", ":b": ":"}),
+        (b'{"a\\\\":1,"a\\"":2,"\\u0022:":3}', {"a\\": 1, 'a"': 2, '":': 3}),
+        (b'["' + b"4" * 50 + b'"]', ["4" * 50]),
     ],
 )
 def test_the_unusual_but_lawful_is_read(raw: bytes, value: object) -> None:
