@@ -56,7 +56,7 @@ def _verified(folder: Path, count: int) -> bool:
             actor="ehr:benchmark",
             boot="0" * 32,
             mono_ns=seq * 1000,
-            rows=[("call", row)],
+            rows={"call": [row]},
             detail={"service": "breast-cancer-prognosis", "model": "predict-breast@3.2.0", "snapshot": "0" * 64},
         )
         rows.append((seq, entry.body, entry.leaf, entry.chain, entry.row_leaves))

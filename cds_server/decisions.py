@@ -212,7 +212,9 @@ class Decisions:
             begun = True
             shown = drawn.weighed_by(self._hygiene.weigh(tx, occasion, cards)) if occasion else drawn
             outcome = shown.outcome(judgements[0])
-            call_id = self._add_call(tx, spec.id, request, caller, received, outcome, 200, None, landed.landing_id)
+            call_id = self._add_call(
+                tx, spec.id, request, caller, received, outcome, 200, None, landed.landing_id, names
+            )
             entries = []
             for ref, judgement in zip(refs, judgements, strict=True):
                 inference_id, commitments = self.add_inference(
@@ -415,8 +417,9 @@ class Decisions:
         status: int,
         reason: str | None,
         landing_id: int | None,
+        names: Names | None = None,
     ) -> int:
-        names = Names(tx.vault.ready)
+        names = names or Names(tx.vault.ready)
         ref, user = names.ref(CALL), None
         if request is not None and request.user_id is not None:
             user = tx.vault.seal(object_ref(CALL, ref), request.user_id.encode(), tx.fresh_keys, names).cipher

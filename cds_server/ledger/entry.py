@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from cds_server.ledger.tree import leaf_hash, root
-from models.canonical import canonical
+from models.canonical import Noun, spell, spelled
 from models.errors import TooLarge
 
 GENESIS = hashlib.sha256(b"cds-server ledger v1").digest()
@@ -31,8 +30,7 @@ Cell = str | int | bool | bytes | None
 Row = Mapping[str, Cell]
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Noun, frozen=True):
     seq: int
     """1 for the first, no gap ever."""
     body: bytes
@@ -64,19 +62,16 @@ def seal_entry(
     actor: str,
     boot: str,
     mono_ns: int,
-    rows: Sequence[tuple[str, Row]],
+    rows: Mapping[str, Sequence[Row]],
     detail: Mapping[str, Any],
 ) -> Entry:
     """Build entry `seq` over the rows of one act.
 
-    `rows` come grouped by table, each table in order of id. `mono_ns` and `boot` tell a clock that jumped from time
-    that passed; order is `seq`, never time. Errors: TooLarge.
+    `rows` by table, in the order that the entry lists the tables in, each in order of id. `mono_ns` and `boot` tell a
+    clock that jumped from time that passed; order is `seq`, never time. Errors: TooLarge.
     """
-    leaves = [row_leaf(table, row) for table, row in rows]
-    counts: dict[str, int] = {}
-    for table, _ in rows:
-        counts[table] = counts.get(table, 0) + 1
-    body = canonical(
+    leaves = [row_leaf(table, row) for table, members in rows.items() for row in members]
+    body = spell(
         {
             "v": 1,
             "seq": seq,
@@ -85,11 +80,15 @@ def seal_entry(
             "boot": boot,
             "mono_ns": str(mono_ns),
             "actor": actor,
-            "rows": {"count": len(leaves), "root": root(leaves).hex(), "tables": [[t, n] for t, n in counts.items()]},
-            "detail": dict(detail),
+            "rows": {
+                "count": len(leaves),
+                "root": root(leaves).hex(),
+                "tables": [(table, len(members)) for table, members in rows.items()],
+            },
+            "detail": spelled(dict(detail)),
         }
     )
     if len(body) > MOST_BYTES:
         raise TooLarge(f"a ledger entry has at most {MOST_BYTES} bytes")
     leaf = leaf_hash(body)
-    return Entry(seq=seq, body=body, leaf=leaf, chain=chain_hash(previous, leaf), row_leaves=b"".join(leaves))
+    return Entry(seq, body, leaf, chain_hash(previous, leaf), b"".join(leaves))

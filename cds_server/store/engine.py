@@ -9,13 +9,14 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.engine.interfaces import DBAPICursor
+from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import PoolProxiedConnection
 
 from models.errors import CdsError, DatabaseGone, DiskFull, ReadOnlyStore, RecordUnavailable
 
@@ -83,6 +84,52 @@ class Turn:
     __del__ = end  # of an event loop that ended while a thread was still waiting for it
 
 
+class _Kept:
+    """A connection of the driver with a cursor, and whether its commits are synced."""
+
+    __slots__ = ("connection", "cursor", "synced")
+
+    def __init__(self, connection: PoolProxiedConnection | DBAPIConnection) -> None:
+        self.connection, self.synced = connection, True
+        self.cursor = connection.cursor()
+
+
+class Transaction:
+    """A write transaction that began; ended once, by whichever thread is first."""
+
+    __slots__ = ("_connection", "_done", "_last", "_turn", "cursor")
+
+    def __init__(self, turn: Turn, kept: _Kept, done: Callable[[_Kept], None]) -> None:
+        self._turn, self._connection, self._last, self._done = turn, kept.connection, [kept], done
+        self.cursor = kept.cursor
+        """The driver's own."""
+
+    def commit(self) -> None:
+        """What was written is durable when this returns, and the lock is free. Raises: the driver's errors; the
+        transaction is open then."""
+        self._connection.commit()
+        self._end(self._done)
+
+    def roll_back(self) -> None:
+        """As if it had never been; nothing where it was committed already."""
+        try:
+            self._connection.rollback()
+        except Exception:  # noqa: BLE001 (whatever it says, nobody writes on this connection again)
+            self._end(_closed)
+        else:
+            self._end(self._done)
+
+    def _end(self, done: Callable[[_Kept], None]) -> None:
+        with contextlib.suppress(IndexError):
+            done(self._last.pop())
+            self._turn.end()
+
+
+def _closed(kept: _Kept) -> None:
+    with contextlib.suppress(Exception):
+        kept.connection.close()
+
+
 class Database:
     """An engine, and the two things that the rest of the store does with it: read, and write alone."""
 
@@ -98,6 +145,8 @@ class Database:
         else:
             self.engine = create_engine(url, pool_size=8, pool_pre_ping=True)
         self._gate = _Gate(data_dir / "write.lock") if self.sqlite else None
+        self._idle: list[_Kept] = []
+        """Connections that groups of acts were written on, for the next ones."""
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -121,30 +170,53 @@ class Database:
         except OSError as error:
             raise translated_os(error) from None
 
-    @contextlib.contextmanager
-    def writing(self, turn: Turn | None = None, *, synced: bool = True) -> Iterator[Connection]:
-        """The one write transaction of this instance at a time, across threads and processes; commits at the end.
-
-        SQLite: a file lock (waiters are woken at once and in turn, unlike SQLite's own polling), then BEGIN IMMEDIATE.
-        PostgreSQL: an advisory lock held to the end of the transaction. `turn`: the file lock, had already; it is given
-        back at the end in any case.
+    def begin(self, turn: Turn, *, synced: bool = True) -> Transaction:
+        """A write transaction on the driver's own connection, for what every hook call runs: `commit` or `roll_back`
+        ends it. `turn`: the file lock, had; it is the transaction's from here on, also where this raises.
 
         Not `synced`: a commit waits for no disk; a power cut may undo it, whole, and nothing of what came before it.
         The next synced commit, here or in another process, syncs it as well (sqlite.org/pragma.html#pragma_synchronous,
         NORMAL with a write-ahead log; PostgreSQL, asynchronous commit).
+
+        Raises: the driver's errors (`translated` makes them ours).
         """
-        turn = turn or self.turn()
+        try:
+            kept = self._idle.pop() if self._idle else self._connected()
+            try:
+                if self.sqlite:
+                    if kept.synced is not synced:
+                        kept.cursor.execute(f"PRAGMA synchronous={'FULL' if synced else 'NORMAL'}")
+                        kept.synced = synced
+                    self._begin_alone(kept.cursor.execute)
+                else:
+                    self._begin_alone(kept.cursor.execute)
+                    if not synced:
+                        kept.cursor.execute("SET LOCAL synchronous_commit = off")
+            except BaseException:
+                _closed(kept)
+                raise
+        except BaseException:
+            turn.end()
+            raise
+        return Transaction(turn, kept, self._idle.append if self.sqlite else _closed)
+
+    def _connected(self) -> _Kept:
+        """SQLite: a connection of our own, that stays. PostgreSQL: the pool's, which goes back to it each time: the
+        pool asks it whether it still lives."""
+        connection = self.engine.raw_connection()
+        own = connection.dbapi_connection
+        if not self.sqlite or own is None:
+            return _Kept(connection)
+        connection.detach()
+        return _Kept(own)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """The one write transaction of this instance at a time, across threads and processes; commits at the end."""
+        turn = self.turn()
         try:
             with self.engine.connect() as connection, connection.begin():
-                if self.sqlite:
-                    if connection.info.get("synced", True) != synced:
-                        connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if synced else 'NORMAL'}")
-                        connection.info["synced"] = synced
-                    self._begin_immediate(connection)
-                else:
-                    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LEDGER_LOCK})")
-                    if not synced:
-                        connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
+                self._begin_alone(connection.exec_driver_sql)
                 yield connection
         except DBAPIError as error:
             raise translated(error.orig) from None
@@ -153,14 +225,19 @@ class Database:
         finally:
             turn.end()
 
-    def _begin_immediate(self, connection: Connection) -> None:
+    def _begin_alone(self, execute: Callable[[str], object]) -> None:
+        """SQLite: the file lock is had (waiters are woken at once and in turn, unlike SQLite's own polling), so BEGIN
+        IMMEDIATE. PostgreSQL: an advisory lock held to the end of the transaction."""
+        if not self.sqlite:
+            execute(f"SELECT pg_advisory_xact_lock({_LEDGER_LOCK})")
+            return
         deadline = time.monotonic() + _PATIENCE
         while True:
             try:
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                execute("BEGIN IMMEDIATE")
                 return
-            except DBAPIError as error:
-                if "locked" not in str(error.orig) or time.monotonic() > deadline:
+            except (DBAPIError, sqlite3.OperationalError) as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
                     raise
                 time.sleep(0.001)
 
@@ -188,6 +265,8 @@ class Database:
         return statement if self.sqlite else statement.replace("%", "%%").replace("?", "%s")
 
     def close(self) -> None:
+        while self._idle:
+            _closed(self._idle.pop())
         self.engine.dispose()
         if self._gate is not None:
             self._gate.close()

@@ -14,11 +14,11 @@ import uuid
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
 
 from cds_server.store.entropy import new_key, random_bytes
+from models.canonical import Noun
 from models.errors import CdsError
 
 NO_KEYS: Mapping[bytes, bytes] = MappingProxyType({})
@@ -46,8 +46,7 @@ class Taken(Protocol):
     def get(self, ref: bytes, /) -> bytes | None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Name:
+class Name(Noun, frozen=True):
     """A random reference, and the keys under it that are on disk already (none: whoever seals makes them)."""
 
     ref: str
@@ -58,7 +57,8 @@ class Name:
     @property
     def uuid(self) -> str:
         """The reference as a random UUID (RFC 9562, version 4): it was made as one."""
-        return str(uuid.UUID(hex=self.ref))
+        ref = self.ref
+        return f"{ref[:8]}-{ref[8:12]}-{ref[12:16]}-{ref[16:20]}-{ref[20:]}"
 
 
 class ReadyKeys:
@@ -75,18 +75,26 @@ class ReadyKeys:
     def name(self, kind: bytes, *ends: bytes) -> Name:
         """A new name; its keys stand under `kind` + the reference's 16 bytes + each of `ends` (none: one key, under
         no more than these), if there was one ready."""
+        return self.one_of((kind, *ends), in_place=self._keys.in_place())
+
+    def in_place(self) -> bool:
+        """Whether the key store is where it was: what is ready is of nothing where it was taken away."""
+        return self._keys.in_place()
+
+    def one_of(self, kind: tuple[bytes, ...], *, in_place: bool) -> Name:
+        """As `name`, for whoever asks for several in one act and looked once whether the key store is `in_place`."""
         with self._lock:
-            if os.getpid() != self._process:  # forked: these are the parent's
-                return Name(_new_ref().hex(), NO_KEYS)
-            of = self._kinds.setdefault((kind, *ends), _Kind())
-            of.asked += 1
-            wanted = min(MOST, of.asked)
-            if of.asked >= _FROM and not of.filling and len(of.ready) <= wanted // 2:
-                of.filling = True
-                self._thread.submit(self._fill, kind, ends, wanted)
-            if not of.ready or not self._keys.in_place():
-                return Name(_new_ref().hex(), NO_KEYS)
-            return of.ready.popleft()
+            if os.getpid() == self._process:  # else forked: what is ready is the parent's
+                of = self._kinds.get(kind)
+                if of is None:
+                    of = self._kinds[kind] = _Kind()
+                of.asked += 1
+                if of.asked >= _FROM and not of.filling and len(of.ready) <= min(MOST, of.asked) // 2:
+                    of.filling = True
+                    self._thread.submit(self._fill, kind, min(MOST, of.asked))
+                if of.ready and in_place:
+                    return of.ready.popleft()
+        return Name(_new_ref().hex(), NO_KEYS)
 
     def spent(self, refs: Mapping[bytes, bytes]) -> None:
         """Keys of what was not kept after all: their end may wait, and is not certain."""
@@ -104,8 +112,8 @@ class ReadyKeys:
             self._process = 0
         self._thread.shutdown(wait=True)
 
-    def _fill(self, kind: bytes, ends: tuple[bytes, ...], wanted: int) -> None:
-        of = self._kinds[kind, *ends]
+    def _fill(self, of_kind: tuple[bytes, ...], wanted: int) -> None:
+        of, (kind, *ends) = self._kinds[of_kind], of_kind
         names = []
         for _ in range(max(1, wanted - len(of.ready))):
             ref = _new_ref()
@@ -128,6 +136,7 @@ class Names:
 
     def __init__(self, ready: ReadyKeys) -> None:
         self._ready = ready
+        self._in_place: bool | None = None
         self._keys: dict[bytes, bytes] = {}
 
     def ref(self, kind: bytes) -> str:
@@ -139,7 +148,9 @@ class Names:
         return self._named(kind).uuid
 
     def _named(self, kind: bytes) -> Name:
-        name = self._ready.name(kind)
+        if self._in_place is None:
+            self._in_place = self._ready.in_place()
+        name = self._ready.one_of((kind,), in_place=self._in_place)
         self._keys |= name.keys
         return name
 

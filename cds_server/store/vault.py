@@ -17,7 +17,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -28,7 +27,7 @@ from cds_server.store.key_store import KEYS_A_STATEMENT as KEYS_A_STATEMENT
 from cds_server.store.key_store import ClosedKeys
 from cds_server.store.key_store import KeyStore as KeyStore
 from cds_server.store.ready import NO_KEYS, ReadyKeys, Taken
-from models.canonical import reader_of
+from models.canonical import Noun, reader_of
 from models.errors import Erased, KeysUnavailable
 from models.nouns import Fact
 
@@ -40,8 +39,7 @@ _LOOK = 5.0
 _facts = reader_of(list[Fact])
 
 
-@dataclass(frozen=True, slots=True)
-class Sealed:
+class Sealed(Noun, frozen=True):
     cipher: bytes
     commitment: bytes
 

@@ -25,7 +25,7 @@ from sqlalchemy import Connection
 from sqlalchemy.engine.interfaces import DBAPICursor
 
 from cds_server.ledger.entry import GENESIS, Cell, Entry, seal_entry
-from cds_server.store.engine import Database, Turn
+from cds_server.store.engine import Database, Transaction, Turn
 from cds_server.store.ready import NO_KEYS
 from cds_server.store.tables import COLUMNS
 from cds_server.store.vault import Vault
@@ -52,6 +52,9 @@ def _insert(table: str, columns: tuple[str, ...]) -> str:
 
 
 _INSERT = {table: _insert(table, columns) for table, columns in COLUMNS.items()}
+_INSERT_ENTRY = _insert("ledger_entry", ("seq", "body", "leaf", "chain", "row_leaves"))
+_PLACE = {table: place for place, table in enumerate(COLUMNS)}
+"""Where an entry lists the rows of a table."""
 
 
 class Tx:
@@ -62,6 +65,20 @@ class Tx:
     landing, then its digest).
     """
 
+    __slots__ = (
+        "_count",
+        "_cursor",
+        "_database",
+        "_previous",
+        "_rows",
+        "_written",
+        "fresh_keys",
+        "now",
+        "rows",
+        "seq",
+        "vault",
+    )
+
     def __init__(self, cursor: DBAPICursor, database: Database, vault: Vault, seq: int, previous: bytes) -> None:
         self._cursor = cursor
         self._database = database
@@ -71,8 +88,9 @@ class Tx:
         self._rows: dict[str, list[dict[str, Cell]]] = {}
         self._written: dict[str, int] = {}
         self._count = 0
+        self.rows = 0
+        """Under the entries that were closed."""
         self.fresh_keys: dict[bytes, bytes] = {}
-        self.entries: list[Entry] = []
         self.now = instant(datetime.now(UTC))
 
     def add(self, table: str, /, **cells: Cell) -> int:
@@ -80,15 +98,23 @@ class Tx:
         self._count += 1
         row_id = self.seq << 20 | self._count
         cells["id"], cells["entry"] = row_id, self.seq
-        self._rows.setdefault(table, []).append(cells)
+        if table in self._rows:
+            self._rows[table].append(cells)
+        else:
+            self._rows[table] = [cells]
         return row_id
 
     def flush(self) -> None:
         """Write the rows added so far, so that this act reads them; they stay part of the entry that is open."""
         for table, members in self._rows.items():
             columns, done = COLUMNS[table], self._written.get(table, 0)
-            if len(members) > done:
-                self._insert(table, columns, [tuple(map(row.get, columns)) for row in members[done:]])
+            rows = [tuple(map(row.get, columns)) for row in (members[done:] if done else members)]
+            if rows:
+                statement = self._database.sql(_INSERT[table])
+                if len(rows) == 1:
+                    self._cursor.execute(statement, rows[0])
+                else:
+                    self._cursor.executemany(statement, rows)
                 self._written[table] = len(members)
 
     def read(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
@@ -103,7 +129,6 @@ class Tx:
 
     def entry(self, kind: str, actor: str, detail: Mapping[str, Any]) -> Entry:
         """Write the rows added so far, and the ledger entry over them."""
-        rows = [(table, row) for table in COLUMNS if table in self._rows for row in self._rows[table]]
         entry = seal_entry(
             self.seq,
             self._previous,
@@ -112,26 +137,17 @@ class Tx:
             actor=actor,
             boot=_BOOT,
             mono_ns=time.monotonic_ns(),
-            rows=rows,
+            rows={table: self._rows[table] for table in sorted(self._rows, key=_PLACE.__getitem__)},
             detail=detail,
         )
         self.flush()
-        self._insert(
-            "ledger_entry",
-            ("seq", "body", "leaf", "chain", "row_leaves"),
-            [(entry.seq, entry.body, entry.leaf, entry.chain, entry.row_leaves)],
+        self._cursor.execute(
+            self._database.sql(_INSERT_ENTRY), (entry.seq, entry.body, entry.leaf, entry.chain, entry.row_leaves)
         )
-        self.entries.append(entry)
         self.seq, self._previous = self.seq + 1, entry.chain
+        self.rows += self._count
         self._rows, self._written, self._count = {}, {}, 0
         return entry
-
-    def _insert(self, table: str, columns: tuple[str, ...], rows: list[tuple[Cell, ...]]) -> None:
-        statement = self._database.sql(_INSERT[table] if table in _INSERT else _insert(table, columns))
-        if len(rows) == 1:
-            self._cursor.execute(statement, rows[0])
-        else:
-            self._cursor.executemany(statement, rows)
 
     def finish(self) -> None:
         if self._rows:
@@ -177,17 +193,16 @@ class _Group:
     def __init__(self, database: Database, vault: Vault) -> None:
         self._database = database
         self._vault = vault
+        self._transaction: Transaction | None = None
         self._keys: dict[bytes, bytes] = {}
         self.outcomes: list[tuple[_Act[Any], Any, BaseException | None]] = []
         self.rows = 0
 
     def open(self, turn: Turn, *, synced: bool = True) -> None:
-        """Begin. The turn is ours from here on."""
-        self._turn = turn
-        self._transaction = self._database.writing(turn, synced=synced)
-        self._connection = self._transaction.__enter__()
+        """Begin. The turn is the transaction's from here on."""
+        self._transaction = self._database.begin(turn, synced=synced)
         self._began = time.monotonic()
-        self._cursor = self._database.cursor(self._connection)
+        self._cursor = self._transaction.cursor
         self._seq, self._chain = _head_by(self._cursor)
 
     @property
@@ -207,10 +222,11 @@ class _Group:
             self._cursor.execute("ROLLBACK TO SAVEPOINT act")
         else:
             self.outcomes.append((act, result, None))
-            self._vault.unsaved.update(tx.fresh_keys)
-            self._keys.update(tx.fresh_keys)
+            if tx.fresh_keys:
+                self._vault.unsaved.update(tx.fresh_keys)
+                self._keys.update(tx.fresh_keys)
             self._seq, self._chain = tx.head
-            self.rows += sum(len(entry.row_leaves) for entry in tx.entries) // 32
+            self.rows += tx.rows
         self._cursor.execute("RELEASE SAVEPOINT act")
 
     def sync(self) -> None:
@@ -218,23 +234,19 @@ class _Group:
         for disks; whoever waits for the lock has it before the thread that asked for this hears of it."""
         if self._keys:
             self._vault.keys.put(self._keys.items())
-        self._cursor.execute("COMMIT")
-        self._turn.end()
+        if self._transaction is not None:
+            self._transaction.commit()
 
     def close(self) -> None:
-        """Give the connection back."""
-        self._transaction.__exit__(None, None, None)
-        self._forget()
-
-    def _forget(self) -> None:
+        """Its keys are on disk, or of nothing."""
         for ref in self._keys:
             self._vault.unsaved.pop(ref, None)
 
-    def give_up(self, error: BaseException) -> None:
+    def give_up(self) -> None:
         """Roll back; the lock is free again."""
-        with contextlib.suppress(Exception):
-            self._transaction.__exit__(type(error), error, error.__traceback__)
-        self._forget()
+        if self._transaction is not None:
+            self._transaction.roll_back()
+        self.close()
 
 
 class Writer:
@@ -364,7 +376,7 @@ class Writer:
                 await loop.run_in_executor(self._disk, group.sync)
                 group.close()
             except BaseException as cause:
-                group.give_up(cause)
+                group.give_up()
                 self._refuse(acts or [self._waiting.popleft()], cause)
                 if not isinstance(cause, Exception):
                     raise
@@ -434,7 +446,7 @@ class Writer:
             group.sync()
             group.close()
         except Exception as cause:  # noqa: BLE001 (whatever it is, each waiting caller gets it)
-            group.give_up(cause)
+            group.give_up()
             self._refuse(acts or [waiting.popleft()], cause)
         else:
             self._answer(group)

@@ -376,7 +376,7 @@ def entries_at(*times: tuple[str, int, str]) -> list[Entry]:
                 actor=ACTOR,
                 boot=boot,
                 mono_ns=mono * 10**9,
-                rows=[],
+                rows={},
                 detail={},
             )
         )

@@ -95,7 +95,7 @@ def log(length: int) -> list[Entry]:
     for seq in range(1, length + 1):
         at = f"2026-01-01T00:00:{seq:02}.000000Z"
         entry = seal_entry(
-            seq, previous, kind="test", at=at, actor="user:test", boot="b", mono_ns=seq, rows=[], detail={"n": seq}
+            seq, previous, kind="test", at=at, actor="user:test", boot="b", mono_ns=seq, rows={}, detail={"n": seq}
         )
         entries.append(entry)
         previous = entry.chain
