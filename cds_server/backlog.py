@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from adapters.dicom.part10 import MEDIA_TYPE as IMAGE
 from adapters.readers import cds_hooks, validation
@@ -237,7 +237,7 @@ def retry(
 
 def _redo(store: Store, batch: Batch, joining: frozenset[str], actor: str, rules: SourceRules) -> Tally:
     landing = batch.landing
-    where = replace(where_of(landing, rules.get(landing.source)), known_from=None)
+    where = where_of(landing, rules.get(landing.source)).but(known_from=None)
 
     def act(tx: Tx) -> Tally:
         reducer = Redo(tx, where, joining)

@@ -18,10 +18,11 @@ from cds_server.hooks import prefetch
 from cds_server.hooks.context import HookRequest, set_aside
 from cds_server.hooks.routes import Caller
 from cds_server.hooks.service import ServiceSpec
-from cds_server.reading import PartRead, Read, as_read
+from cds_server.reading import PartRead, Read, reads_of
 from cds_server.settings import Settings
 from models import strict
 from models.errors import BadInput, DataUnavailable, PeerFailed, WrongPatient
+from models.nouns import JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,8 @@ class Brought:
     """What a call brings: its own part, and as a second one what was read for it."""
 
     parts: tuple[PartRead, ...]
+    settled: bool
+    """Each of its resources says by itself that it is the patient's, or is about nobody."""
     fetched: bytes | None = field(default=None, repr=False)
     """Each body as the FHIR server sent it, in the form of a prefetch; without the token."""
     lacking: tuple[str, ...] = ()
@@ -72,21 +75,22 @@ class Bringing:
         Raises: Refused, where a resource is another patient's (WrongPatient) or cannot be read.
         """
         try:
-            own = self._own(request)
+            own, settled = self._own(request)
         except BadInput as error:
             raise Refused(error) from None
         had = await prefetch.complete(spec.prefetch, request, self._reader(request, caller, clock), clock.left(FETCHED))
         fetched = prefetch.bring(request, had)
-        parts = (own,) if fetched is None else (own, _second(request, fetched))
-        return Brought(parts, fetched, had.lacking, had.need(spec.required))
+        lacking, short = had.lacking, had.need(spec.required)
+        if fetched is None:
+            return Brought((own,), settled, None, lacking, short)
+        second, settled_too = _second(request, fetched)
+        return Brought((own, second), settled and settled_too, fetched, lacking, short)
 
-    def _own(self, request: HookRequest) -> PartRead:
+    def _own(self, request: HookRequest) -> tuple[PartRead, bool]:
         granted = request.fhir_authorization
         if granted is not None and granted.patient not in (None, request.patient_id):
             raise WrongPatient("the token is another patient's", where="/fhirAuthorization/patient")
-        prefetch.check_patient(request, subject_of)
-        stated = cds_hooks.read_request({"prefetch": request.prefetch, "fhirServer": request.fhir_server})
-        return PartRead(0, tuple(map(as_read, stated)))
+        return _part(0, request, {"prefetch": request.prefetch, "fhirServer": request.fhir_server})
 
     def _reader(self, request: HookRequest, caller: Caller, clock: Clock) -> prefetch.FhirRead | None:
         """Reads for this call; None where it brought no token, or names a server that is not its EHR's."""
@@ -114,11 +118,34 @@ class Bringing:
         return fhir_read
 
 
-def _second(request: HookRequest, fetched: bytes) -> PartRead:
-    """What was read from the FHIR server. Raises: Refused."""
+def _second(request: HookRequest, fetched: bytes) -> tuple[PartRead, bool]:
+    """What was read from the FHIR server, and whether it is settled. Raises: Refused."""
     try:
-        body = strict.loads(fetched, what="what was read")
-        prefetch.check_patient(request, subject_of, body["prefetch"])
-        return PartRead(1, tuple(map(as_read, cds_hooks.read_request(body))))
+        return _part(1, request, strict.loads(fetched, what="what was read"))
     except BadInput as error:
         raise Refused(error, fetched) from None
+
+
+def _part(ordinal: int, request: HookRequest, body: JSON) -> tuple[PartRead, bool]:
+    """One part, and whether it is settled: each resource says by itself that it is the patient's, or is about nobody.
+
+    Where one does not, or cannot be read, or holds others (a Bundle in a Bundle), every resource there is is looked at
+    for another patient. That one was found is said rather than that something cannot be read.
+
+    Raises: WrongPatient, Unreadable.
+    """
+    try:
+        reads = reads_of(cds_hooks.read_request(body))
+    except BadInput:
+        prefetch.check_patient(request, subject_of, body["prefetch"])
+        raise
+    patient_id = request.patient_id
+    settled, nested = True, False
+    for read in reads:
+        if read.subject is None:
+            nested = nested or read.statement.resource_type == "Bundle"
+        elif read.subject.local_id != patient_id:
+            settled = False
+    if nested or not settled:
+        prefetch.check_patient(request, subject_of, body["prefetch"])
+    return PartRead(ordinal, reads), settled

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import orjson
 from adapters import readers
 from adapters.readers import facts as projection
 from adapters.readers.fhir import SUBSET
-from adapters.readers.subjects import marks_of, stamp_of, subject_of
+from adapters.readers.subjects import UNMARKED, marks_of, stamp_of, subject_of
 from cds_server.projected import Prepared
 from cds_server.store.reads import LandingRow
 from models.canonical import Noun
@@ -106,7 +106,7 @@ def read_part(part: Part, rules: Rules | None = None) -> PartRead:
     try:
         taken = _for(module, rules)
         statements = module.read(part) if taken is None else module.read(part, taken.feed)
-        reads = tuple(map(as_read, statements))
+        reads = reads_of(statements)
         if part.media_type.endswith(SUBSET):
             reads = tuple(read.but(subsetted=True) for read in reads)
         return PartRead(part.ordinal, reads)
@@ -125,9 +125,18 @@ def read_sealed(
     return tuple(read_part(Part(landing.ref, ordinal, *of, body), rules) for ordinal, body in enumerate(bodies))
 
 
-def as_read(statement: Statement) -> Read:
+def reads_of(statements: Iterable[Statement]) -> tuple[Read, ...]:
+    """The statements of one part, with everything about them that needs no store. Raises: Unreadable."""
+    known: dict[str, Subject] = {}
+    return tuple([_as_read(statement, known) for statement in statements])
+
+
+def _as_read(statement: Statement, known: dict[str, Subject]) -> Read:
     body = statement.body
     if body is None:
         stamp = stamp_of({"meta": {"lastUpdated": statement.at}})[0] if statement.at else None
-        return Read(statement, None, Marks(), stamp)
-    return Read(statement, subject_of(body, base=statement.base), marks_of(body), *stamp_of(body))
+        return Read(statement, None, UNMARKED, stamp)
+    subject = subject_of(body, base=statement.base, known=known)
+    if "meta" not in body:
+        return Read(statement, subject, UNMARKED)
+    return Read(statement, subject, marks_of(body), *stamp_of(body))

@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 from adapters.readers import cds_hooks
 from adapters.readers.subjects import identifiers_of
@@ -24,21 +23,21 @@ from cds_server.digest import Reducer, Where, add_record, close_digest, where_of
 from cds_server.hooks.context import HookRequest
 from cds_server.hooks.routes import Caller
 from cds_server.intake import add_landing
-from cds_server.reading import PartRead, Read, read_sealed, reader_id
+from cds_server.reading import PartRead, read_sealed, reader_id
 from cds_server.settings import Settings
 from cds_server.store.pack import INLINE, PackWriter
 from cds_server.store.reads import ActReads, Reads, RecordRow
 from cds_server.store.store import Store
 from cds_server.store.writer import Tx
 from cds_server.trust.replay import spend
+from models.canonical import Noun
 from models.errors import BadInput, WrongPatient
-from models.nouns import Fact, LandingMeta, Snapshot
+from models.nouns import Fact, LandingMeta, Snapshot, Statement
 
 EHR_SOURCE = "cds-hooks"
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(Noun, frozen=True):
     """What is known about the person behind a record at one instant, as far as a caller may see it."""
 
     person: str
@@ -47,8 +46,7 @@ class Known:
     at: str
 
 
-@dataclass(frozen=True, slots=True)
-class Landed:
+class Landed(Noun, frozen=True):
     """The request is durable, and what it states is known."""
 
     landing_id: int
@@ -62,8 +60,7 @@ class Landed:
     received: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Packed:
+class _Packed(Noun, frozen=True):
     """A request's sealed bytes: in memory, or in a blob file."""
 
     pack: PackWriter
@@ -71,8 +68,7 @@ class _Packed:
     file: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
+class _Kept(Noun, frozen=True):
     """What the act of a landing leaves for afterwards."""
 
     landing_id: int
@@ -107,9 +103,7 @@ class Reception:
     ) -> Landed:
         """Land the request, and look up what is known then of the codes (`system|code`) that are wanted."""
         packed = await self._pack(request, brought.fetched)
-        reads = brought.reads
-        settled = all(read.subject is None or read.subject.local_id == request.patient_id for read in reads)
-        claims = [(part.ordinal, read) for part in brought.parts for read in part.reads if self._may_join(read)]
+        claims = self._claims(brought.parts)
 
         def act(tx: Tx) -> _Kept:
             spend(tx, caller.token)
@@ -119,7 +113,7 @@ class Reception:
             landing_id, where = self._add_landing(tx, packed, caller, received, record)
             reducer = Reducer(tx, where, self._settings.joining_systems)
             same = _unchanged(reducer, brought.parts, made_here)
-            if not settled or not _repeated(claims, same):
+            if not brought.settled or not claims <= same:
                 return self._at_once(reducer, wanted, landing_id, record, brought.parts, caller)
             found = ActReads(tx)
             records = (record,) if made_here else self._person(found, record, tx.now)
@@ -231,15 +225,16 @@ class Reception:
         )
         return landing_id, Where(landing_id, ref, caller.namespace, reader_id(cds_hooks.REQUEST), received)
 
-    def _may_join(self, read: Read) -> bool:
-        """Whether it is a Patient with an identifier of a joining system."""
-        statement, joining = read.statement, self._settings.joining_systems
-        if statement.resource_type != "Patient" or statement.body is None or not joining:
-            return False
-        try:
-            return any(system in joining for system, _, _ in identifiers_of(statement.body))
-        except BadInput:  # it goes to quarantine, and joins nothing
-            return False
+    def _claims(self, parts: Sequence[PartRead]) -> set[tuple[int, str]]:
+        """Part and pointer of each Patient with an identifier of a joining system: it may join two records."""
+        joining = self._settings.joining_systems
+        patients = (
+            (part.ordinal, read.statement)
+            for part in parts
+            for read in part.reads
+            if read.statement.resource_type == "Patient"
+        )
+        return {(part, stated.pointer) for part, stated in patients if _names(stated, joining)} if joining else set()
 
     def _at_once(
         self,
@@ -301,7 +296,7 @@ class Reception:
             fact
             for fact in facts
             if fact.record in refs
-            and fact.code.token in wanted
+            and fact.codings[0].token in wanted
             and (ehr.test or not fact.test)
             and (not fact.labels or fact.source.landing == kept.where.landing or ehr.withhold.isdisjoint(fact.labels))
         ]
@@ -315,11 +310,12 @@ def actor(caller: Caller) -> str:
 def _unchanged(reducer: Reducer, parts: Sequence[PartRead], made_here: bool) -> frozenset[tuple[int, str]]:
     """Part and pointer of the resources that the digest will not take: the version before them says the same already,
     or is the one to believe. That version may be one of this very call, as where two prefetch keys overlap."""
-    stated = Counter((read.statement.resource_type, read.statement.local_id) for part in parts for read in part.reads)
+    said = [(read.statement.resource_type, read.statement.local_id) for part in parts for read in part.reads]
     if not made_here:
         reducer.look_up(parts)
-    elif stated.total() == len(stated):  # nothing is known, and nothing is said twice
+    elif len(set(said)) == len(said):  # nothing is known, and nothing is said twice
         return frozenset()
+    stated = Counter(said)
     stored = dict(reducer.versions)
     same = set()
     for part in parts:
@@ -332,8 +328,12 @@ def _unchanged(reducer: Reducer, parts: Sequence[PartRead], made_here: bool) -> 
     return frozenset(same)
 
 
-def _repeated(claims: Iterable[tuple[int, Read]], same: frozenset[tuple[int, str]]) -> bool:
-    return all((part, claim.statement.pointer) in same for part, claim in claims)
+def _names(patient: Statement, systems: frozenset[str]) -> bool:
+    """Whether a Patient has an identifier of one of these systems."""
+    try:
+        return any(system in systems for system, _, _ in identifiers_of(patient.body or {}))
+    except BadInput:  # it goes to quarantine, and joins nothing
+        return False
 
 
 def _beside(kept: _Kept, parts: Sequence[PartRead]) -> tuple[Iterable[Fact], tuple[str, ...]]:
@@ -342,19 +342,22 @@ def _beside(kept: _Kept, parts: Sequence[PartRead]) -> tuple[Iterable[Fact], tup
     A resource that the request states anew replaces what its stored version said, also where it cannot be read: the
     same that the digest will do.
     """
-    ref, where = kept.record.ref, kept.where
+    ref, where, same = kept.record.ref, kept.where, kept.same
+    known_from = where.known_from or kept.at
     stated: dict[str, tuple[Fact, ...]] = {}
     unread: list[str] = []
     for part in parts:
         for read in part.reads:
             statement = read.statement
-            if read.subject is None or (part.ordinal, statement.pointer) in kept.same:
+            if read.subject is None or (same and (part.ordinal, statement.pointer) in same):
                 continue
             name = f"{statement.resource_type}/{statement.local_id}"
             try:
-                stated[name] = where.project(part.ordinal, statement, ref, where.known_from or kept.at)
+                stated[name] = where.project(part.ordinal, statement, ref, known_from)
             except BadInput:
                 stated[name] = ()
                 unread.append(statement.pointer)
-    stored = [fact for fact in kept.stored if fact.record != ref or fact.source.resource not in stated]
-    return [*stored, *(fact for facts in stated.values() for fact in facts)], tuple(unread)
+    known = [fact for fact in kept.stored if fact.record != ref or fact.source.resource not in stated]
+    for facts in stated.values():
+        known += facts
+    return known, tuple(unread)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from adapters.readers import cds_hooks
 from adapters.readers import facts as projection
 from adapters.readers.hl7v2 import MESSAGE
 from adapters.readers.subjects import identifiers_of
 from cds_server.reading import Rules, reader_id
 from cds_server.store.reads import LandingRow
+from models.canonical import Noun
 from models.nouns import Fact, Provenance, Statement
 
 
-@dataclass(frozen=True, slots=True)
-class Where:
+class Where(Noun, frozen=True):
     """The landing that is being digested."""
 
     landing_id: int
@@ -32,13 +30,8 @@ class Where:
             return ()
         if statement.resource_type == "Patient":
             identifiers_of(statement.body)  # what the identity rules could not read is not read at all
-        source = Provenance(
-            landing=self.landing,
-            part=part,
-            pointer=statement.pointer,
-            resource=f"{statement.resource_type}/{statement.local_id}",
-            reader=self.reader,
-        )
+        resource = f"{statement.resource_type}/{statement.local_id}"
+        source = Provenance(self.landing, part, statement.pointer, resource, self.reader)
         return projection.project(statement.body, record=record, source=source, known_from=known_from)
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any
 
 from adapters.terminology.codings import ABSENT, UNCODED, in_index_order
 from adapters.terminology.units import measured, plain
+from models.canonical import Noun
 from models.errors import Unreadable
 from models.nouns import Coding
 
@@ -22,11 +23,13 @@ _NO_VALUE = frozenset((
 ))  # fmt: skip
 """Elements that an Observation often has and that are no value[x]: one look-up tells, without reading the name."""
 _COMPARATORS = frozenset(("<", "<=", ">=", ">"))
+_NO_ANSWER = (ABSENT, UNCODED)
+"""Code systems of what stands where an answer would, and is none."""
 _ABSENT_EXTENSION = "http://hl7.org/fhir/StructureDefinition/data-absent-reason"
 
 
-class Value(NamedTuple):
-    """A value as a Fact carries it: at most one of number, coded, text. A tuple: it costs a quarter of a dataclass."""
+class Value(Noun, frozen=True):
+    """A value as a Fact carries it: at most one of number, coded, text."""
 
     number: str | None = None
     unit: str | None = None
@@ -79,9 +82,9 @@ def codings(concept: Mapping[str, Any] | None, at: str) -> tuple[Coding, ...]:
     if concept is None:
         return ()
     row = members(concept, "coding", at)
-    found = [coding for index, one in enumerate(row) if (coding := _coding(one, at, index))] if row else None
+    found = [coding for index, one in enumerate(row) if (coding := _coding(one, at, index))]
     if found:
-        return in_index_order(found) if len(found) > 1 else (found[0],)
+        return in_index_order(found)
     words = text(concept, "text", at)
     return (Coding(UNCODED, "UNC", words),) if words else ()
 
@@ -129,8 +132,13 @@ def reference(parent: Mapping[str, Any], name: str, at: str) -> str | None:
 
 def references(parent: Mapping[str, Any], name: str, at: str) -> tuple[str, ...]:
     """`Type/id` of each Reference of a list that has a literal one, without its version."""
-    if name not in parent:
+    found = parent.get(name)
+    if found is None:
         return ()
+    if type(found) is list and len(found) == 1 and type(only := found[0]) is dict:  # nearly every one there is
+        literal = only.get("reference")
+        if type(literal) is str and literal:
+            return (literal.split("/_history/")[0],)
     row = []
     for index, one in enumerate(members(parent, name, at)):
         if literal := text(one, "reference", f"{at}/{name}/{index}"):
@@ -195,13 +203,15 @@ def quantity(found: Mapping[str, Any], what: str, at: str) -> Value:
         return NOTHING
     if type(amount) is not Decimal and type(amount) is not int:
         raise Unreadable("a number is expected", where=f"{at}/value")
-    code, unit, comparator = text(found, "code", at), text(found, "unit", at), None
-    if "comparator" in found:
-        comparator = text(found, "comparator", at)
-        if comparator is not None and comparator not in _COMPARATORS:
+    code, unit, system, comparator = found.get("code"), found.get("unit"), found.get("system"), None
+    if not (type(code) is type(unit) is type(system) is str):
+        code, unit, system = text(found, "code", at), text(found, "unit", at), text(found, "system", at)
+    original = f"{amount} {unit or code or ''}".rstrip()
+    if "comparator" in found and (comparator := text(found, "comparator", at)) is not None:
+        if comparator not in _COMPARATORS:
             raise Unreadable("a comparator that FHIR does not have", where=f"{at}/comparator")
-    result = measured(amount, code=code, system=text(found, "system", at), text=unit, what=what)
-    original = f"{comparator or ''}{amount} {unit or code or ''}".rstrip()
+        original = comparator + original
+    result = measured(amount, code=code, system=system, text=unit, what=what)
     return Value(result.number, result.unit, comparator, (), None, original, result.problem)
 
 
@@ -216,10 +226,10 @@ def _concept(parent: Mapping[str, Any], name: str, at: str) -> Value:
     found = codings_of(parent, name, at)
     concept = parent[name] or {}
     words = text(concept, "text", f"{at}/{name}") if "text" in concept else None
-    if len(found) == 1 and found[0].system not in (ABSENT, UNCODED):
+    if len(found) == 1 and found[0].system not in _NO_ANSWER:
         return Value(None, None, None, found, None, words or found[0].display or None)
     original = words or next((coding.display for coding in found if coding.display), None)
-    answers = tuple(coding for coding in found if coding.system not in (ABSENT, UNCODED))
+    answers = tuple(coding for coding in found if coding.system not in _NO_ANSWER)
     if answers:
         return Value(coded=answers, original=original)
     absent = next((coding.code for coding in found if coding.system == ABSENT), None)

@@ -6,7 +6,7 @@ hook call: a plain Observation takes some tens of microseconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,34 +54,30 @@ def project(resource: Resource, *, record: str, source: Provenance, known_from: 
     Raises: Unreadable, with the JSON pointer inside the part, where an element that is needed has the wrong type, or a
     modifier extension changes what the resource means.
     """
-    _no_modifier(resource, source.pointer)
+    if resource.get("modifierExtension"):
+        raise _modified(source.pointer)
     place = _Place(record, source, known_from, marks_of(resource))
-    resource_type = resource.get("resourceType")
-    if resource_type == "Observation":
-        return tuple(_observation(resource, place))
-    own = _PROJECTIONS.get(str(resource_type))
+    resource_type = str(resource.get("resourceType"))
+    own = _PROJECTIONS.get(resource_type)
     if own is not None:
         return tuple(own(resource, place))
-    shape = _SHAPES.get(str(resource_type))
+    shape = _SHAPES.get(resource_type)
     return tuple(_coded(resource, place, shape)) if shape is not None else ()
 
 
-def _no_modifier(element: Resource, at: str) -> None:
+def _modified(at: str) -> Unreadable:
     """R4 extensibility.html, 2.4.0.2: what one does not understand and may change the meaning must not be processed."""
-    if element.get("modifierExtension"):
-        raise Unreadable(
-            "a modifier extension changes the meaning in a way not known here", where=f"{at}/modifierExtension"
-        )
+    return Unreadable(
+        "a modifier extension changes the meaning in a way not known here", where=f"{at}/modifierExtension"
+    )
 
 
-@dataclass(slots=True)
 class _Place:
-    """What all facts of one resource share: where it stands, and what its projection has read about them all."""
+    """What all facts of one resource share: where it stands, and what its projection has read about them all.
 
-    record: str
-    source: Provenance
-    known_from: str
-    marks: Marks
+    What it has not read stands in the class: most resources have little of it.
+    """
+
     status: str | None = None
     effective: str | None = None
     effective_end: str | None = None
@@ -92,9 +88,15 @@ class _Place:
     specimen: str | None = None
     derived_from: tuple[str, ...] = ()
 
+    def __init__(self, record: str, source: Provenance, known_from: str, marks: Marks) -> None:
+        self.record = record
+        self.source = source
+        self.known_from = known_from
+        self.marks = marks
+
     def fact(self, n: int, kind: str, code: tuple[Coding, ...], found: Value = NOTHING, below: str = "") -> Fact:
         """Fact `n` of the resource, about the element `below` it. By position: naming 25 fields costs a third more."""
-        source = self.source
+        source, marks = self.source, self.marks
         return Fact(
             f"{source.landing}/{source.part}/{source.pointer}#{n}",
             self.record,
@@ -118,8 +120,8 @@ class _Place:
             self.laterality,
             self.method,
             self.specimen,
-            self.marks.labels,
-            self.marks.test,
+            marks.labels,
+            marks.test,
             self.derived_from,
         )
 
@@ -127,28 +129,33 @@ class _Place:
 # ---- the hot path ----------------------------------------------------------------------------------------------------
 
 
-def _observation(observation: Resource, place: _Place) -> Iterator[Fact]:
+def _observation(observation: Resource, place: _Place) -> list[Fact]:
     """The observation, also without a value (mCODE: sentinel nodes), then each component as a fact of its own."""
     at = place.source.pointer
     code = codings_of(observation, "code", at)
     place.effective, place.effective_end = times(observation, "effective", at)
-    place.body_site, place.laterality = _site(observation, at)
+    if "bodySite" in observation:  # of these most observations have one or none: to ask is cheaper than to look
+        place.body_site, place.laterality = _site(observation, at)
     place.status = text(observation, "status", at)
-    place.focus = references(observation, "focus", at)
-    place.method = codings_of(observation, "method", at)
-    place.specimen = reference(observation, "specimen", at)
-    place.derived_from = references(observation, "derivedFrom", at)
-    if code:
-        yield place.fact(0, "observation", code, value(observation, code[0].token, at))
-    if "component" not in observation:
-        return
-    for index, component in enumerate(members(observation, "component", at)):
-        below = f"/component/{index}"
-        _no_modifier(component, at + below)
-        code = codings_of(component, "code", at + below)
-        if code:
-            found = value(component, code[0].token, at + below)
-            yield place.fact(index + 1, "observation", code, found, below)
+    if "focus" in observation:
+        place.focus = references(observation, "focus", at)
+    if "method" in observation:
+        place.method = codings_of(observation, "method", at)
+    if "specimen" in observation:
+        place.specimen = reference(observation, "specimen", at)
+    if "derivedFrom" in observation:
+        place.derived_from = references(observation, "derivedFrom", at)
+    found = [place.fact(0, "observation", code, value(observation, code[0].token, at))] if code else []
+    if "component" in observation:
+        for index, component in enumerate(members(observation, "component", at)):
+            below = f"/component/{index}"
+            if component.get("modifierExtension"):
+                raise _modified(at + below)
+            code = codings_of(component, "code", at + below)
+            if code:
+                stated = value(component, code[0].token, at + below)
+                found.append(place.fact(index + 1, "observation", code, stated, below))
+    return found
 
 
 def _site(resource: Resource, at: str, code: tuple[Coding, ...] = ()) -> tuple[tuple[Coding, ...], str | None]:
@@ -356,10 +363,11 @@ def _with_dose(resource: Resource, path: tuple[str, ...], found: Value, what: st
     dose = member(dosage, path[1], f"{at}/{path[0]}") if dosage else None
     if dose is None:
         return found
-    return found._replace(original=quantity(dose, what, f"{at}/{'/'.join(path)}").original)
+    return found.but(original=quantity(dose, what, f"{at}/{'/'.join(path)}").original)
 
 
-_PROJECTIONS: dict[str, Callable[[Resource, _Place], Iterator[Fact]]] = {
+_PROJECTIONS: dict[str, Callable[[Resource, _Place], Iterable[Fact]]] = {
+    "Observation": _observation,
     "Patient": _patient,
     "Condition": _condition,
     "AllergyIntolerance": _allergy,

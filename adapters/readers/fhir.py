@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from adapters.readers.subjects import ELEMENT
 from models import strict
 from models.errors import Unreadable
 from models.nouns import Part, Statement, Verb
@@ -36,6 +37,7 @@ def line_of_type(resource_type: str) -> str:
     return f"{LINE}; type={resource_type}"
 
 
+_ASSERT = Verb.ASSERT
 _TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}")
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,255}")
 """FHIR allows 64 characters; some vendors' ids are near 200, and refusing them would lose real patients' data."""
@@ -98,7 +100,7 @@ def read_resource(body: Any, pointer: str, base: str | None = None) -> Statement
     local_id = body.get("id")
     if local_id is None:
         raise Unreadable("a resource without an id", where=f"{pointer}/id")
-    return Statement(Verb.ASSERT, resource_type, _checked_id(local_id, pointer), pointer, body, base=base)
+    return Statement(_ASSERT, resource_type, _checked_id(local_id, pointer), pointer, body, base=base)
 
 
 def entries(bundle: Mapping[str, Any], pointer: str) -> Iterator[tuple[Mapping[str, Any], str]]:
@@ -150,14 +152,14 @@ def read_entry(entry: Mapping[str, Any], pointer: str) -> list[Statement]:
     if named and _target(url, f"{pointer}/request/url") != (resource_type, local_id):
         raise Unreadable("the request names another resource than it carries", where=f"{pointer}/request/url")
     body = resource if own == local_id else {**resource, "id": local_id}
-    return [Statement(Verb.ASSERT, resource_type, local_id, at, body)]
+    return [Statement(_ASSERT, resource_type, local_id, at, body)]
 
 
 def _resource_type(body: Any, pointer: str) -> str:
     if not isinstance(body, dict):
         raise Unreadable("not a resource (an object is expected)", where=pointer or "/")
     resource_type = body.get("resourceType")
-    if not isinstance(resource_type, str) or not _TYPE.fullmatch(resource_type):
+    if not isinstance(resource_type, str) or not (resource_type in ELEMENT or _TYPE.fullmatch(resource_type)):
         raise Unreadable("resourceType is missing or is not the name of a type", where=f"{pointer}/resourceType")
     return resource_type
 

@@ -47,13 +47,18 @@ _UUID = re.compile(r"urn:uuid:([A-Za-z0-9\-.]{1,255})")
 _V3 = "http://terminology.hl7.org/CodeSystem/v3-"
 
 
-def subject_of(resource: Mapping[str, Any], *, base: str | None = None) -> Subject | None:
+def subject_of(
+    resource: Mapping[str, Any], *, base: str | None = None, known: dict[str, Subject] | None = None
+) -> Subject | None:
     """The patient that a resource claims; None for a type that is about no patient (Organization, Medication, ...).
 
     `Patient/x`, with or without a version, is x in the sender's namespace. `urn:uuid:x` is x too: the entry that it
     refers to is known by that UUID (see `fhir.read_entry`). An absolute URL counts only if it starts with `base`, the
     sender's own FHIR base URL; another server's `Patient/1` is another person. A reference with only an identifier is a
     logical one. Everything else is a problem, and never a guess.
+
+    `known`: of the references below one `base` that were read before, the patients that they name; added to here. The
+    resources of one call say one and the same.
     """
     resource_type = resource.get("resourceType")
     if resource_type == "Patient":
@@ -70,9 +75,16 @@ def subject_of(resource: Mapping[str, Any], *, base: str | None = None) -> Subje
     if not isinstance(reference, dict):
         return Subject(problem=f"{element} is not a reference")
     literal = reference.get("reference")
-    if literal is not None:
+    if literal is None:
+        return _logical(reference.get("identifier"), element)
+    if known is None or type(literal) is not str:
         return _literal(literal, element, base)
-    return _logical(reference.get("identifier"), element)
+    found = known.get(literal)
+    if found is None:
+        found = _literal(literal, element, base)
+        if found.local_id is not None:
+            known[literal] = found
+    return found
 
 
 def _self(patient: Mapping[str, Any]) -> Subject:
@@ -129,11 +141,11 @@ def marks_of(resource: Mapping[str, Any]) -> Marks:
     """Test data (HTEST in meta.tag or meta.security) and security labels (meta.security), sorted."""
     meta = resource.get("meta")
     if meta is None:
-        return _UNMARKED
+        return UNMARKED
     if not isinstance(meta, dict):
         raise Unreadable("meta is not an object", where="/meta")
     if "tag" not in meta and "security" not in meta:
-        return _UNMARKED
+        return UNMARKED
     test, labels = False, set()
     for name in ("tag", "security"):
         for index, coding in enumerate(_members(meta, name)):
@@ -146,10 +158,10 @@ def marks_of(resource: Mapping[str, Any]) -> Marks:
             if name == "security":
                 v3 = isinstance(system, str) and system.startswith(_V3)
                 labels.add(code if v3 else f"{system if isinstance(system, str) else ''}|{code}")
-    return Marks(test, tuple(sorted(labels))) if test or labels else _UNMARKED
+    return Marks(test, tuple(sorted(labels))) if test or labels else UNMARKED
 
 
-_UNMARKED = Marks()
+UNMARKED = Marks()
 _SUBSETTED = "SUBSETTED"
 """v3-ObservationValue, as a server tags what it returned without all elements (R4 search.html, elements)."""
 

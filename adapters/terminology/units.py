@@ -13,7 +13,9 @@ from decimal import Context, Decimal
 from fractions import Fraction
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+from models.canonical import Noun
 
 UCUM = "http://unitsofmeasure.org"
 MAX_EXPONENT = 30
@@ -25,6 +27,8 @@ MAX_UNIT = 64
 _ARBITRARY = frozenset({"[pH]"})
 """Units of UCUM that pint has no definition for; they convert to nothing else."""
 _EXACT = Context(prec=80)
+_ONE = Decimal(1)
+"""Of a conversion that leaves the number alone: most do, and are told by this very object."""
 _ROUNDED = Context(prec=15)
 """Digits kept where the result has no finite decimal form (Fahrenheit, thirds)."""
 
@@ -51,7 +55,7 @@ class Conversion:
         return self.factor == 1 and not self.offset
 
 
-class Measured(NamedTuple):
+class Measured(Noun, frozen=True):
     """A number in canonical form, or why there is none."""
 
     number: str | None
@@ -66,7 +70,7 @@ def measured(value: Decimal | int, *, code: str | None, system: str | None, text
     (`system|code`) of the observation. The number is plain decimal text without trailing zeros: 2.5 cm is `25`, `mm`.
     A unit that is unknown, missing where one is needed, or of another dimension gives a problem and no number.
     """
-    exact = value if isinstance(value, Decimal) else Decimal(value)
+    exact = value if type(value) is Decimal else Decimal(value)
     if not exact.is_finite() or abs(exact.adjusted()) > MAX_EXPONENT:
         return Measured(None, None, "the number is out of any measurable range")
     if len(code or "") > MAX_UNIT or len(text or "") > MAX_UNIT or len(system or "") > MAX_UNIT:
@@ -79,13 +83,14 @@ def measured(value: Decimal | int, *, code: str | None, system: str | None, text
 
 def plain(value: Decimal | int) -> str:
     """Decimal text without exponent and without trailing zeros: `2.50` and `25e-1` are `2.5`."""
-    exact = value if isinstance(value, Decimal) else Decimal(value)
+    exact = value if type(value) is Decimal else Decimal(value)
     return format(exact.normalize(_EXACT), "f") if exact else "0"
 
 
 def _apply(conversion: Conversion, value: Decimal) -> str:
-    if conversion.decimal_factor is not None:
-        return plain(_EXACT.multiply(value, conversion.decimal_factor))
+    factor = conversion.decimal_factor
+    if factor is not None:
+        return plain(value if factor is _ONE else _EXACT.multiply(value, factor))
     result = Fraction(value) * conversion.factor + conversion.offset
     finite = _finite(result)
     return plain(finite if finite is not None else _ROUNDED.divide(Decimal(result.numerator), result.denominator))
@@ -132,7 +137,8 @@ def _refused(problem: str) -> Conversion:
 
 def _conversion(unit: str | None, factor: Fraction, offset: Fraction) -> Conversion:
     shown = None if unit is None or _bare(unit) == "1" else unit
-    return Conversion(shown, factor, offset, _finite(factor) if not offset else None)
+    finite = _finite(factor) if not offset else None
+    return Conversion(shown, factor, offset, _ONE if finite == _ONE else finite)
 
 
 def _bare(unit: str) -> str:

