@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cds_server.deadline import JUDGED, Clock
 from cds_server.reception import Known
@@ -34,18 +35,24 @@ class Panel:
 
     @property
     def wanted(self) -> frozenset[str]:
-        return self.own.facts_wanted().union(*(scorer.facts_wanted() for scorer, _ in self.beside))
+        return _together(self.own.facts_wanted(), *[scorer.facts_wanted() for scorer, _ in self.beside])
 
     def speaking(self, known: Known) -> tuple[Scorer, ...]:
         """The own model, then those of the others that have something to say."""
         if not self.beside:
             return (self.own,)
-        answered = {fact.code.token for fact in known.facts}
-        return (self.own, *(scorer for scorer, codes in self.beside if not codes.isdisjoint(answered)))
+        answered = {fact.token for fact in known.facts}
+        return (self.own, *[scorer for scorer, codes in self.beside if not codes.isdisjoint(answered)])
 
     def judge(self, known: Known, context: JSON) -> tuple[Judgement, ...]:
         """All judgements, here and now, however long they take (for commands)."""
         return tuple(scorer.judge(snapshot(scorer, known, context)) for scorer in self.speaking(known))
+
+
+@lru_cache(maxsize=256)
+def _together(*wanted: frozenset[str]) -> frozenset[str]:
+    """What models ask for between them: the same at each call, until another version is released."""
+    return frozenset().union(*wanted)
 
 
 def snapshot(scorer: Scorer, known: Known, context: JSON) -> Snapshot:
@@ -53,11 +60,11 @@ def snapshot(scorer: Scorer, known: Known, context: JSON) -> Snapshot:
     wanted = scorer.facts_wanted()
     return Snapshot(
         person=known.person,
-        records=tuple(record.ref for record in known.records),
+        records=tuple([record.ref for record in known.records]),
         as_of=known.at,
         clinical_time=known.at,
         model=scorer.model.id,
-        facts=tuple(fact for fact in known.facts if fact.code.token in wanted),
+        facts=tuple([fact for fact in known.facts if fact.token in wanted]),
         context=context,
     )
 
@@ -91,13 +98,15 @@ class Bench:
         Errors: Late, when the own model did not; whatever a model raises.
         """
         scorers = panel.speaking(known)
-        asked = [(scorer, snapshot(scorer, known, context)) for scorer in scorers]
-        slow = {
-            scorer.model.id: self._begin(scorer, frozen) for scorer, frozen in asked if not self._pace(scorer).quick
-        }
-        quick = {scorer.model.id: self._now(scorer, frozen) for scorer, frozen in asked if scorer.model.id not in slow}
+        asked = [(scorer, snapshot(scorer, known, context), self._pace(scorer)) for scorer in scorers]
+        slow = {scorer.model.id: self._begin(scorer, frozen, pace) for scorer, frozen, pace in asked if not pace.quick}
         if not slow:
-            return tuple(quick.values()), ()
+            return tuple([_timed(scorer, frozen, pace) for scorer, frozen, pace in asked]), ()
+        quick = {
+            name: _timed(scorer, frozen, pace)
+            for scorer, frozen, pace in asked
+            if (name := scorer.model.id) not in slow
+        }
         began = time.monotonic()
         done, _ = await asyncio.wait(slow.values(), timeout=clock.left(JUDGED))
         clock.waited += time.monotonic() - began
@@ -123,19 +132,20 @@ class Bench:
                 pace.threads.shutdown(wait=False, cancel_futures=True)
 
     def _pace(self, scorer: Scorer) -> _Pace:
-        return self._paces.setdefault(scorer.model.id, _Pace())
+        pace = self._paces.get(scorer.model.id)
+        return self._paces.setdefault(scorer.model.id, _Pace()) if pace is None else pace
 
-    def _now(self, scorer: Scorer, frozen: Snapshot) -> Judgement:
-        began = time.perf_counter()
-        judgement = scorer.judge(frozen)
-        self._paces[scorer.model.id].took(time.perf_counter() - began)
-        return judgement
-
-    def _begin(self, scorer: Scorer, frozen: Snapshot) -> asyncio.Future[Judgement]:
-        pace = self._paces[scorer.model.id]
+    def _begin(self, scorer: Scorer, frozen: Snapshot, pace: _Pace) -> asyncio.Future[Judgement]:
         if pace.threads is None:
             pace.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="cds-model")
-        return asyncio.get_running_loop().run_in_executor(pace.threads, self._now, scorer, frozen)
+        return asyncio.get_running_loop().run_in_executor(pace.threads, _timed, scorer, frozen, pace)
+
+
+def _timed(scorer: Scorer, frozen: Snapshot, pace: _Pace) -> Judgement:
+    began = time.perf_counter()
+    judgement = scorer.judge(frozen)
+    pace.took(time.perf_counter() - began)
+    return judgement
 
 
 def told(late: Sequence[str]) -> tuple[str, ...]:

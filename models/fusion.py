@@ -66,7 +66,8 @@ class Head:
         `reasons` says why a modality is absent. Raises: ModelFault where a modality that is there gives no number.
         """
         there = frozenset([name for name in self.modalities if z.get(name) is not None])
-        if there not in self._available:
+        available = self._available.get(there)
+        if available is None:
             return abstain(model, self._why(there, reasons), outputs)
         values = []
         for name in self.modalities:
@@ -74,7 +75,7 @@ class Head:
             if value is not None and not math.isfinite(value):
                 raise ModelFault(f"modality {name} gave no number")
             values.append(math.nan if value is None else value)
-        fused = self._session.run({"z": np.array([values]), "avail": self._available[there]})
+        fused = self._session.run({"z": np.array([values]), "avail": available})
         score = self._score(model, z, there, fused, outputs)
         return score if self._line is None else self._line.applied(score)
 
@@ -82,10 +83,8 @@ class Head:
         self, model: str, z: Mapping[str, float | None], there: frozenset[str], fused: list[Array], outputs: JSON
     ) -> Score:
         logit, base = fused[1].item(), fused[2].item()
-        parts = tuple(
-            Contribution(name, z.get(name), amount if name in there else 0.0)
-            for name, amount in zip(self.modalities, fused[3][0].tolist(), strict=True)
-        )
+        amounts = zip(self.modalities, fused[3][0].tolist(), strict=True)
+        parts = tuple([Contribution(name, z.get(name), amount if name in there else 0.0) for name, amount in amounts])
         total = base
         for part in parts:
             total += part.amount

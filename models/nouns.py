@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from models.canonical import Noun, from_plain, number_spelled, spell, spelled, whole, without_none
@@ -354,7 +354,7 @@ class FeatureVector(Noun, frozen=True):
         return {feature.name: feature for feature in self.features}[name]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ModelVersion:
     """Name, version, and digests of the manifest and of each file that the manifest names."""
 
@@ -365,7 +365,7 @@ class ModelVersion:
     files: Mapping[str, str]
     """File name -> SHA-256 hex."""
 
-    @property
+    @cached_property
     def id(self) -> str:
         return f"{self.name}@{self.version}"
 

@@ -71,7 +71,7 @@ class Scorer:
 
     def judge(self, snapshot: Snapshot) -> Judgement:
         """Encode and score. Abstains with a reason; raises ModelFault only where the model itself is broken."""
-        vectors = tuple(_guarded(voice, voice.modality.encode(snapshot, voice.manifest)) for voice in self._voices)
+        vectors = tuple([_guarded(voice, voice.modality.encode(snapshot, voice.manifest)) for voice in self._voices])
         return Judgement(snapshot, vectors, self.model, self.fuse(vectors))
 
     def fuse(self, vectors: Sequence[FeatureVector]) -> Score:
@@ -125,7 +125,7 @@ def _voice(
 
 def _guarded(voice: _Voice, vector: FeatureVector) -> FeatureVector:
     """The vector, turned off where a value lies outside what the modality was fitted on: visibly, before fusion."""
-    if vector.absent is not None:
+    if not voice.guard or vector.absent is not None:
         return vector
     for position, low, high, title in voice.guard:
         feature = vector.features[position]
