@@ -24,12 +24,11 @@ from functools import cached_property
 from typing import Any
 
 from cds_server.actions import CODED
-from cds_server.hooks.cards import Indicator
+from cds_server.hooks.cards import Indicator, card_bytes
 from cds_server.hooks.service import ServiceSpec
 from cds_server.store.reads import marks
 from cds_server.store.vault import object_ref
 from cds_server.store.writer import Tx
-from models.canonical import canonical
 from models.errors import Misconfigured
 from models.nouns import JSON, Judgement, Outcome, instant
 
@@ -110,7 +109,7 @@ class Hygiene:
         for each in weighed:
             sealed = None
             if each.rule is not None:
-                sealed = tx.vault.seal(object_ref(HELD, each.card["uuid"]), canonical(each.card), tx.fresh_keys)
+                sealed = tx.vault.seal(object_ref(HELD, each.card["uuid"]), card_bytes(each.card), tx.fresh_keys)
                 held[each.card["uuid"]] = {"rule": each.rule.value, "commitment": sealed.commitment.hex()}
             tx.add(
                 "advice",

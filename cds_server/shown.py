@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cds_server.hooks.cards import card_bytes
 from cds_server.hygiene import Weighed
 from cds_server.store.ready import Names
 from cds_server.store.vault import object_ref
@@ -43,7 +44,7 @@ def add_shown(tx: Tx, service: str, namespace: str, inference_id: int, shown: Sh
     """Seal each card and each system action; gives what the entry says of them."""
     cards = {}
     for card in shown.cards:
-        sealed = tx.vault.seal(object_ref(CARD, card["uuid"]), canonical(card), tx.fresh_keys, names)
+        sealed = tx.vault.seal(object_ref(CARD, card["uuid"]), card_bytes(card), tx.fresh_keys, names)
         tx.add(
             "card",
             uuid=card["uuid"],

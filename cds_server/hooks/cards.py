@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cds_server.hooks.reasons import OverrideReason
-from models.canonical import Noun, without_none
+from models.canonical import Noun, canonical, spell, without_none
 from models.nouns import JSON, Coding
 
 MAX_SUMMARY = 139
@@ -190,19 +190,25 @@ class Card:
 
 def render(card: Card) -> dict[str, Any]:
     """The card as JSON goes out: members in the order of the specification's table, none empty."""
-    return without_none(
-        {
-            "uuid": card.uuid,
-            "summary": card.summary,
-            "detail": card.detail,
-            "indicator": card.indicator.value,
-            "source": _source(card.source),
-            "suggestions": [_suggestion(suggestion) for suggestion in card.suggestions],
-            "selectionBehavior": card.selection_behavior.value if card.selection_behavior else None,
-            "overrideReasons": [reason.plain() for reason in card.override_reasons],
-            "links": [_link(link) for link in card.links],
-        }
-    )
+    plain: dict[str, Any] = {"uuid": card.uuid, "summary": card.summary}
+    if card.detail is not None:
+        plain["detail"] = card.detail
+    plain["indicator"] = str(card.indicator)
+    plain["source"] = _source(card.source)
+    if card.suggestions:
+        plain["suggestions"] = [_suggestion(suggestion) for suggestion in card.suggestions]
+        plain["selectionBehavior"] = str(card.selection_behavior)
+    if card.override_reasons:
+        plain["overrideReasons"] = [reason.plain() for reason in card.override_reasons]
+    if card.links:
+        plain["links"] = [_link(link) for link in card.links]
+    return plain
+
+
+def card_bytes(rendered: JSON) -> bytes:
+    """RFC 8785 of a card as it goes out: text and booleans by its types; of an action's resource, nobody knows."""
+    acts = any("actions" in suggestion for suggestion in rendered.get("suggestions", ()))
+    return canonical(rendered) if acts else spell(rendered)
 
 
 def _source(source: Source) -> dict[str, Any]:
@@ -210,14 +216,12 @@ def _source(source: Source) -> dict[str, Any]:
 
 
 def _suggestion(suggestion: Suggestion) -> dict[str, Any]:
-    return without_none(
-        {
-            "label": suggestion.label,
-            "uuid": suggestion.uuid,
-            "isRecommended": suggestion.recommended or None,
-            "actions": [render_action(action) for action in suggestion.actions],
-        }
-    )
+    plain: dict[str, Any] = {"label": suggestion.label, "uuid": suggestion.uuid}
+    if suggestion.recommended:
+        plain["isRecommended"] = True
+    if suggestion.actions:
+        plain["actions"] = [render_action(action) for action in suggestion.actions]
+    return plain
 
 
 def render_action(action: Action) -> dict[str, Any]:
@@ -233,15 +237,12 @@ def render_action(action: Action) -> dict[str, Any]:
 
 
 def _link(link: Link) -> dict[str, Any]:
-    return without_none(
-        {
-            "label": link.label,
-            "url": link.url,
-            "type": link.type.value,
-            "appContext": link.app_context,
-            "autolaunchable": link.autolaunchable or None,
-        }
-    )
+    plain: dict[str, Any] = {"label": link.label, "url": link.url, "type": str(link.type)}
+    if link.app_context is not None:
+        plain["appContext"] = link.app_context
+    if link.autolaunchable:
+        plain["autolaunchable"] = True
+    return plain
 
 
 # ---- text ------------------------------------------------------------------------------------------------------------

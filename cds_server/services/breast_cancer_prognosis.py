@@ -156,7 +156,7 @@ def cards(judgement: Judgement, guide: CardGuide) -> tuple[Card, ...]:
 
 def _estimate(judgement: Judgement, guide: CardGuide) -> Card:
     found = features(judgement)
-    course = _steps(judgement, found)
+    described, course = _described(found), _steps(judgement, found)
     return Card(
         uuid=guide.new_uuid(),
         summary=_summary(course),
@@ -166,9 +166,9 @@ def _estimate(judgement: Judgement, guide: CardGuide) -> Card:
             [
                 _about(judgement, found),
                 _survival_table(course),
-                *_first(judgement, found),
+                *_first(judgement, described),
                 *_recurrence(guide),
-                *_basis(judgement, found, guide, course),
+                *_basis(judgement, described, guide, _set_by_release(judgement.model, found, course)),
             ]
         ),
         suggestions=(Suggestion("Take this estimate into account", guide.new_uuid()),),
@@ -179,7 +179,7 @@ def _estimate(judgement: Judgement, guide: CardGuide) -> Card:
 
 
 def _abstention(judgement: Judgement, reason: str, guide: CardGuide) -> Card:
-    found = features(judgement)
+    described = _described(features(judgement))
     return Card(
         uuid=guide.new_uuid(),
         summary=f"No survival estimate: {reason}",
@@ -188,9 +188,9 @@ def _abstention(judgement: Judgement, reason: str, guide: CardGuide) -> Card:
         detail="\n\n".join(
             [
                 f"**No estimate was made:** {escape(evidence.sentence(reason))}",
-                *_first(judgement, found),
+                *_first(judgement, described),
                 *_recurrence(guide),
-                *_basis(judgement, found, guide, ()),
+                *_basis(judgement, described, guide),
             ]
         ),
         override_reasons=CLINICAL,
@@ -222,7 +222,7 @@ def _about(judgement: Judgement, found: Mapping[str, Feature]) -> str:
     """Which tumour: a person may have two, and their numbers are never mixed."""
     behind = set[str]().union(*[feature.facts for feature in found.values()])
     tumours = [fact for fact in judgement.snapshot.facts if fact.kind == "condition" and fact.id in behind]
-    told = [f"{fact.code.display or fact.code.code} ({fact.source.resource})" for fact in tumours]
+    told = [f"{fact.codings[0].display or fact.codings[0].code} ({fact.source.resource})" for fact in tumours]
     return f"**About:** {escape('; '.join(told) or 'no tumour of the record')}"
 
 
@@ -286,18 +286,22 @@ def _fused(ref: str, judgement: Judgement) -> list[str]:
 # ---- what it rests on ------------------------------------------------------------------------------------------------
 
 
-def _first(judgement: Judgement, found: Mapping[str, Feature]) -> list[str]:
+def _described(found: Mapping[str, Feature]) -> list[Feature]:
+    """What describes the tumour and the patient, in the order of a card."""
+    return [found[name] for name in INPUTS if name in found]
+
+
+def _first(judgement: Judgement, described: Sequence[Feature]) -> list[str]:
     """What is missing, and what to check: beside the numbers, before everything that can be looked up."""
-    lacking = [found[name] for name in INPUTS if name in found and found[name].missing]
+    lacking = [each for each in described if each.missing]
     return [block for block in (evidence.missing(lacking, INPUTS), evidence.cautions(judgement)) if block]
 
 
-def _basis(judgement: Judgement, found: Mapping[str, Feature], guide: CardGuide, course: Sequence[Step]) -> list[str]:
-    """Inputs, limits, record: the same on an estimate and on an abstention, which has no course."""
-    read = [found[name] for name in INPUTS if name in found and is_read(found[name])]
+def _basis(judgement: Judgement, described: Sequence[Feature], guide: CardGuide, set_by_release: str = "") -> list[str]:
+    """Inputs, limits, record: the same on an estimate and on an abstention, where the release set nothing."""
     blocks = [
-        evidence.inputs(read, INPUTS, judgement.snapshot),
-        _set_by_release(judgement.model, found, course) if course else "",
+        evidence.inputs([each for each in described if is_read(each)], INPUTS, judgement.snapshot),
+        set_by_release,
         evidence.limits(_LIMITS, evidence.population(judgement)),
         evidence.record(judgement, guide),
     ]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rfc8785
 from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
@@ -25,6 +26,7 @@ from cds_server.hooks.cards import (
     SelectionBehavior,
     Source,
     Suggestion,
+    card_bytes,
     clean,
     cut,
     escape,
@@ -75,6 +77,18 @@ def test_a_full_card_keeps_the_contract() -> None:
     )
     assert check_response({"cards": [render(card)]}) == []
     assert json.loads(json.dumps(render(card))) == render(card)
+
+
+@pytest.mark.parametrize(
+    "resource", [None, {"resourceType": "Patient", "multipleBirthInteger": 2}, {"resourceType": "Basic", "n": 2.0}]
+)
+def test_what_is_sealed_of_a_card_is_canonical(resource: dict[str, Any] | None) -> None:
+    actions = (Action(ActionType.CREATE, "Add", resource=resource),) if resource else ()
+    suggestion = Suggestion("Dö \u2028", "u-2", actions, recommended=True)
+    link = Link("App", "https://example.org/app/launch", LinkType.SMART, app_context='{"inference":"i"}')
+    members = {"suggestions": (suggestion,), "selection_behavior": SelectionBehavior.ANY, "links": (link,)}
+    card = render(a_card(detail="**x** \u2060&#46;\n\t\x7f", override_reasons=CLINICAL, **members))
+    assert card_bytes(card) == rfc8785.dumps(card)
 
 
 @pytest.mark.parametrize(
