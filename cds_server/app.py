@@ -15,8 +15,9 @@ from cds_server import __version__, keys, ledger_doors, openapi, ops, wire
 from cds_server.access.log import Access
 from cds_server.deadline import Clock, Gate
 from cds_server.decisions import Decisions, Recorded
+from cds_server.front import Front
 from cds_server.hooks.context import HookRequest
-from cds_server.hooks.routes import Answer, Caller, router
+from cds_server.hooks.routes import HOOK_CALL, Answer, Caller, router
 from cds_server.hooks.service import ServiceSpec
 from cds_server.hooks.trust import Trust
 from cds_server.http import Outbound, authorities
@@ -177,7 +178,7 @@ def create_app(parts: Parts) -> FastAPI:
         await parts.outbound.aclose()
         parts.close()
 
-    app = FastAPI(
+    app = Front(
         title="Clinical decision-support integration server",
         version=__version__,
         lifespan=lifespan,
@@ -246,4 +247,6 @@ def create_app(parts: Parts) -> FastAPI:
     if parts.settings.cors_origins:
         app.add_middleware(Cors, origins=parts.settings.cors_origins)
     app.add_middleware(Requests)
+    for service in parts.registry.service_ids():
+        app.straight(HOOK_CALL, service=service)
     return app

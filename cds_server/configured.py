@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import ipaddress
 import os
 import re
@@ -157,6 +158,7 @@ def reachable(url: str) -> bool:
     return parts.scheme == "https" or (parts.scheme == "http" and loopback(host))
 
 
+@functools.lru_cache(maxsize=256)
 def loopback(host: str) -> bool:
     """Whether a host name or address can only be reached from this machine."""
     if host == "localhost":

@@ -59,6 +59,7 @@ REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 _PLAIN = re.compile(r"[\w .,:;/@+()'*={}\[\]<>-]{0,200}", re.ASCII)
 _EVENT = re.compile(r"[a-z][a-z ,-]{0,60}")
 """An event is a name that we gave it: small letters, no digits, nothing put into it."""
+_ours: Any = None
 
 
 def _allow(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
@@ -90,6 +91,8 @@ def configure(level: str = "info", stream: TextIO | None = None) -> None:
         logger_factory=lambda *_: _Lines(stream or sys.stderr),
         cache_logger_on_first_use=True,
     )
+    global _ours
+    _ours = structlog.get_logger().bind()
     root = logging.getLogger()
     root.handlers[:] = [_Bridge()]
     root.setLevel(logging.WARNING)
@@ -117,4 +120,5 @@ class _Bridge(logging.Handler):
 
 
 def log() -> Any:
-    return structlog.get_logger()
+    """The logger that was configured, put together once; before that, what structlog gives."""
+    return _ours if structlog.is_configured() else structlog.get_logger()

@@ -9,8 +9,8 @@ Plain ASGI: both stand on the measured path.
 from __future__ import annotations
 
 import re
+import secrets
 import time
-import uuid
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -56,7 +56,7 @@ class Requests:
 
 def _name(scope: Scope) -> bytes:
     given = [value for name, value in scope["headers"] if name == HEADER]
-    return given[0] if len(given) == 1 and _GIVEN.fullmatch(given[0]) else uuid.uuid4().hex.encode()
+    return given[0] if len(given) == 1 and _GIVEN.fullmatch(given[0]) else secrets.token_hex(16).encode()
 
 
 class Cors:

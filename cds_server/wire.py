@@ -12,6 +12,7 @@ in: FastAPI's own 422 quotes the input, Starlette's 404 is text, and a trailing 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -50,32 +51,38 @@ async def read_json(request: Request, limit: int) -> tuple[bytes, Any]:
 
 async def read_body(request: Request, limit: int, media_type: str = JSON_TYPE) -> bytes:
     """The bytes of a request, never more than `limit`, and never any that were not announced as `media_type`."""
-    headers = request.headers
-    _check_media_type(headers.get("content-type", ""), media_type)
-    if headers.get("content-encoding", "identity").strip().lower() != "identity":
+    announced = dict(reversed(request.scope["headers"]))  # of a name that comes twice, the first counts
+    _check_media_type(announced.get(b"content-type", b""), media_type)
+    if announced.get(b"content-encoding", b"identity").strip().lower() != b"identity":
         raise WrongMediaType("a compressed body is not taken", where="Content-Encoding")
-    announced = headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > limit:
+    length = announced.get(b"content-length", b"")
+    if length.isdigit() and int(length) > limit:
         raise TooLarge(f"the body is over {limit} bytes")
-    chunks: list[bytes] = []
-    size = 0
+    receive = request.receive
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > limit:
-                    raise TooLarge(f"the body is over {limit} bytes")
-                chunks.append(chunk)
+            message = await receive()
+            body: bytes = message.get("body", b"")
+            chunks, size = [body], len(body)
+            while size <= limit and message.get("more_body", False):
+                message = await receive()
+                chunks.append(message.get("body", b""))
+                size += len(chunks[-1])
     except TimeoutError:
         raise TooSlow(f"the body did not come within {BODY_SECONDS} seconds") from None
+    if message["type"] != "http.request":
+        raise ClientDisconnect
+    if size > limit:
+        raise TooLarge(f"the body is over {limit} bytes")
     if not size:
         raise Malformed("the body is empty")
-    return b"".join(chunks)
+    return body if len(chunks) == 1 else b"".join(chunks)
 
 
-def _check_media_type(header: str, wanted: str) -> None:
+@functools.lru_cache(maxsize=64)
+def _check_media_type(header: bytes, wanted: str) -> None:
     """RFC 9110, 8.3.1: type and parameters are case-insensitive. JSON has one encoding, UTF-8 (RFC 8259, 8.1)."""
-    essence, *parameters = (part.strip().lower() for part in header.split(";"))
+    essence, *parameters = (part.strip().lower() for part in header.decode("latin-1").split(";"))
     if essence != wanted:
         raise WrongMediaType(f"the body must be {wanted}", where="Content-Type")
     for parameter in parameters:
@@ -89,8 +96,16 @@ def encode(value: Any) -> bytes:
     return orjson.dumps(value)
 
 
+class Encoded(Response):
+    """A body that is ready to be sent. Starlette's own response would work out anew what its two headers are."""
+
+    def __init__(self, body: bytes, status: int, media_type: str) -> None:
+        self.status_code, self.body, self.media_type, self.background = status, body, media_type, None
+        self.raw_headers = [(b"content-length", b"%d" % len(body)), (b"content-type", media_type.encode("latin-1"))]
+
+
 def json_response(value: Any, status: int = 200, *, media_type: str = JSON_TYPE) -> Response:
-    return Response(encode(value), status, media_type=media_type)
+    return Encoded(encode(value), status, media_type)
 
 
 def operation_outcome(error: CdsError) -> dict[str, Any]:
@@ -171,6 +186,9 @@ class Guard:
             await self.app(scope, receive, watched)
         except ClientDisconnect:
             _log.info("a client went away before its request was read")
+        except CdsError as error:  # of an endpoint that no framework stands around
+            response = await _on_cds_error(Request(scope), error)
+            await response(scope, receive, send)
         except Exception as error:  # noqa: BLE001 - the last resort: nothing may pass it
             _log.error("unhandled %s at %s", type(error).__name__, _place(error))
             if not started:

@@ -31,6 +31,9 @@ SUPPRESSED = "org.cds-server.suppressed"
 LEDGER_HEADER = "CDS-Ledger-Seq"
 """Answer to feedback: sequence numbers of the ledger entries, one an item, in the order of the items."""
 
+HOOK_CALL = "hook-call"
+"""Name of the route that is measured."""
+
 MAX_BODY = 16 * 2**20
 
 
@@ -134,7 +137,7 @@ def router(desk: HookDesk, *, max_body: int = MAX_BODY) -> APIRouter:
 
     api = APIRouter(redirect_slashes=False)
     api.add_route("/cds-services", discovery, methods=["GET"])
-    api.add_route("/cds-services/{service}", call, methods=["POST"])
+    api.add_route("/cds-services/{service}", call, methods=["POST"], name=HOOK_CALL)
     api.add_route("/cds-services/{service}/feedback", feedback, methods=["POST"])
     return api
 
