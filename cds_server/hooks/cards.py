@@ -176,11 +176,12 @@ class Card:
             _need(self.detail, "card.detail")
         if bool(self.suggestions) != (self.selection_behavior is not None):
             raise ValueError("selectionBehavior goes with suggestions, and only with them")
-        recommended = [suggestion.recommended for suggestion in self.suggestions].count(True)
-        if recommended > 1 and self.selection_behavior is not SelectionBehavior.ANY:
-            raise ValueError("more than one recommended suggestion needs selectionBehavior any")
-        if len({self.uuid, *[suggestion.uuid for suggestion in self.suggestions]}) != 1 + len(self.suggestions):
-            raise ValueError("a card and its suggestions have a uuid of their own each")
+        if self.suggestions:
+            recommended = [suggestion.recommended for suggestion in self.suggestions].count(True)
+            if recommended > 1 and self.selection_behavior is not SelectionBehavior.ANY:
+                raise ValueError("more than one recommended suggestion needs selectionBehavior any")
+            if len({self.uuid, *[suggestion.uuid for suggestion in self.suggestions]}) != 1 + len(self.suggestions):
+                raise ValueError("a card and its suggestions have a uuid of their own each")
         if len({(reason.system, reason.code) for reason in self.override_reasons}) != len(self.override_reasons):
             raise ValueError("two override reasons have one code")
 

@@ -7,12 +7,14 @@ number: a parameter that was not observed is not a normal one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from cds_server.hooks import evidence
-from cds_server.hooks.cards import Card, Indicator, Source, escape, table
+from cds_server.hooks.cards import Card, Indicator, Source, escape, table, words
 from cds_server.hooks.evidence import TOPICS, features, is_read
 from cds_server.hooks.reasons import CLINICAL
 from cds_server.hooks.service import CardGuide, ServiceSpec
-from models.nouns import Coding, Judgement
+from models.nouns import Coding, Feature, Judgement
 
 NAME = "deterioration-news2"
 MODEL = "news2"
@@ -48,11 +50,11 @@ def cards(judgement: Judgement, guide: CardGuide) -> tuple[Card, ...]:
     abstained = judgement.score.abstained
     if abstained is not None:
         why = f"**No score was computed:** {escape(evidence.sentence(abstained))}"
-        return (_card(guide, f"No NEWS2: {abstained}", Indicator.INFO, [why], judgement),)
+        return (_card(guide, f"No NEWS2: {abstained}", Indicator.INFO, [why], judgement, found),)
     total, highest = (int(judgement.score.outputs[name][0]) for name in ("points", "highest"))
     indicator, response = _response(total, highest)
     summary = f"NEWS2 is {total}: {response}"
-    return (_card(guide, summary, indicator, [_scale(judgement), _items(judgement)], judgement),)
+    return (_card(guide, summary, indicator, [_scale(found), _items(judgement)], judgement, found),)
 
 
 def points(judgement: Judgement) -> float:
@@ -71,21 +73,27 @@ def _response(total: int, highest: int) -> tuple[Indicator, str]:
     return Indicator.INFO, "low risk"
 
 
-def _card(guide: CardGuide, summary: str, indicator: Indicator, said: list[str], judgement: Judgement) -> Card:
+def _card(
+    guide: CardGuide,
+    summary: str,
+    indicator: Indicator,
+    said: list[str],
+    judgement: Judgement,
+    found: Mapping[str, Feature],
+) -> Card:
     return Card(
         uuid=guide.new_uuid(),
         summary=summary,
         indicator=indicator,
         source=_SOURCE,
-        detail="\n\n".join([*said, *_basis(judgement, guide)]),
+        detail="\n\n".join([*said, *_basis(judgement, found, guide)]),
         override_reasons=CLINICAL,
         links=evidence.links(guide, _SOURCE),
     )
 
 
-def _scale(judgement: Judgement) -> str:
-    scale = features(judgement)["scale2"]
-    return f"{escape(evidence.sentence(scale.label))}."
+def _scale(found: Mapping[str, Feature]) -> str:
+    return f"{words(evidence.sentence(found['scale2'].label))}."
 
 
 def _items(judgement: Judgement) -> str:
@@ -94,8 +102,7 @@ def _items(judgement: Judgement) -> str:
     return table(["Parameter", "Points"], [*rows, ["together", f"{outputs['points'][0]:g}"]], numeric=True)
 
 
-def _basis(judgement: Judgement, guide: CardGuide) -> list[str]:
-    found = features(judgement)
+def _basis(judgement: Judgement, found: Mapping[str, Feature], guide: CardGuide) -> list[str]:
     described = [found[name] for name in INPUTS if name in found]
     blocks = [
         evidence.missing([each for each in described if each.missing], INPUTS),
