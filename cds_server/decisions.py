@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from adapters.fhir_read import Door
@@ -44,7 +43,7 @@ from cds_server.store.vault import object_ref
 from cds_server.store.writer import Tx
 from cds_server.trust.replay import spend
 from models.errors import CdsError, Late, WrongPatient
-from models.nouns import ClinicianAction, Judgement, instant
+from models.nouns import ClinicianAction, Judgement, instant_now
 
 CALL, SNAPSHOT, INFERENCE = b"k", b"s", b"i"
 """Kinds of sealed payloads: the first letter of a key reference."""
@@ -472,4 +471,4 @@ def judged_bytes(judgement: Judgement) -> bytes:
 
 
 def now() -> str:
-    return instant(datetime.now(UTC))
+    return instant_now()

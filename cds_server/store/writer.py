@@ -18,7 +18,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Connection
@@ -30,15 +29,15 @@ from cds_server.store.ready import NO_KEYS
 from cds_server.store.tables import COLUMNS
 from cds_server.store.vault import Vault
 from models.errors import CdsError
-from models.nouns import instant
+from models.nouns import instant_now
 
 T = TypeVar("T")
 
 _GROUP = 64
-_COPY_AFTER = 48
-"""Acts of calls after which the write-ahead log is copied into the database: some 3 MB."""
-_COPY_AFTER_ROWS = 1500
-"""The same for acts in a thread, which write more."""
+_COPY_AFTER, _COPY_AFTER_IN_A_THREAD = 150, 1500
+"""Rows after which the write-ahead log is copied into the database: some 3 MB, of calls and of digests."""
+_COPY_APART = 0.05
+"""Seconds between two such copies: each syncs the same disk that commits wait for, however little a row holds."""
 _HOLD, _HOLD_UNSYNCED = 0.005, 0.007
 """Seconds of acts after which a group in a thread is closed, full or not: others wait for the lock."""
 _TURN = 0.0003
@@ -91,7 +90,7 @@ class Tx:
         self.rows = 0
         """Under the entries that were closed."""
         self.fresh_keys: dict[bytes, bytes] = {}
-        self.now = instant(datetime.now(UTC))
+        self.now = instant_now()
 
     def add(self, table: str, /, **cells: Cell) -> int:
         """A new row of `table`; gives its id. Columns left out are empty."""
@@ -266,9 +265,9 @@ class Writer:
         self._draining: asyncio.Task[None] | None = None
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="cds-disk")
         self._copier = ThreadPoolExecutor(1, thread_name_prefix="cds-copy")
-        self._copying: asyncio.Future[None] | None = None
         self._copied: Future[None] | None = None
-        self._uncopied = self._uncopied_rows = 0
+        self._copy_from = 0.0
+        self._uncopied = 0
         self.groups = 0
         self.acts = 0
 
@@ -382,18 +381,7 @@ class Writer:
                     raise
             else:
                 self._answer(group)
-                self._copy(loop, len(acts))
-
-    def _copy(self, loop: asyncio.AbstractEventLoop, acts: int) -> None:
-        """Have the write-ahead log copied, beside the commits and a little at a time."""
-        self._uncopied += acts
-        if self._uncopied >= _COPY_AFTER and (self._copying is None or self._copying.done()):
-            self._uncopied = 0
-            self._copying = loop.run_in_executor(self._copier, self._checkpoint)
-
-    def _checkpoint(self) -> None:
-        with contextlib.suppress(CdsError):  # what is wrong with the disk, the next commit says
-            self._database.checkpoint()
+                self._copy(group.rows, _COPY_AFTER)
 
     # -- in a thread ---------------------------------------------------------------------------------------------------
 
@@ -450,10 +438,7 @@ class Writer:
             self._refuse(acts or [waiting.popleft()], cause)
         else:
             self._answer(group)
-            self._uncopied_rows += group.rows
-            if self._uncopied_rows >= _COPY_AFTER_ROWS and (self._copied is None or self._copied.done()):
-                self._uncopied_rows = 0
-                self._copied = self._copier.submit(self._checkpoint)
+            self._copy(group.rows, _COPY_AFTER_IN_A_THREAD)
 
     # -- both ----------------------------------------------------------------------------------------------------------
 
@@ -476,6 +461,20 @@ class Writer:
         self.acts += len(group.outcomes)
         for act, result, error in group.outcomes:
             act.answer(result, error)
+
+    def _copy(self, rows: int, after: int) -> None:
+        """Have the write-ahead log copied, beside the commits and a little at a time."""
+        self._uncopied += rows
+        if self._uncopied < after or (self._copied is not None and not self._copied.done()):
+            return
+        now = time.monotonic()
+        if now >= self._copy_from:
+            self._uncopied, self._copy_from = 0, now + _COPY_APART
+            self._copied = self._copier.submit(self._checkpoint)
+
+    def _checkpoint(self) -> None:
+        with contextlib.suppress(CdsError):  # what is wrong with the disk, the next commit says
+            self._database.checkpoint()
 
     def _refuse(self, acts: Iterable[_Act[Any]], cause: BaseException) -> None:
         """The transaction itself failed: nobody's act is durable, and each caller hears why."""
