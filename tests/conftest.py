@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 
-from tests.peers import PEERS, require, skipped
+from tests.peers import PEERS, memory, require, skipped
 
 # A hundred `cds` processes are started. Where the environment forbids bytecode, and a fresh checkout has none, each of
 # them compiles the whole program again: half a second of CPU.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+if "TMPDIR" not in os.environ and (place := memory()) is not None:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(place))  # where `tmp_path` lies
 
 pytest_plugins = [
     "tests.peers.browser",
@@ -63,6 +68,14 @@ minute of one at the end is a minute that the other workers have nothing to do."
 def peer_data() -> Path:
     """Folder of the data written by others: `CDS_PEER_DATA`, or `../shared/data` beside the tree. Read in place."""
     return require("data")
+
+
+@pytest.fixture
+def on_disk() -> Iterator[Path]:
+    """A folder on the disk, wherever `tmp_path` lies: for what is killed while it writes and syncs. A module that is
+    about that has this as its `tmp_path`."""
+    with tempfile.TemporaryDirectory(prefix="cds-tests-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

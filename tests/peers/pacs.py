@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from tests.peers import require
+from tests.peers import memory, require
 
 AE_TITLE = "ORTHANC"
 START_SECONDS = 60
@@ -173,12 +173,6 @@ def dicomweb_plugin() -> Path:
     return require("orthanc-dicomweb")
 
 
-def _place() -> Path | None:
-    """Memory, where there is room for a large object or two: thousands of small files are slow on a disk."""
-    memory = Path("/dev/shm")  # noqa: S108 (a folder of its own is made in it)
-    return memory if memory.is_dir() and shutil.disk_usage(memory).free > 2 << 30 else None
-
-
 def _listens(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), 1).close()
@@ -188,7 +182,7 @@ def _listens(port: int) -> bool:
 
 
 def _started(*, synchronous: bool, plugins: tuple[Path, ...] = ()) -> Iterator[Pacs]:
-    home = Path(tempfile.mkdtemp(prefix="cds-orthanc-", dir=_place()))
+    home = Path(tempfile.mkdtemp(prefix="cds-orthanc-", dir=memory()))
     pacs = Pacs(require("orthanc"), home, synchronous=synchronous, plugins=plugins)
     try:
         pacs.start()

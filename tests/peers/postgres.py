@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -20,7 +21,7 @@ import pytest
 
 from cds_server.store.engine import Database
 from cds_server.store.migrate import migrate
-from tests.peers import require
+from tests.peers import memory, require
 
 OWNER = "cds"
 """Role that owns the databases: not a superuser, as in production, so that grants and triggers bind it."""
@@ -207,11 +208,11 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[PostgresServer]:
-    """One server for this test process (each xdist worker has its own)."""
+@contextlib.contextmanager
+def started(place: Path | None) -> Iterator[PostgresServer]:
+    """A server whose files lie in a folder of their own below `place` (None: on the disk)."""
     programs = require("postgres")
-    home = Path(tempfile.mkdtemp(prefix="cds-postgres-"))
+    home = Path(tempfile.mkdtemp(prefix="cds-postgres-", dir=place))
     if os.geteuid() == 0:
         os.chown(home, _account().pw_uid, _account().pw_gid)
     server = PostgresServer(programs, home)
@@ -221,6 +222,14 @@ def postgres_server() -> Iterator[PostgresServer]:
     finally:
         server.stop()
         shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """One server for this test process (each xdist worker has its own), in memory where there is room for it. A module
+    that kills what commits has one of its own on the disk."""
+    with started(memory()) as server:
+        yield server
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +26,14 @@ from tests.peers.hostile_bulk import HostileBulk
 from tests.peers.server import CDS
 
 Make = Callable[..., HostileBulk]
+
+
+@pytest.fixture
+def tmp_path(on_disk: Path) -> Path:
+    """What is killed while it syncs has a disk to sync."""
+    return on_disk
+
+
 ROUNDS = int(os.environ.get("CDS_TEST_KILLS", "12"))
 PATIENTS = 60
 GIVE_UP = 120

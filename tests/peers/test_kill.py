@@ -17,6 +17,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.peers.load import Load, Told
 from tests.peers.server import CDS, Server
 
@@ -28,6 +30,12 @@ LINES = 1200
 """Resources of the delivery that is cut off: several acts of the reducer."""
 
 Make = Callable[..., Server]
+
+
+@pytest.fixture
+def tmp_path(on_disk: Path) -> Path:
+    """What is killed while it syncs has a disk to sync."""
+    return on_disk
 
 
 def test_a_server_killed_under_load_loses_nothing_that_it_acknowledged(servers: Make) -> None:
