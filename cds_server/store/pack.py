@@ -24,7 +24,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cds_server.store.engine import translated_os
 from cds_server.store.entropy import new_key
 from cds_server.store.ready import NO_KEYS
-from cds_server.store.segments import LONGEST, Appended, Segments
+from cds_server.store.rooms import Room
+from cds_server.store.segments import Appended, Segments
 from cds_server.store.vault import Vault
 from models.errors import KeysUnavailable, RecordUnavailable, TooLarge
 
@@ -63,17 +64,20 @@ class PackWriter:
         ready: Mapping[bytes, bytes] = NO_KEYS,
         segments: Segments | None = None,
     ) -> None:
-        """`ready`: keys of its parts and its manifest that are on disk already. `segments`: up to `LONGEST` it stays in
-        memory, to be appended to one of them (`append`)."""
+        """`ready`: keys of its parts and its manifest that are on disk already. `segments`: as long as it fits into a
+        room (`store.rooms`) it stays there, to be appended to one of them (`append`)."""
         self._vault = vault
         self.ready = ready
         self.landing = landing
         self._staging = staging
         self._file: BinaryIO | None = None
         self._segments = segments
-        self._held = INLINE if segments is None else LONGEST
+        self._room: Room | None = None
         self._appended: Appended | None = None
-        self._memory = bytearray()
+        self._frames: list[memoryview] = []
+        """Those that are in memory."""
+        self._held = 0
+        """Bytes of them."""
         self._digest = hashlib.sha256()
         self._content = vault.index_stream()
         self._buffer = bytearray()
@@ -99,13 +103,14 @@ class PackWriter:
         self.size += len(chunk)
         self._buffer += chunk
         while len(self._buffer) > FRAME:
-            self._emit(self._cipher, bytes(self._buffer[:FRAME]), last=False)
+            with memoryview(self._buffer)[:FRAME] as full:
+                self._emit(self._cipher, full, last=False)
             del self._buffer[:FRAME]
 
     def end_part(self) -> None:
         if self._cipher is None:
             return
-        self._emit(self._cipher, bytes(self._buffer), last=True)
+        self._emit(self._cipher, self._buffer, last=True)
         self._buffer.clear()
         self._content.update(b"\0part")
         self._cipher = None
@@ -114,26 +119,52 @@ class PackWriter:
             self._vault.keys.put(self.keys.items())  # before the row that needs them: one too many does no harm
             self.keys.clear()
 
-    def _emit(self, cipher: AESGCM, payload: bytes, *, last: bool) -> None:
-        sealed = cipher.encrypt(self._frame.to_bytes(12), payload, _bound(self.parts, last))
+    def _emit(self, cipher: AESGCM, payload: bytearray | memoryview, *, last: bool) -> None:
+        length = len(payload) + TAG
+        frame = self._place(HEAD.size + length)
+        HEAD.pack_into(frame, 0, last, length)
+        cipher.encrypt_into(self._frame.to_bytes(12), payload, _bound(self.parts, last), frame[HEAD.size :])
         self._frame += 1
-        frame = HEAD.pack(last, len(sealed)) + sealed
         self._digest.update(frame)
-        if self._file is None and len(self._memory) + len(frame) <= self._held:
-            self._memory += frame
-            return
-        try:
-            self._spilt().write(frame)
-        except OSError as error:
-            raise translated_os(error) from None
+        if self._file is not None:
+            try:
+                self._file.write(frame)
+            except OSError as error:
+                raise translated_os(error) from None
+
+    def _place(self, length: int) -> memoryview:
+        """Where the next frame is made: in the room of a pack for a segment, else by itself. What does not stay in
+        memory any more is in the file."""
+        if self._file is None:
+            frame = None
+            if self._segments is not None:
+                self._room = self._room or self._segments.rooms.take()
+                frame = self._room.more(length)
+            elif self._held + length <= INLINE:
+                frame = memoryview(bytearray(length))
+            if frame is not None:
+                self._frames.append(frame)
+                self._held += length
+                return frame
+            try:
+                self._spilt()
+            except OSError as error:
+                raise translated_os(error) from None
+        return memoryview(bytearray(length))
 
     def _spilt(self) -> BinaryIO:
         """The file in staging; what was in memory is in it."""
         if self._file is None:
             self._file = open(self._staging / self.landing, "xb", buffering=1 << 20)  # noqa: SIM115 (settle or abandon closes it)
-            self._file.write(self._memory)
-            self._memory.clear()
+            self._file.writelines(self._frames)
+            self._give_room_back()
         return self._file
+
+    def _give_room_back(self) -> None:
+        self._frames.clear()
+        if self._segments is not None and self._room is not None:
+            self._segments.rooms.give_back(self._room)
+        self._room = None
 
     @property
     def content(self) -> bytes:
@@ -146,7 +177,7 @@ class PackWriter:
 
     @property
     def in_memory(self) -> bool:
-        return self._file is None and len(self._memory) <= INLINE
+        return self._file is None and self._held <= INLINE
 
     def settle(self, blobs: Path) -> tuple[bytes | None, str | None]:
         """Make it durable: (bytes for the row, None), or (None, file name) after fsync and rename.
@@ -154,7 +185,9 @@ class PackWriter:
         Raises: RecordUnavailable and its kinds, as `write` does.
         """
         if self.in_memory:
-            return bytes(self._memory), None
+            inline = b"".join(self._frames)
+            self._give_room_back()
+            return inline, None
         folder = blobs / self.landing[:2]
         try:
             self._file = self._spilt()
@@ -177,9 +210,12 @@ class PackWriter:
         """Into a segment, instead of `settle`; durable once that is synced. None where it is not for one, or none is
         ready. Raises as `settle` does.
         """
-        if self._segments is None or self._file is not None:
+        if self._segments is None or self._room is None:
             return None
-        self._appended = self._segments.append(self._memory)
+        self._appended = self._segments.append(self._room)
+        if self._appended is not None:
+            self._frames.clear()
+            self._room = None
         return self._appended
 
     def withdraw(self, blobs: Path) -> None:
@@ -194,6 +230,7 @@ class PackWriter:
         self._vault.ready.spent({**self.ready, **keys})
 
     def abandon(self) -> None:
+        self._give_room_back()
         if self._file is not None:
             with contextlib.suppress(OSError):  # a full disk refuses what is still buffered, too
                 self._file.close()

@@ -6,6 +6,7 @@ A file of its own costs a landing an inode, two names and two writes of the file
 full of zeros and synced ahead, in a thread; what is appended to it takes their place, so that fdatasync has nothing to
 write but these bytes: neither size nor blocks of the file change (fdatasync(2)). They go past the page cache where the
 file system can (O_DIRECT): it takes one copy less, and a sync that has no pages to look for is six times as fast.
+A pack of more than `rooms.LONGEST` waits for its own bytes anyway, and gets a file of its own.
 Each process appends to segments of its own. Where none is ready the landing gets a file of its own, as large ones do.
 
 A crash leaves bytes that nothing refers to. The zeros behind a segment that its process could not close are cut off by
@@ -27,20 +28,19 @@ from typing import BinaryIO
 
 from cds_server.store.engine import translated_os
 from cds_server.store.entropy import new_ref
+from cds_server.store.rooms import Room, Rooms, in_blocks
 from models.errors import CdsError, RecordUnavailable
 
 FOLDER = "seg"
 SIZE = 32 << 20
-LONGEST = 2 << 20
-"""Bytes of a pack that is appended; a longer one waits for its own bytes anyway, and gets a file of its own."""
 _STEP = 4 << 20
 """Bytes of zeros between two syncs: whoever commits meanwhile waits behind no more than these."""
 _LEFT = 16
 """Zeros that are left behind the last byte that is none: a seal may end with some."""
-_BLOCK = 4096
-"""What begins and ends at a multiple of it can be written past the page cache (open(2), O_DIRECT)."""
 _MARK = "open-"
 """In staging, of each segment that may end in zeros."""
+_ZEROS = memoryview(mmap.mmap(-1, _STEP, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ))
+"""Never written to: they are one page of the kernel's, again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class _Span(io.RawIOBase):
 class _Segment:
     """One file, its zeros on disk, that this process alone appends to."""
 
-    def __init__(self, blobs: Path, staging: Path) -> None:
+    def __init__(self, blobs: Path, staging: Path, rooms: Rooms) -> None:
         """Takes as long as writing and syncing it does. Raises OSError."""
         name = new_ref()
         self.name = f"{FOLDER}/{name}"
@@ -117,20 +117,19 @@ class _Segment:
         self.end = 0
         self._appended = self._synced = 0
         """How many; those of them that are on disk."""
-        self._waiting: list[tuple[int, bytes | bytearray]] = []
+        self._waiting: list[tuple[int, Room]] = []
         """Where to write what, with the next sync."""
+        self._rooms = rooms
         self._freed: dict[int, int] = {}
         """End -> start of what was given back, but lies before something that is kept."""
         self._failed: OSError | None = None
         self._retired = False
-        self._aligned = memoryview(mmap.mmap(-1, LONGEST + _BLOCK))
         self._file = _created(self._path)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX)
             self._mark.touch(0o600)
-            zeros = memoryview(mmap.mmap(-1, _STEP))
             for start in range(0, SIZE, _STEP):
-                _pwrite(self._file, zeros[: min(_STEP, SIZE - start)], start)
+                _pwrite(self._file, _ZEROS[: min(_STEP, SIZE - start)], start)
                 os.fdatasync(self._file)
             for folder in (self._path.parent, blobs):
                 _sync_folder(folder)
@@ -140,16 +139,16 @@ class _Segment:
             self._mark.unlink(missing_ok=True)
             raise
 
-    def append(self, data: bytes | bytearray) -> Appended | None:
-        """None where it does not fit. Written by the next sync; `data` is not to be changed until then."""
+    def append(self, room: Room) -> Appended | None:
+        """None where it does not fit. Written by the next sync, which gives the room back."""
         with self._lock:
-            if self._retired or self._failed is not None or self.end + _blocks(len(data)) > SIZE:
+            start, end = self.end, self.end + in_blocks(room.length)
+            if self._retired or self._failed is not None or end > SIZE:
                 return None
-            start = self.end
-            self._waiting.append((start, data))
-            self.end += _blocks(len(data))
+            self._waiting.append((start, room))
+            self.end = end
             self._appended += 1
-            return Appended(self, Place(self.name, start, len(data)), self._appended)
+            return Appended(self, Place(self.name, start, room.length), self._appended)
 
     def sync(self, number: int) -> None:
         """Append `number` is on disk when this returns, and whatever else was appended before it began.
@@ -171,17 +170,15 @@ class _Segment:
         """All that waits, whole blocks of it; the caller has `_syncing`. Raises OSError."""
         with self._lock:
             appended, waiting, self._waiting = self._appended, self._waiting, []
-        for start, data in waiting:
-            end = _blocks(len(data))
-            self._aligned[: len(data)] = data
-            self._aligned[len(data) : end] = bytes(end - len(data))
-            _pwrite(self._file, self._aligned[:end], start)
+        for start, room in waiting:
+            _pwrite(self._file, room.blocks(), start)
+            self._rooms.give_back(room)
         os.fdatasync(self._file)
         self._synced = appended
 
     def give_back(self, start: int, end: int) -> None:
         with self._lock:
-            self._freed[start + _blocks(end - start)] = start
+            self._freed[start + in_blocks(end - start)] = start
             while self.end in self._freed:
                 self.end = self._freed.pop(self.end)
 
@@ -229,6 +226,8 @@ class Segments:
 
     def __init__(self, blobs: Path, staging: Path) -> None:
         self._blobs, self._staging = blobs, staging
+        self.rooms = Rooms()
+        """Whence the room of a pack is taken that is to be appended."""
         self._lock = threading.Lock()
         self._thread = ThreadPoolExecutor(1, "cds-segments")
         self._current: _Segment | None = None
@@ -244,17 +243,15 @@ class Segments:
         """Until what is being made is made."""
         self._thread.submit(int).result()
 
-    def append(self, data: bytes | bytearray) -> Appended | None:
-        """None where no segment is ready, or none for so much."""
-        if len(data) > LONGEST:
-            return None
+    def append(self, room: Room) -> Appended | None:
+        """What stands in a room, which is the segment's from here on. None where no segment is ready."""
         with self._lock:
-            found = self._current.append(data) if self._current is not None else None
+            found = self._current.append(room) if self._current is not None else None
             if found is None:
                 if self._current is not None:
                     self._thread.submit(self._current.retire)
                 self._current, self._next = self._next, None
-                found = self._current.append(data) if self._current is not None else None
+                found = self._current.append(room) if self._current is not None else None
             if self._current is None or self._current.end > SIZE // 2:
                 self._make()
             return found
@@ -269,7 +266,7 @@ class Segments:
         try:
             (self._blobs / FOLDER).mkdir(mode=0o700, exist_ok=True)
             _trim(self._blobs, self._staging)
-            made = _Segment(self._blobs, self._staging)
+            made = _Segment(self._blobs, self._staging, self.rooms)
         except (OSError, CdsError):  # a landing with a file of its own is told what is wrong with the disk
             pass
         with self._lock:
@@ -310,11 +307,6 @@ def _end(file: BinaryIO) -> int:
             return min(size, start + len(found) + _LEFT)
         at = start
     return 0
-
-
-def _blocks(length: int) -> int:
-    """Bytes of the blocks that so many take."""
-    return -(-length // _BLOCK) * _BLOCK
 
 
 def _created(path: Path) -> int:
