@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
-from cds_server.hooks.cards import Card, LinkType, render
+from cds_server.hooks.cards import Card, LinkType, render, words
 from cds_server.hooks.evidence import age
 from cds_server.hooks.orders import draft_orders
 from cds_server.hooks.service import CardGuide
@@ -168,6 +168,18 @@ def test_text_of_the_record_does_not_run(scorer: Scorer) -> None:
     card = card_of(scorer, jenny(size=evil))
     assert "<" not in (card.detail or "")
     assert "Observation/x|y (<img src=x onerror=alert(1)>)" in [row[-1] for row in rows(card)]
+
+
+def test_no_text_of_a_record_is_kept_in_memory(scorer: Scorer) -> None:
+    snapshot = jenny()
+    card_of(scorer, snapshot)
+    before = words.cache_info().currsize
+    others = [
+        fact.but(source=fact.source.but(resource=f"{fact.source.resource}-of-another")) for fact in snapshot.facts
+    ]
+    card = card_of(scorer, snapshot.but(facts=tuple(others)))
+    assert "-of-another" in (card.detail or "")
+    assert words.cache_info().currsize == before
 
 
 def test_what_if_inputs_are_told_apart(scorer: Scorer) -> None:
