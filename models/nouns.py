@@ -17,7 +17,7 @@ from enum import StrEnum
 from functools import cached_property, lru_cache
 from typing import Any
 
-from models.canonical import Noun, from_plain, number_spelled, spell, spelled, whole, without_none
+from models.canonical import Noun, curves_spelled, from_plain, number_spelled, spell, spelled, whole, without_none
 from models.score import Contribution as Contribution
 from models.score import Score as Score
 
@@ -400,10 +400,14 @@ class Judgement(Noun, frozen=True):
 
     @property
     def bytes(self) -> bytes:
-        """RFC 8785: what an Inference seals besides its snapshot. A feature holds one number, spelled where it stands;
-        of the score's, nobody knows."""
-        vectors = [vector.plain(number_spelled) for vector in self.vectors]
-        return spell({"vectors": vectors, "score": spelled(self.score.plain())})
+        """RFC 8785: what an Inference seals besides its snapshot. Numbers are spelled where they stand: one a feature,
+        hundreds in the outputs of a score; of its other members, nobody knows."""
+        score = self.score.plain()
+        outputs = score.pop("outputs", None)
+        score = {name: spelled(member) for name, member in score.items()}
+        if outputs is not None:
+            score["outputs"] = curves_spelled(outputs)
+        return spell({"vectors": [vector.plain(number_spelled) for vector in self.vectors], "score": score})
 
 
 # ---- what was done ---------------------------------------------------------------------------------------------------

@@ -107,13 +107,21 @@ NUMBERS = (0.0, -0.0, 53.0, 0.25, -1.0, -0.5, 1e-5, 3e-7, 1e15, 1e22, 2.0**53, 5
 
 @given(st.lists(st.one_of(st.floats(allow_infinity=False), st.sampled_from(NUMBERS)), max_size=6))
 @example(NUMBERS)
-def test_what_an_inference_seals_is_canonical_whatever_its_numbers_are(numbers: Sequence[float]) -> None:
+@pytest.mark.parametrize("name", ["survival", "\ue000", "\U0001f600"])
+def test_what_an_inference_seals_is_canonical_whatever_its_numbers_are(name: str, numbers: Sequence[float]) -> None:
     features = tuple(
         Feature(f"n{place}", number, math.isnan(number), ("a/0/#0",) * (place % 2), f"{number:g}", note="\u00e9")
         for place, number in enumerate(numbers)
     )
     vectors = (FeatureVector("clinical", "e", features, cautions=("mind",)), FeatureVector("notes", "e", (), "none"))
-    whole = [number for number in numbers if math.isfinite(number)]
-    score = Score("m@1", None, 1.0, 0.7, 0.5, (Contribution("clinical", 0.5, 0.5),), outputs={"curve": whole})
+    curves = {"all": [float(each) for each in numbers if math.isfinite(each)], name: [0.25, 1e-5], "none": []}
+    score = Score("m@1", None, 1.0, 0.7, 0.5, (Contribution("clinical", 0.5, 0.5),), outputs=curves)
     judgement = Judgement(jenny(), vectors, ModelVersion("m", "1", {}, "", {}), score)
     assert judgement.bytes == rfc8785.dumps({"vectors": [v.plain() for v in vectors], "score": score.plain()})
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_an_output_that_is_no_number_is_never_sealed(number: float) -> None:
+    score = Score("m@1", None, outputs={"curve": [0.5, number]})
+    with pytest.raises(ValueError):
+        _ = Judgement(jenny(), (), ModelVersion("m", "1", {}, "", {}), score).bytes
