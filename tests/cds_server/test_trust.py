@@ -182,7 +182,7 @@ def test_each_algorithm_with_its_key_and_with_no_other(algorithm: str) -> None:
         check_signature(presented, read_keys(public_set(other))["k"])
 
 
-@pytest.mark.parametrize("header", [{"of-its-own": "x"}, {"x5t": 7}, {"x5t": "x" * 512}])
+@pytest.mark.parametrize("header", [{"of-its-own": "x"}, {"x5t": "x" * 512}])
 def test_a_header_with_more_than_the_standard_knows_is_not_believed(header: dict[str, Any], key: Key) -> None:
     """RFC 7515, 4.1 names what a header may hold; and 512 characters are enough for it."""
     public = read_keys(public_set(key))["k"]
