@@ -8,7 +8,6 @@ resolves only after COMMIT returned: returning means durable, unless the act is 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import queue
 import threading
@@ -16,7 +15,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -24,6 +23,8 @@ from sqlalchemy import Connection
 from sqlalchemy.engine.interfaces import DBAPICursor
 
 from cds_server.ledger.entry import GENESIS, Cell, Entry, seal_entry
+from cds_server.store.copier import AFTER, AFTER_IN_A_THREAD, Copier
+from cds_server.store.disk_thread import DiskThread
 from cds_server.store.engine import Database, Transaction, Turn
 from cds_server.store.ready import NO_KEYS
 from cds_server.store.tables import COLUMNS
@@ -34,10 +35,6 @@ from models.nouns import instant_now
 T = TypeVar("T")
 
 _GROUP = 64
-_COPY_AFTER, _COPY_AFTER_IN_A_THREAD = 150, 1500
-"""Rows after which the write-ahead log is copied into the database: some 3 MB, of calls and of digests."""
-_COPY_APART = 0.05
-"""Seconds between two such copies: each syncs the same disk that commits wait for, however little a row holds."""
 _HOLD, _HOLD_UNSYNCED = 0.005, 0.007
 """Seconds of acts after which a group in a thread is closed, full or not: others wait for the lock."""
 _TURN = 0.0003
@@ -263,11 +260,8 @@ class Writer:
         self._starting = threading.Lock()
         self._waiting: deque[_Act[Any]] = deque()
         self._draining: asyncio.Task[None] | None = None
-        self._disk = ThreadPoolExecutor(1, thread_name_prefix="cds-disk")
-        self._copier = ThreadPoolExecutor(1, thread_name_prefix="cds-copy")
-        self._copied: Future[None] | None = None
-        self._copy_from = 0.0
-        self._uncopied = 0
+        self._disk = DiskThread("cds-disk")
+        self._copier = Copier(database)
         self.groups = 0
         self.acts = 0
 
@@ -340,18 +334,17 @@ class Writer:
         if self._thread is not None:
             self._queue.put(None)
             self._thread.join(timeout=30)
-        self._disk.shutdown(wait=True)
-        self._copier.shutdown(wait=True)
+        self._disk.close()
+        self._copier.close()
 
     # -- on the event loop ---------------------------------------------------------------------------------------------
 
     async def _drain(self) -> None:
-        loop = asyncio.get_running_loop()
         while self._waiting:
             early = _needing_keys(self._waiting)
             if early:
                 try:
-                    await loop.run_in_executor(self._disk, self._store_keys, early)
+                    await self._disk.run(self._store_keys, early)
                 except BaseException as cause:
                     self._refuse_early(self._waiting, early, cause)
                     if not isinstance(cause, Exception):
@@ -363,16 +356,16 @@ class Writer:
                 try:
                     turn = self._database.turn(wait=False)
                 except BlockingIOError:
-                    turn = await loop.run_in_executor(self._disk, self._database.turn)
+                    turn = await self._disk.run(self._database.turn)
                 if self._database.sqlite:
                     group.open(turn)
                 else:  # to ask is to wait for another machine
-                    await loop.run_in_executor(self._disk, group.open, turn)
+                    await self._disk.run(group.open, turn)
                 while self._waiting and len(acts) < _GROUP and not self._waiting[0].keys:
                     acts.append(self._waiting.popleft())
                     if acts[-1].begin():
                         group.run(acts[-1])
-                await loop.run_in_executor(self._disk, group.sync)
+                await self._disk.run(group.sync)
                 group.close()
             except BaseException as cause:
                 group.give_up()
@@ -381,7 +374,7 @@ class Writer:
                     raise
             else:
                 self._answer(group)
-                self._copy(group.rows, _COPY_AFTER)
+                self._copier.wrote(group.rows, AFTER)
 
     # -- in a thread ---------------------------------------------------------------------------------------------------
 
@@ -427,7 +420,12 @@ class Writer:
             repeatable = waiting[0].repeatable
             group.open(turn or self._database.turn(), synced=not repeatable)
             hold = _HOLD_UNSYNCED if repeatable else _HOLD
-            while waiting and waiting[0].repeatable is repeatable and len(acts) < _GROUP and group.held < hold:
+            while (
+                waiting
+                and waiting[0].repeatable is repeatable
+                and len(acts) < _GROUP
+                and (group.held < hold or not acts)  # one at least, however long the beginning took
+            ):
                 acts.append(waiting.popleft())
                 if acts[-1].begin():
                     group.run(acts[-1])
@@ -438,7 +436,7 @@ class Writer:
             self._refuse(acts or [waiting.popleft()], cause)
         else:
             self._answer(group)
-            self._copy(group.rows, _COPY_AFTER_IN_A_THREAD)
+            self._copier.wrote(group.rows, AFTER_IN_A_THREAD)
 
     # -- both ----------------------------------------------------------------------------------------------------------
 
@@ -461,20 +459,6 @@ class Writer:
         self.acts += len(group.outcomes)
         for act, result, error in group.outcomes:
             act.answer(result, error)
-
-    def _copy(self, rows: int, after: int) -> None:
-        """Have the write-ahead log copied, beside the commits and a little at a time."""
-        self._uncopied += rows
-        if self._uncopied < after or (self._copied is not None and not self._copied.done()):
-            return
-        now = time.monotonic()
-        if now >= self._copy_from:
-            self._uncopied, self._copy_from = 0, now + _COPY_APART
-            self._copied = self._copier.submit(self._checkpoint)
-
-    def _checkpoint(self) -> None:
-        with contextlib.suppress(CdsError):  # what is wrong with the disk, the next commit says
-            self._database.checkpoint()
 
     def _refuse(self, acts: Iterable[_Act[Any]], cause: BaseException) -> None:
         """The transaction itself failed: nobody's act is durable, and each caller hears why."""
