@@ -24,6 +24,7 @@ from cds_server.intake import StoreIntake
 from cds_server.lifetime import end_with_parent
 from cds_server.logs import log
 from cds_server.store.key_store import Master
+from cds_server.store.log_room import make_log_room
 from cds_server.store.store import Store
 from models.errors import CdsError, Misconfigured
 
@@ -86,6 +87,7 @@ def _keep_memory() -> None:
 def _listened(data_dir: Path, database_url: str, source: StorageSource, master: Master | None, *, loud: bool) -> bool:
     """False where it could not listen."""
     store = Store.open(data_dir, database_url, master)
+    make_log_room(store.database)
 
     def ready(port: int) -> None:
         log().info("listening", source=source.name, port=port, pid=os.getpid())
