@@ -37,16 +37,15 @@ class Panel:
     def wanted(self) -> frozenset[str]:
         return _together(self.own.facts_wanted(), *[scorer.facts_wanted() for scorer, _ in self.beside])
 
-    def speaking(self, known: Known) -> tuple[Scorer, ...]:
-        """The own model, then those of the others that have something to say."""
-        if not self.beside:
-            return (self.own,)
-        answered = {fact.token for fact in known.facts}
-        return (self.own, *[scorer for scorer, codes in self.beside if not codes.isdisjoint(answered)])
+    def asked(self, known: Known, context: JSON) -> list[tuple[Scorer, Snapshot]]:
+        """The own model, then those of the others that have something to say, each with what it judges."""
+        tokens = [fact.token for fact in known.facts]
+        speaking = [self.own, *[scorer for scorer, codes in self.beside if not codes.isdisjoint(tokens)]]
+        return [(scorer, snapshot(scorer, known, context, tokens)) for scorer in speaking]
 
     def judge(self, known: Known, context: JSON) -> tuple[Judgement, ...]:
         """All judgements, here and now, however long they take (for commands)."""
-        return tuple(scorer.judge(snapshot(scorer, known, context)) for scorer in self.speaking(known))
+        return tuple(scorer.judge(frozen) for scorer, frozen in self.asked(known, context))
 
 
 @lru_cache(maxsize=256)
@@ -55,8 +54,8 @@ def _together(*wanted: frozenset[str]) -> frozenset[str]:
     return frozenset().union(*wanted)
 
 
-def snapshot(scorer: Scorer, known: Known, context: JSON) -> Snapshot:
-    """Freeze what is known of what a model asks for, with the request's own context."""
+def snapshot(scorer: Scorer, known: Known, context: JSON, tokens: Sequence[str]) -> Snapshot:
+    """Freeze what is known of what a model asks for, with the request's own context. `tokens`: of the facts."""
     wanted = scorer.facts_wanted()
     return Snapshot(
         person=known.person,
@@ -64,7 +63,7 @@ def snapshot(scorer: Scorer, known: Known, context: JSON) -> Snapshot:
         as_of=known.at,
         clinical_time=known.at,
         model=scorer.model.id,
-        facts=tuple([fact for fact in known.facts if fact.token in wanted]),
+        facts=tuple([fact for fact, token in zip(known.facts, tokens, strict=True) if token in wanted]),
         context=context,
     )
 
@@ -97,8 +96,7 @@ class Bench:
 
         Errors: Late, when the own model did not; whatever a model raises.
         """
-        scorers = panel.speaking(known)
-        asked = [(scorer, snapshot(scorer, known, context), self._pace(scorer)) for scorer in scorers]
+        asked = [(scorer, frozen, self._pace(scorer)) for scorer, frozen in panel.asked(known, context)]
         slow = {scorer.model.id: self._begin(scorer, frozen, pace) for scorer, frozen, pace in asked if not pace.quick}
         if not slow:
             return tuple([_timed(scorer, frozen, pace) for scorer, frozen, pace in asked]), ()
@@ -115,14 +113,14 @@ class Bench:
         judged = quick | {name: task.result() for name, task in slow.items() if task in done}
         if panel.own.model.id not in judged:
             raise Late("the model did not answer in time", where=panel.own.model.id)
-        late = tuple(scorer.model.name for scorer in scorers if scorer.model.id not in judged)
-        return tuple(judged[scorer.model.id] for scorer in scorers if scorer.model.id in judged), late
+        late = tuple(scorer.model.name for scorer, _, _ in asked if scorer.model.id not in judged)
+        return tuple(judged[scorer.model.id] for scorer, _, _ in asked if scorer.model.id in judged), late
 
     def warm(self, scorer: Scorer, known: Known) -> None:
         """Let a model judge twice, here and now, and remember how long the second time took."""
         for _ in range(2):
             began = time.perf_counter()
-            scorer.judge(snapshot(scorer, known, {}))
+            Panel(scorer, ()).judge(known, {})
             seconds = time.perf_counter() - began
         self._pace(scorer).took(seconds)
 

@@ -25,19 +25,12 @@ JSON = Mapping[str, Any]
 
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
-_UTC = "%04d-%02d-%02dT%02d:%02d:%02d.%06dZ"
-"""As `isoformat` writes it, which would ask the zone for its offset first: half of its time."""
-
 
 def instant(moment: datetime) -> str:
     """UTC text of a moment with zone, sortable as text: `2026-11-21T10:00:00.000000Z`."""
-    if moment.tzinfo is not UTC:
-        if moment.tzinfo is None:
-            raise ValueError("a moment without a zone is not an instant")
-        moment = moment.astimezone(UTC)
-    return _UTC % (
-        moment.year, moment.month, moment.day, moment.hour, moment.minute, moment.second, moment.microsecond,
-    )  # fmt: skip
+    if moment.tzinfo is None:
+        raise ValueError("a moment without a zone is not an instant")
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "Z"
 
 
 def instant_now() -> str:
@@ -249,8 +242,9 @@ class Fact(Noun, frozen=True):
 
 
 def _place(fact: Fact) -> tuple[str, str, str]:
-    """Where it stands among the facts of a snapshot: code, effective time, id."""
-    return fact.token, fact.effective or "", fact.id
+    """Where it stands among the facts of a snapshot: code (its token), effective time, id."""
+    code = fact.codings[0]
+    return f"{code.system}|{code.code}", fact.effective or "", fact.id
 
 
 class Snapshot(Noun, frozen=True):

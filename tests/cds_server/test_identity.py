@@ -10,7 +10,7 @@ from adapters.readers.fhir import ENTRY
 from cds_server.app import build
 from cds_server.backlog import digest_backlog
 from cds_server.decisions import now
-from cds_server.panel import snapshot
+from cds_server.panel import Panel
 from cds_server.settings import Settings, load
 from cds_server.store.store import Store
 from tests.cds_server.stores import (
@@ -242,7 +242,7 @@ def test_an_ehr_sees_its_namespaces_and_test_data_only_where_it_is_one_for_tests
     known = {r.namespace: r for n in ("a", "b", "c", "lab") if (r := parts.store.reads.record(n, "1")) is not None}
 
     def seen(namespace: str) -> tuple[set[str], set[bool], int]:
-        taken = snapshot(scorer, parts.decisions.known(scorer.facts_wanted(), known[namespace]), {})
+        [(_, taken)] = Panel(scorer, ()).asked(parts.decisions.known(scorer.facts_wanted(), known[namespace]), {})
         names = {record.ref: record.namespace for record in known.values()}
         of = {fact.record for fact in taken.facts}
         return {names[ref] for ref in taken.records}, {fact.test for fact in taken.facts}, len(of)
