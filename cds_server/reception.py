@@ -296,7 +296,7 @@ class Reception:
             fact
             for fact in facts
             if fact.record in refs
-            and fact.codings[0].token in wanted
+            and fact.token in wanted
             and (ehr.test or not fact.test)
             and (not fact.labels or fact.source.landing == kept.where.landing or ehr.withhold.isdisjoint(fact.labels))
         ]
@@ -344,20 +344,23 @@ def _beside(kept: _Kept, parts: Sequence[PartRead]) -> tuple[Iterable[Fact], tup
     """
     ref, where, same = kept.record.ref, kept.where, kept.same
     known_from = where.known_from or kept.at
-    stated: dict[str, tuple[Fact, ...]] = {}
+    stated: dict[tuple[str, str], tuple[Fact, ...]] = {}
     unread: list[str] = []
     for part in parts:
         for read in part.reads:
             statement = read.statement
             if read.subject is None or (same and (part.ordinal, statement.pointer) in same):
                 continue
-            name = f"{statement.resource_type}/{statement.local_id}"
             try:
-                stated[name] = where.project(part.ordinal, statement, ref, known_from)
+                facts = where.project(part.ordinal, statement, ref, known_from)
             except BadInput:
-                stated[name] = ()
+                facts = ()
                 unread.append(statement.pointer)
-    known = [fact for fact in kept.stored if fact.record != ref or fact.source.resource not in stated]
+            stated[statement.resource_type, statement.local_id] = facts
+    known: list[Fact] = []
+    if kept.stored:
+        anew = {f"{resource_type}/{local_id}" for resource_type, local_id in stated}
+        known += [fact for fact in kept.stored if fact.record != ref or fact.source.resource not in anew]
     for facts in stated.values():
         known += facts
     return known, tuple(unread)

@@ -81,8 +81,14 @@ def codings(concept: Mapping[str, Any] | None, at: str) -> tuple[Coding, ...]:
     """
     if concept is None:
         return ()
-    row = members(concept, "coding", at)
-    found = [coding for index, one in enumerate(row) if (coding := _coding(one, at, index))]
+    found = []
+    for index, one in enumerate(members(concept, "coding", at)):
+        code, system, display = one.get("code"), one.get("system"), one.get("display")
+        if not (type(code) is type(system) is str and (display is None or type(display) is str)):
+            here = f"{at}/coding/{index}"
+            code, system, display = text(one, "code", here), text(one, "system", here) or "", text(one, "display", here)
+        if code:
+            found.append(Coding(system, code, display))
     if found:
         return in_index_order(found)
     words = text(concept, "text", at)
@@ -110,15 +116,6 @@ def all_codings(parent: Mapping[str, Any], name: str, at: str) -> tuple[Coding, 
     for index, concept in enumerate(members(parent, name, at)):
         row += codings(concept, f"{at}/{name}/{index}")
     return tuple(dict.fromkeys(row))
-
-
-def _coding(coding: Mapping[str, Any], at: str, index: int) -> Coding | None:
-    code, system, display = coding.get("code"), coding.get("system"), coding.get("display")
-    if type(code) is str and type(system) is str and (display is None or type(display) is str):
-        return Coding(system, code, display) if code else None
-    at = f"{at}/coding/{index}"
-    code, system, display = text(coding, "code", at), text(coding, "system", at), text(coding, "display", at)
-    return Coding(system or "", code, display) if code else None
 
 
 def reference(parent: Mapping[str, Any], name: str, at: str) -> str | None:

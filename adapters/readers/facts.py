@@ -6,7 +6,7 @@ hook call: a plain Observation takes some tens of microseconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ from adapters.readers.elements import (
     times,
     value,
 )
-from adapters.readers.subjects import marks_of
+from adapters.readers.subjects import UNMARKED, marks_of
 from adapters.terminology.codings import side
 from models.errors import Unreadable
 from models.nouns import Coding, Fact, Marks, Provenance
@@ -56,12 +56,15 @@ def project(resource: Resource, *, record: str, source: Provenance, known_from: 
     """
     if resource.get("modifierExtension"):
         raise _modified(source.pointer)
-    place = _Place(record, source, known_from, marks_of(resource))
-    resource_type = str(resource.get("resourceType"))
-    own = _PROJECTIONS.get(resource_type)
+    marks = marks_of(resource) if "meta" in resource else UNMARKED
+    resource_type = resource.get("resourceType")
+    if resource_type == "Observation":
+        return _observation(resource, record, source, known_from, marks)
+    place = _Place(record, source, known_from, marks)
+    own = _PROJECTIONS.get(str(resource_type))
     if own is not None:
         return tuple(own(resource, place))
-    shape = _SHAPES.get(resource_type)
+    shape = _SHAPES.get(str(resource_type))
     return tuple(_coded(resource, place, shape)) if shape is not None else ()
 
 
@@ -129,33 +132,67 @@ class _Place:
 # ---- the hot path ----------------------------------------------------------------------------------------------------
 
 
-def _observation(observation: Resource, place: _Place) -> list[Fact]:
+def _observation(
+    observation: Resource, record: str, source: Provenance, known_from: str, marks: Marks
+) -> tuple[Fact, ...]:
     """The observation, also without a value (mCODE: sentinel nodes), then each component as a fact of its own."""
-    at = place.source.pointer
+    at = source.pointer
     code = codings_of(observation, "code", at)
-    place.effective, place.effective_end = times(observation, "effective", at)
-    if "bodySite" in observation:  # of these most observations have one or none: to ask is cheaper than to look
-        place.body_site, place.laterality = _site(observation, at)
-    place.status = text(observation, "status", at)
-    if "focus" in observation:
-        place.focus = references(observation, "focus", at)
-    if "method" in observation:
-        place.method = codings_of(observation, "method", at)
-    if "specimen" in observation:
-        place.specimen = reference(observation, "specimen", at)
-    if "derivedFrom" in observation:
-        place.derived_from = references(observation, "derivedFrom", at)
-    found = [place.fact(0, "observation", code, value(observation, code[0].token, at))] if code else []
+    effective, effective_end = times(observation, "effective", at)
+    # of these most observations have one or none: to ask is cheaper than to look
+    body_site, laterality = _site(observation, at) if "bodySite" in observation else ((), None)
+    status = text(observation, "status", at)
+    focus = references(observation, "focus", at) if "focus" in observation else ()
+    method = codings_of(observation, "method", at) if "method" in observation else ()
+    specimen = reference(observation, "specimen", at) if "specimen" in observation else None
+    derived_from = references(observation, "derivedFrom", at) if "derivedFrom" in observation else ()
+    stated = [(0, code, source, value(observation, code[0].token, at))] if code else []
     if "component" in observation:
-        for index, component in enumerate(members(observation, "component", at)):
-            below = f"/component/{index}"
-            if component.get("modifierExtension"):
-                raise _modified(at + below)
-            code = codings_of(component, "code", at + below)
-            if code:
-                stated = value(component, code[0].token, at + below)
-                found.append(place.fact(index + 1, "observation", code, stated, below))
-    return found
+        stated += _components(observation, source)
+    facts = []
+    for n, code, place, found in stated:
+        fact = Fact(
+            f"{source.landing}/{source.part}/{at}#{n}",
+            record,
+            "observation",
+            code,
+            place,
+            known_from,
+            found.number,
+            found.unit,
+            found.comparator,
+            found.coded,
+            found.text,
+            found.original,
+            found.problem,
+            status,
+            found.absent,
+            effective,
+            effective_end,
+            focus,
+            body_site,
+            laterality,
+            method,
+            specimen,
+            marks.labels,
+            marks.test,
+            derived_from,
+        )
+        facts.append(fact)
+    return tuple(facts)
+
+
+def _components(
+    observation: Resource, source: Provenance
+) -> Iterator[tuple[int, tuple[Coding, ...], Provenance, Value]]:
+    for index, component in enumerate(members(observation, "component", source.pointer)):
+        place = source.below(f"/component/{index}")
+        at = place.pointer
+        if component.get("modifierExtension"):
+            raise _modified(at)
+        code = codings_of(component, "code", at)
+        if code:
+            yield index + 1, code, place, value(component, code[0].token, at)
 
 
 def _site(resource: Resource, at: str, code: tuple[Coding, ...] = ()) -> tuple[tuple[Coding, ...], str | None]:
@@ -366,8 +403,7 @@ def _with_dose(resource: Resource, path: tuple[str, ...], found: Value, what: st
     return found.but(original=quantity(dose, what, f"{at}/{'/'.join(path)}").original)
 
 
-_PROJECTIONS: dict[str, Callable[[Resource, _Place], Iterable[Fact]]] = {
-    "Observation": _observation,
+_PROJECTIONS: dict[str, Callable[[Resource, _Place], Iterator[Fact]]] = {
     "Patient": _patient,
     "Condition": _condition,
     "AllergyIntolerance": _allergy,

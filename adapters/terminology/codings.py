@@ -25,6 +25,8 @@ INDEX_ORDER: dict[str, int] = {
 }
 """Code systems that the feature definitions use, most useful first; the others keep the order they came in."""
 
+_LAST = len(INDEX_ORDER)
+
 _sides = json.loads(Path(__file__).with_name("laterality.json").read_text("utf-8"))
 _snomed: dict[str, str] = _sides[SNOMED]
 _sixth: dict[str, str] = _sides["icd10cm_sixth_character_of_C50"]
@@ -37,11 +39,14 @@ def in_index_order(codings: list[Coding]) -> tuple[Coding, ...]:
     first: dict[tuple[str, str], Coding] = {}
     for coding in codings:
         first.setdefault((coding.system, coding.code), coding)
-    return tuple(sorted(first.values(), key=_rank)) if len(first) > 1 else (codings[0],)
+    ranked = [INDEX_ORDER.get(system, _LAST) for system, _ in first]
+    if ranked == sorted(ranked):  # as most senders order them
+        return tuple(first.values())
+    return tuple(sorted(first.values(), key=_rank))
 
 
 def _rank(coding: Coding) -> int:
-    return INDEX_ORDER.get(coding.system, len(INDEX_ORDER))
+    return INDEX_ORDER.get(coding.system, _LAST)
 
 
 def side(codings: tuple[Coding, ...]) -> str | None:

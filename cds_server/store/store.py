@@ -32,6 +32,8 @@ class Store:
     reads: Reads
     instance: str
     segments: Segments
+    staging: Path
+    """Where what comes is written before it has its place."""
 
     @classmethod
     def open(cls, data_dir: Path, url: str, master: Master | None = None) -> Store:
@@ -56,8 +58,9 @@ class Store:
         except BaseException:
             database.close()
             raise
-        segments = Segments(data_dir / "blobs", data_dir / "staging")
-        return cls(data_dir, database, vault, Writer(database, vault), Reads(database, vault), instance, segments)
+        staging = data_dir / "staging"
+        segments, reads = Segments(data_dir / "blobs", staging), Reads(database, vault)
+        return cls(data_dir, database, vault, Writer(database, vault), reads, instance, segments, staging)
 
     def close(self) -> None:
         self.writer.close()
@@ -84,7 +87,7 @@ class Store:
         """Of a new landing, which it names. `manifest`: it will have one. `appended`: to a segment, if one is ready."""
         name = self.vault.ready.name(PART, *((FIRST, LAST) if manifest else (FIRST,)))
         segments = self.segments if appended else None
-        return PackWriter(self.vault, name.ref, self.data_dir / "staging", name.keys, segments)
+        return PackWriter(self.vault, name.ref, self.staging, name.keys, segments)
 
     def open_pack(self, landing: LandingRow) -> BinaryIO:
         """The sealed bytes. Raises RecordUnavailable when the blob file is missing."""
