@@ -64,6 +64,8 @@ class Decisions:
         self._reception = Reception(store, settings)
         self._origins = Origins(store)
         self._bench = Bench()
+        self._panels: dict[tuple[str, str], tuple[object, Panel]] = {}
+        """(service, hook) -> what was pinned and stopped then, and the panel of it."""
         self._later: set[asyncio.Task[None]] = set()
         self._hygiene = hygiene_of(settings.hygiene, registry.specs, settings.origin)
 
@@ -93,7 +95,7 @@ class Decisions:
         judgements, late = await self._bench.judge(panel, landed.known, context, clock)
         if self._registry.stopped(spec.id):  # meanwhile: nothing leaves after a stop
             return await self._silent(spec, request, caller, received, landed.landing_id)
-        partial = self._stopped(spec) + told(late)
+        partial = told(panel.off, late)
         instead = brought.instead or (Late("a model did not answer in time") if late else None)
         return await self.infer(spec, request, caller, received, landed, judgements, partial, instead)
 
@@ -124,17 +126,17 @@ class Decisions:
 
     def panel(self, spec: ServiceSpec) -> Panel:
         """The models that a service speaks by, as pinned now; without those beside its own that were stopped."""
+        read = self._registry.pins()  # another object whenever the record was asked again
+        kept = self._panels.get((spec.id, spec.hook))
+        if kept is not None and kept[0] is read:
+            return kept[1]
+        off = tuple(model for model in spec.beside if self._registry.model_stopped(spec.id, model))
         beside = tuple(
-            (self._registry.scorer(spec.id, model), codes)
-            for model, codes in spec.beside.items()
-            if not self._registry.model_stopped(spec.id, model)
+            (self._registry.scorer(spec.id, model), codes) for model, codes in spec.beside.items() if model not in off
         )
-        return Panel(self._registry.scorer(spec.id, spec.model), beside)
-
-    def _stopped(self, spec: ServiceSpec) -> tuple[str, ...]:
-        """What a reader of the cards must know of models beside the own one that were stopped."""
-        off = (model for model in spec.beside if self._registry.model_stopped(spec.id, model))
-        return tuple(f"the model {model} was stopped and had no part in this" for model in off)
+        panel = Panel(self._registry.scorer(spec.id, spec.model), beside, off)
+        self._panels[spec.id, spec.hook] = (read, panel)
+        return panel
 
     async def refuse(self, service: str, request: HookRequest | None, caller: Caller, error: CdsError) -> None:
         """Record a call that is answered with an error."""

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 
 from cds_server.deadline import JUDGED, Clock
 from cds_server.reception import Known
@@ -26,16 +26,18 @@ THREADS = 2
 """Of a slow model: it gets no more of this machine than this, however many ask."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Panel:
     """The models that a service speaks by: its own, and those that are judged where the record answers their codes."""
 
     own: Scorer
     beside: tuple[tuple[Scorer, frozenset[str]], ...]
+    off: tuple[str, ...] = ()
+    """Names of models that would sit beside the own one, and were stopped."""
 
-    @property
+    @cached_property
     def wanted(self) -> frozenset[str]:
-        return _together(self.own.facts_wanted(), *[scorer.facts_wanted() for scorer, _ in self.beside])
+        return self.own.facts_wanted().union(*(scorer.facts_wanted() for scorer, _ in self.beside))
 
     def asked(self, known: Known, context: JSON) -> list[tuple[Scorer, Snapshot]]:
         """The own model, then those of the others that have something to say, each with what it judges."""
@@ -46,12 +48,6 @@ class Panel:
     def judge(self, known: Known, context: JSON) -> tuple[Judgement, ...]:
         """All judgements, here and now, however long they take (for commands)."""
         return tuple(scorer.judge(frozen) for scorer, frozen in self.asked(known, context))
-
-
-@lru_cache(maxsize=256)
-def _together(*wanted: frozenset[str]) -> frozenset[str]:
-    """What models ask for between them: the same at each call, until another version is released."""
-    return frozenset().union(*wanted)
 
 
 def snapshot(scorer: Scorer, known: Known, context: JSON, tokens: Sequence[str]) -> Snapshot:
@@ -146,6 +142,7 @@ def _timed(scorer: Scorer, frozen: Snapshot, pace: _Pace) -> Judgement:
     return judgement
 
 
-def told(late: Sequence[str]) -> tuple[str, ...]:
-    """What a reader of the cards must know of models that did not judge in time."""
-    return tuple(f"the model {name} did not answer in time and had no part in this" for name in late)
+def told(off: Sequence[str], late: Sequence[str]) -> tuple[str, ...]:
+    """What a reader of the cards must know of models that were stopped, or did not judge in time."""
+    stopped = [f"the model {name} was stopped and had no part in this" for name in off]
+    return (*stopped, *[f"the model {name} did not answer in time and had no part in this" for name in late])
