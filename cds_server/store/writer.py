@@ -39,6 +39,9 @@ _HOLD, _HOLD_UNSYNCED = 0.005, 0.007
 """Seconds of acts after which a group in a thread is closed, full or not: others wait for the lock."""
 _TURN = 0.0003
 """Seconds between two such groups: a lock that is taken back at once is never had by whoever waits for it."""
+_SOON, _LOOK = 0.003, 0.00005
+"""Seconds that an act which is done at once waits for the lock, looking so often: another process's commit takes no
+longer, and an event loop can do without its thread for so long."""
 _BOOT = uuid.uuid4().hex
 _HEAD = "SELECT seq, chain FROM ledger_entry ORDER BY seq DESC LIMIT 1"
 
@@ -291,8 +294,8 @@ class Writer:
         keys: Mapping[bytes, bytes] = NO_KEYS,
         before: Callable[[], None] | None = None,
     ) -> Future[T]:
-        """As `submit`, but in this thread, unless somebody else writes just now: for whoever has nothing else to do
-        but to wait, and would pay for two more threads' turns at the interpreter. PostgreSQL: as `submit`."""
+        """As `submit`, but in this thread, unless somebody else writes and goes on to: for whoever has nothing else to
+        do but to wait, and would pay for two more threads' turns at the interpreter. PostgreSQL: as `submit`."""
         future: Future[T] = Future()
         act = _Act(run, future, False, keys, before)
         if not self._database.sqlite:
@@ -303,7 +306,7 @@ class Writer:
             self._refuse([act], cause)
             return future
         try:
-            turn = self._database.turn(wait=False)
+            turn = self._turn_soon()
         except BlockingIOError:
             return self._queued(act, future)
         except CdsError as cause:
@@ -311,6 +314,17 @@ class Writer:
             return future
         self._grouped(deque([act]), turn)
         return future
+
+    def _turn_soon(self) -> Turn:
+        """The lock, if whoever has it gives it back within `_SOON`. Raises BlockingIOError, and as `Database.turn`."""
+        give_up = time.monotonic() + _SOON
+        while True:
+            try:
+                return self._database.turn(wait=False)
+            except BlockingIOError:
+                if time.monotonic() > give_up:
+                    raise
+            time.sleep(_LOOK)
 
     def _queued(self, act: _Act[T], future: Future[T]) -> Future[T]:
         self._queue.put(act)

@@ -397,6 +397,18 @@ def test_zeros_of_a_process_that_was_killed_are_cut_off_and_those_of_a_living_on
 # ---- a deliverer who is alone ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_who_is_alone_waits_a_moment_for_another_process(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "_SOON", 30.0)
+    monkeypatch.setattr(type(store.writer), "_queued", lambda *_: pytest.fail("another thread's turn"))
+    intake = StoreIntake(store, ACTOR, appended=True, alone=lambda: True)
+    turn = store.database.turn()
+    given_back = threading.Timer(0.02, turn.end)
+    given_back.start()
+    assert asyncio.run(land(intake, b"x")).arrival is Arrival.STORED
+    given_back.join()
+
+
 def test_an_act_is_done_however_long_its_beginning_took(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a busy machine a group may have had the lock for its whole time before its first act: nobody answered then."""
     monkeypatch.setattr(writer, "_HOLD", 0.0)
