@@ -161,7 +161,7 @@ def period(parent: Mapping[str, Any], name: str, at: str) -> tuple[str | None, s
     return text(found, "start", f"{at}/{name}"), text(found, "end", f"{at}/{name}")
 
 
-def value(parent: Mapping[str, Any], what: str, at: str) -> Value:
+def value(parent: Mapping[str, Any], what: Coding, at: str) -> Value:
     """value[x] of an Observation or of one of its components; `what` is the index coding that it is a value of.
 
     Quantity and integer give a number in the canonical unit, CodeableConcept codings, string, time, boolean (`true`,
@@ -193,7 +193,7 @@ def value(parent: Mapping[str, Any], what: str, at: str) -> Value:
     return _several(member(parent, name, at) or {}, name, f"{at}/{name}")
 
 
-def quantity(found: Mapping[str, Any], what: str, at: str) -> Value:
+def quantity(found: Mapping[str, Any], what: Coding, at: str) -> Value:
     """A Quantity in the canonical unit of `what`; `original` is what stood there."""
     amount = found.get("value")
     if amount is None:
@@ -208,14 +208,14 @@ def quantity(found: Mapping[str, Any], what: str, at: str) -> Value:
         if comparator not in _COMPARATORS:
             raise Unreadable("a comparator that FHIR does not have", where=f"{at}/comparator")
         original = comparator + original
-    result = measured(amount, code=code, system=system, text=unit, what=what)
+    result = measured(amount, code=code, system=system, text=unit, what=what.token)
     return Value(result.number, result.unit, comparator, (), None, original, result.problem)
 
 
-def _integer(amount: Any, what: str, at: str) -> Value:
+def _integer(amount: Any, what: Coding, at: str) -> Value:
     if type(amount) is not int:
         raise Unreadable("a whole number is expected", where=at)
-    result = measured(amount, code="1", system=None, text=None, what=what)
+    result = measured(amount, code="1", system=None, text=None, what=what.token)
     return Value(result.number, result.unit, original=str(amount), problem=result.problem)
 
 
