@@ -111,13 +111,11 @@ class Transaction:
         self._end(self._done)
 
     def roll_back(self) -> None:
-        """As if it had never been; nothing where it was committed already."""
-        try:
+        """As if it had never been; nothing where it was committed already. The connection is not used again: one that
+        was opened while the store was read-only stays so."""
+        with contextlib.suppress(Exception):
             self._connection.rollback()
-        except Exception:  # noqa: BLE001 (whatever it says, nobody writes on this connection again)
-            self._end(_closed)
-        else:
-            self._end(self._done)
+        self._end(_closed)
 
     def _end(self, done: Callable[[_Kept], None]) -> None:
         with contextlib.suppress(IndexError):
@@ -224,6 +222,22 @@ class Database:
             raise translated_os(error) from None
         finally:
             turn.end()
+
+    def try_writing(self) -> None:
+        """Change nothing, on the very connection that acts are written on. Raises RecordUnavailable and its kinds."""
+        turn = self.turn()
+        try:
+            transaction = self.begin(turn)
+            try:
+                transaction.cursor.execute(
+                    "UPDATE lease SET until = until WHERE name = ''"
+                )  # one that is read-only refuses
+                transaction.commit()
+            except BaseException:
+                transaction.roll_back()
+                raise
+        except (DBAPIError, self.engine.dialect.loaded_dbapi.Error, OSError) as error:
+            raise self.translated(error) from None
 
     def _begin_alone(self, execute: Callable[[str], object]) -> None:
         """SQLite: the file lock is had (waiters are woken at once and in turn, unlike SQLite's own polling), so BEGIN

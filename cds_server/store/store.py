@@ -78,8 +78,7 @@ class Store:
                 probe.unlink(missing_ok=True)
         except OSError as error:
             raise translated_os(error) from None
-        with self.database.writing() as connection:
-            connection.exec_driver_sql("UPDATE lease SET until = until WHERE name = ''")  # a read-only server refuses
+        self.database.try_writing()
 
     # -- the bytes of landings -----------------------------------------------------------------------------------------
 
