@@ -70,15 +70,19 @@ class IdentitySearch:
                 data = self._inflate.decompress(data, LIMIT)
             except zlib.error:
                 raise Malformed("the data set is not deflated, as its transfer syntax says") from None
-        self._head += data[: LIMIT + 1 - len(self._head)]
-        if len(self._head) < min(self._next, LIMIT + 1) and not last:
-            return None
-        self._next = 2 * len(self._head)  # so that a byte at a time costs no more than everything at once
-        self.found = self._walk(bytes(self._head))
-        if self.found is None and (last or len(self._head) > LIMIT):
-            raise Malformed("the data set ends before (0008,0018)" if last else "(0008,0018) stands too far behind")
-        if self.found is not None:
-            self._head.clear()
+        rest = memoryview(data)
+        while self.found is None:
+            wanted = min(self._next, LIMIT + 1) - len(self._head)
+            self._head += rest[:wanted]
+            rest = rest[wanted:]
+            over = last and not rest
+            if len(self._head) < min(self._next, LIMIT + 1) and not over:
+                return None
+            self._next = 2 * len(self._head)  # so that a byte at a time costs no more than everything at once
+            self.found = self._walk(bytes(self._head))
+            if self.found is None and (over or len(self._head) > LIMIT):
+                raise Malformed("the data set ends before (0008,0018)" if over else "(0008,0018) stands too far behind")
+        self._head.clear()
         return self.found
 
     def _walk(self, head: bytes) -> Identity | None:
