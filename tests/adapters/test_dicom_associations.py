@@ -310,9 +310,9 @@ def fuzz_search(seconds: float, seed: int) -> int:
 
 def test_no_noise_ends_the_door(tmp_path: Path) -> None:
     with opened(tmp_path / "var", listening(stall_seconds=2, request_seconds=2, idle_seconds=2)) as door:
-        assert fuzz(door, 12, 1) > 50
+        assert fuzz(door, 6, 1) > 50
         assert door.storage.counts["mistakes"] == 0
-    assert fuzz_search(6, 2) > 500
+    assert fuzz_search(3, 2) > 500
 
 
 def test_names() -> None:

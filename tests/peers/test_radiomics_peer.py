@@ -68,22 +68,38 @@ def ours(image: np.ndarray, mask: np.ndarray, spacing: tuple[float, float, float
     return first_order(values[cut]) | shape(cut, values, spacing) | texture(levels)
 
 
-@pytest.fixture(scope="module", params=["breast1", "brain1"])
-def both(request: pytest.FixtureRequest, peer_data: Path) -> tuple[str, dict[str, float], dict[str, float]]:
-    """The image's name, ours and theirs, by IBSI code."""
-    name, folder = request.param, peer_data / "dicom" / "pyradiomics-nrrd"
-    image, mask = (folder / f"{name}_{kind}.nrrd" for kind in ("image", "label"))
+IMAGES = ("breast1", "brain1")
+
+
+def files_of(peer_data: Path, name: str) -> tuple[Path, Path]:
+    image, mask = (peer_data / "dicom" / "pyradiomics-nrrd" / f"{name}_{kind}.nrrd" for kind in ("image", "label"))
+    return image, mask
+
+
+@pytest.fixture(scope="module")
+def all_theirs(peer_data: Path) -> dict[str, dict[str, float]]:
+    """MIRP's features of each image, by their own names."""
+    files = [file for name in IMAGES for file in files_of(peer_data, name)]
     ran = subprocess.run(
-        [require("mirp"), ROOT / "tests" / "peers" / "mirp_features.py", image, mask, "32"],
+        [require("mirp"), ROOT / "tests" / "peers" / "mirp_features.py", "32", *files],
         capture_output=True,
         text=True,
         timeout=240,
         check=False,
     )
     assert ran.returncode == 0, ran.stderr[-2000:]
-    found = json.loads(ran.stdout.splitlines()[-1])
+    return dict(zip(IMAGES, json.loads(ran.stdout.splitlines()[-1]), strict=True))
+
+
+@pytest.fixture(params=IMAGES)
+def both(
+    request: pytest.FixtureRequest, peer_data: Path, all_theirs: dict[str, dict[str, float]]
+) -> tuple[str, dict[str, float], dict[str, float]]:
+    """The image's name, ours and theirs, by IBSI code."""
+    name, found = request.param, all_theirs[request.param]
     ends = ("", "_d1_3d_v_mrg_fbn_n32", "_3d_v_mrg_fbn_n32", "_3d_fbn_n32")
     theirs = {code: next(found[key + end] for end in ends if key + end in found) for code, key in NAMES.items()}
+    image, mask = files_of(peer_data, name)
     array, spacing = nrrd(image)
     labels, _ = nrrd(mask)
     return name, ours(array, labels > 0, spacing), theirs
