@@ -21,7 +21,7 @@ from models.nouns import JSON, Judgement, Snapshot
 from models.scoring import Scorer
 
 QUICK = 0.02
-"""Seconds."""
+"""Seconds of processor time."""
 THREADS = 2
 """Of a slow model: it gets no more of this machine than this, however many ask."""
 
@@ -66,7 +66,11 @@ def snapshot(scorer: Scorer, known: Known, context: JSON, tokens: Sequence[str])
 
 @dataclass(slots=True)
 class _Pace:
-    """How long a model took, the longest of late."""
+    """How long a model took, the longest of late: its own processor time, in seconds.
+
+    Not by the wall clock: on a busy machine, one judgement that others held up would send the model to its threads, and
+    there, between the calls, it would look slow ever after.
+    """
 
     longest: float | None = None
     threads: ThreadPoolExecutor | None = None
@@ -115,9 +119,9 @@ class Bench:
     def warm(self, scorer: Scorer, known: Known) -> None:
         """Let a model judge twice, here and now, and remember how long the second time took."""
         for _ in range(2):
-            began = time.perf_counter()
+            began = time.thread_time()
             Panel(scorer, ()).judge(known, {})
-            seconds = time.perf_counter() - began
+            seconds = time.thread_time() - began
         self._pace(scorer).took(seconds)
 
     def close(self) -> None:
@@ -136,9 +140,9 @@ class Bench:
 
 
 def _timed(scorer: Scorer, frozen: Snapshot, pace: _Pace) -> Judgement:
-    began = time.perf_counter()
+    began = time.thread_time()
     judgement = scorer.judge(frozen)
-    pace.took(time.perf_counter() - began)
+    pace.took(time.thread_time() - began)
     return judgement
 
 

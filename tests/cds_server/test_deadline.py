@@ -18,11 +18,14 @@ from starlette.testclient import TestClient
 from cds_server.app import Parts, build, create_app
 from cds_server.audit import audit
 from cds_server.deadline import Clock, Gate
+from cds_server.panel import QUICK, Bench
+from cds_server.reception import Known
 from cds_server.settings import Settings
 from cds_server.store import writer
 from models.errors import NotFound, Overloaded
 from models.modalities import expression
 from models.scoring import Scorer
+from models.shelf import Shelf
 from tests.cds_server.stores import learn
 from tests.cds_server.test_decisions import SERVICE, hook
 from tests.peers import ROOT
@@ -134,6 +137,23 @@ def test_a_slow_model_beside_leaves_a_partial_answer_that_says_so(start: Any, ho
     assert "**Partial answer:** The model breast\N{HYPHEN-MINUS}cancer" in card["detail"].replace("&#45;", "-")
     assert "did not answer in time and had no part in this" in card["detail"]
     assert "Recurrence within five years" not in card["detail"]
+
+
+@pytest.mark.parametrize(("clock", "quick"), [(time.monotonic, True), (time.thread_time, False)])
+def test_a_model_is_slow_by_its_own_work_not_because_others_held_it_up(
+    monkeypatch: pytest.MonkeyPatch, clock: Callable[[], float], quick: bool
+) -> None:
+    def judge(self: Scorer, snapshot: Any) -> None:
+        until = clock() + 2 * QUICK
+        while clock() < until:
+            if quick:
+                time.sleep(QUICK)
+
+    monkeypatch.setattr(Scorer, "judge", judge)
+    model, bench = Shelf().get("khorana"), Bench()
+    scorer = Scorer(model, Shelf().path(model))
+    bench.warm(scorer, Known(person="0", records=(), facts=(), at="2026-11-22T00:00:00.000000Z"))
+    assert bench._pace(scorer).quick is quick
 
 
 def test_a_quick_model_runs_where_the_call_runs(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
