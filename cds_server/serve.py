@@ -7,6 +7,7 @@ never competes with a hook call.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import gc
@@ -27,11 +28,13 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from adapters.terminology import units
 from cds_server import logs
 from cds_server.app import build, create_app
 from cds_server.background import run as run_background
+from cds_server.gathered import Gathered
 from cds_server.lifetime import end_with_parent
 from cds_server.logs import log
 from cds_server.ops import SHARED
@@ -188,11 +191,18 @@ def run_app(app: Any, host: str, port: int, *, processes: int = 1) -> None:
         listening.close()
 
 
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's, with answers that leave in one piece."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(Gathered(transport, self.loop))
+
+
 def _run(app: Any, listening: socket.socket) -> None:
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=_Protocol,
         ws="none",
         lifespan="on",
         access_log=False,
