@@ -254,9 +254,15 @@ def test_the_fixtures_cover_every_hook_and_every_service() -> None:
     assert {"order", "dispatchedOrders"} <= set().union(*shapes), "both shapes of order-dispatch"
 
 
-def test_the_fixtures_are_answered_as_they_were_recorded(server: Server) -> None:
+@pytest.fixture(scope="module")
+def shared(shared_servers: Callable[..., Server]) -> Server:
+    """For what shows nobody a card twice, nor answers one."""
+    return shared_servers()
+
+
+def test_the_fixtures_are_answered_as_they_were_recorded(shared: Server) -> None:
     """Where an answer changed on purpose: `cds replay fixtures/hooks --record`, and read the difference."""
-    played = server.ask("replay", FOLDER, "--to", server.url)
+    played = shared.ask("replay", FOLDER, "--to", shared.url)
     assert {(each["verdict"], each["status"]) for each in played} == {("same", 200)}
 
 
@@ -301,11 +307,11 @@ def test_a_server_that_wants_signatures_gets_one_a_request(servers: Callable[...
     server.cds(*signed[:-4], code=2)
 
 
-def test_nothing_to_play_and_nobody_there(server: Server, tmp_path: Path) -> None:
+def test_nothing_to_play_and_nobody_there(shared: Server, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    assert "nothing was played" in server.cds("replay", tmp_path / "empty", "--to", server.url, code=1).stdout
-    server.cds("replay", tmp_path / "nowhere", "--to", server.url, code=2)
-    server.cds("replay", tmp_path / "empty", "--to", "http://127.0.0.1:1", code=3)
+    assert "nothing was played" in shared.cds("replay", tmp_path / "empty", "--to", shared.url, code=1).stdout
+    shared.cds("replay", tmp_path / "nowhere", "--to", shared.url, code=2)
+    shared.cds("replay", tmp_path / "empty", "--to", "http://127.0.0.1:1", code=3)
 
 
 def test_a_report_is_xml_and_html_whatever_an_answer_says(tmp_path: Path) -> None:

@@ -292,18 +292,24 @@ def test_the_key_store_is_lost_below_a_running_server(servers: Make, how: str) -
 # ---- the instance ----------------------------------------------------------------------------------------------------
 
 
-def test_a_second_server_on_one_instance_names_the_first(server: Server) -> None:
-    assert server.process is not None
-    refused = server.cds("serve", "--port", "0", code=4)
-    assert f"already served by process {server.process.pid} on 127.0.0.1:{server.port}" in refused.stderr
+@pytest.fixture(scope="module")
+def unharmed(shared_servers: Make) -> Server:
+    """For those that find everything in its place, and leave it there."""
+    return shared_servers()
+
+
+def test_a_second_server_on_one_instance_names_the_first(unharmed: Server) -> None:
+    assert unharmed.process is not None
+    refused = unharmed.cds("serve", "--port", "0", code=4)
+    assert f"already served by process {unharmed.process.pid} on 127.0.0.1:{unharmed.port}" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
-    still_answers(server)
+    still_answers(unharmed)
 
 
-def test_a_port_that_is_taken(server: Server, servers: Make) -> None:
+def test_a_port_that_is_taken(unharmed: Server, servers: Make) -> None:
     second = servers(start=False)
-    refused = second.cds("serve", "--port", str(server.port), code=2)
-    assert f"127.0.0.1:{server.port}" in refused.stderr
+    refused = second.cds("serve", "--port", str(unharmed.port), code=2)
+    assert f"127.0.0.1:{unharmed.port}" in refused.stderr
     second.cds("digest", code=2)  # and no instance was made by the attempt
     second.sound = False
 

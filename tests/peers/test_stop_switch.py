@@ -13,25 +13,29 @@ WITHIN = 1.0
 """Seconds that the contract gives a stop."""
 
 
+@pytest.fixture(scope="module")
+def two_workers(shared_servers: Callable[..., Server]) -> Server:
+    return shared_servers(workers=2)
+
+
 @pytest.mark.parametrize("named", [("breast-cancer-prognosis",), ("--model", "predict-breast")])
-def test_a_stop_reaches_every_worker_within_a_second(servers: Callable[..., Server], named: tuple[str, ...]) -> None:
-    server = servers(workers=2)
+def test_a_stop_reaches_every_worker_within_a_second(two_workers: Server, named: tuple[str, ...]) -> None:
 
     def cards() -> set[int]:
         """How many cards the answers hold; over many connections, so that both workers are asked."""
         found = set()
         for _ in range(8):
-            found.add(len(server.call(hook("jenny-m.patient-view")).json()["cards"]))
-            server.http.close()
-            server._client = None
+            found.add(len(two_workers.call(hook("jenny-m.patient-view")).json()["cards"]))
+            two_workers.http.close()
+            two_workers._client = None
         return found
 
     assert cards() == {1}
-    stopped = server.ask("service", "stop", *named, "--reason", "a test")
+    stopped = two_workers.ask("service", "stop", *named, "--reason", "a test")
     time.sleep(WITHIN)
     assert cards() == {0}
-    proof = server.http.get(f"/ledger/proof/{stopped['seq']}").json()
+    proof = two_workers.http.get(f"/ledger/proof/{stopped['seq']}").json()
     assert proof["entry"]["kind"].endswith("-stopped")
-    server.ask("service", "start", *named)
+    two_workers.ask("service", "start", *named)
     time.sleep(WITHIN)
     assert cards() == {1}

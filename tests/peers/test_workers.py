@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.peers.load import Load, a_patient
 from tests.peers.server import CDS, Server, free_port, of_inference
@@ -67,8 +68,13 @@ def summary(server: Server, number: int) -> str:
     return str(answer.json()["cards"][0]["summary"])
 
 
-def test_a_worker_that_dies_is_replaced(servers: Make) -> None:
-    server = servers(workers=2)
+@pytest.fixture(scope="module")
+def two_workers(shared_servers: Make) -> Server:
+    return shared_servers(workers=2)
+
+
+def test_a_worker_that_dies_is_replaced(two_workers: Server) -> None:
+    server = two_workers
     assert server.process is not None
     for child in workers_of(server.process.pid, server.port):
         os.kill(child, signal.SIGKILL)
@@ -79,9 +85,9 @@ def test_a_worker_that_dies_is_replaced(servers: Make) -> None:
     assert of_inference(server.call(a_patient(1)))
 
 
-def test_workers_end_when_their_parent_is_killed(servers: Make) -> None:
+def test_workers_end_when_their_parent_is_killed(two_workers: Server) -> None:
     """kill -9 of the one process that an operator sees must not leave others that answer without it."""
-    server = servers(workers=2)
+    server = two_workers
     item = of_inference(server.call(a_patient(1)))
     assert server.process is not None
     os.kill(server.process.pid, signal.SIGKILL)
