@@ -2,7 +2,8 @@
 
     read      what the request's prefetch states, and what was read for it from the EHR's FHIR server
     land      the request's bytes, and the patient record that they are about: durable before anything is scored
-    arrived   what its resources state, as facts; where they restate a stored resource, they take its place
+    arrived   what its resources state, as facts; where they restate a stored resource, they take its place. Of a
+              patient whom this process meets for the first time they are read while they are at hand, before `land`
     digest    what was landed becomes resource versions a moment later, off the path (`background.Digester`)
 
 A call never misses what an earlier one brought: where a delivery about the same person still waits for its digest, it
@@ -13,6 +14,7 @@ is digested at once, in the same act: whose facts they are must be settled befor
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
@@ -23,6 +25,7 @@ from cds_server.digest import Reducer, Where, add_record, close_digest, where_of
 from cds_server.hooks.context import HookRequest
 from cds_server.hooks.routes import Caller
 from cds_server.intake import add_landing
+from cds_server.projected import SOMEBODY
 from cds_server.reading import PartRead, read_sealed, reader_id
 from cds_server.settings import Settings
 from cds_server.store.pack import INLINE, PackWriter
@@ -35,6 +38,8 @@ from models.errors import BadInput, WrongPatient
 from models.nouns import Fact, LandingMeta, Snapshot, Statement
 
 EHR_SOURCE = "cds-hooks"
+_MET = 8192
+"""Patients of whom this process remembers, by a keyed digest, that it served a call about them."""
 
 
 class Known(Noun, frozen=True):
@@ -85,6 +90,16 @@ class _Kept(Noun, frozen=True):
     """None: the digest follows later."""
 
 
+class _Stated(Noun, frozen=True):
+    """What a request's resources state."""
+
+    record: str
+    """Of whom; `SOMEBODY`, where it was read before the record was known."""
+    facts: dict[tuple[str, str], tuple[Fact, ...]]
+    """By type and local id of the resource."""
+    unread: tuple[str, ...]
+
+
 class Reception:
     """Takes a call's data in."""
 
@@ -92,6 +107,7 @@ class Reception:
         self._store = store
         self._settings = settings
         self._blobs = store.data_dir / "blobs"
+        self._met: set[bytes] = set()
 
     async def land(
         self,
@@ -102,12 +118,19 @@ class Reception:
         received: str,
     ) -> Landed:
         """Land the request, and look up what is known then of the codes (`system|code`) that are wanted."""
-        packed = await self._pack(request, brought.fetched)
+        pack = self._store.pack_writer()
         claims = self._claims(brought.parts)
+        local = self._store.vault.index.local(caller.namespace, "Patient", request.patient_id)
+        where = Where(0, pack.landing, caller.namespace, reader_id(cds_hooks.REQUEST), received)
+        ahead = None
+        if brought.settled and not claims and self._meets(local):
+            with contextlib.suppress(Exception):  # a fault of ours is met again once the bytes are kept
+                ahead = _stated(where, brought.parts, SOMEBODY, received)
+        packed = await self._pack(pack, request, brought.fetched)
 
         def act(tx: Tx) -> _Kept:
             spend(tx, caller.token)
-            record, made_here = self._record(tx, caller.namespace, request.patient_id)
+            record, made_here = self._record(tx, caller.namespace, request.patient_id, local)
             if not made_here:
                 self._catch_up(tx, record, caller)
             landing_id, where = self._add_landing(tx, packed, caller, received, record)
@@ -121,7 +144,7 @@ class Reception:
             return _Kept(landing_id, where, record, tx.now, records, tuple(stored), same)
 
         kept = await self._store.writer.write(act, keys=packed.pack.keys)
-        facts, unread = _beside(kept, brought.parts) if kept.unread is None else (kept.stored, kept.unread)
+        facts, unread = _beside(kept, brought.parts, ahead) if kept.unread is None else (kept.stored, kept.unread)
         seen = self._seen(wanted, kept, facts)
         return Landed(kept.landing_id, kept.record, seen, unread, kept.where.landing, brought, received)
 
@@ -136,7 +159,7 @@ class Reception:
     ) -> None:
         """Keep the bytes of what was refused, with a Flag that somebody must look at; `record` adds the Call."""
         error = refused.error
-        packed = await self._pack(request, refused.fetched)
+        packed = await self._pack(self._store.pack_writer(), request, refused.fetched)
         safety = isinstance(error, WrongPatient)
 
         def act(tx: Tx) -> None:
@@ -165,11 +188,10 @@ class Reception:
 
         await self._store.writer.write(act, keys=packed.pack.keys)
 
-    async def _pack(self, request: HookRequest, fetched: bytes | None) -> _Packed:
+    async def _pack(self, pack: PackWriter, request: HookRequest, fetched: bytes | None) -> _Packed:
         """The request's bytes and what was read for it, each a part, sealed; what is large is on disk already, written
         where nobody waits for it."""
         body = request.without_token()
-        pack = self._store.pack_writer()
 
         def seal() -> _Packed:
             pack.write(body)
@@ -182,11 +204,23 @@ class Reception:
         small = len(body) + len(fetched or b"") < INLINE // 2
         return seal() if small else await asyncio.to_thread(seal)
 
+    def _meets(self, patient: bytes) -> bool:
+        """Whether this is the first call about a patient that this process serves, as far as it remembers.
+
+        Then what the resources state is most likely new, and is read while they are at hand: after the wait for the
+        disk it would cost twice as much. What a later call only repeats is not read again.
+        """
+        if patient in self._met:
+            return False
+        if len(self._met) >= _MET:
+            self._met.clear()
+        self._met.add(patient)
+        return True
+
     # -- inside the act ------------------------------------------------------------------------------------------------
 
-    def _record(self, tx: Tx, namespace: str, local_id: str) -> tuple[RecordRow, bool]:
+    def _record(self, tx: Tx, namespace: str, local_id: str, digest: bytes) -> tuple[RecordRow, bool]:
         """The patient record that a call is about, and whether it was made here."""
-        digest = tx.vault.index("local", namespace, "Patient", local_id)
         known = tx.read(
             "SELECT id, ref FROM patient_record WHERE namespace = ? AND local_digest = ?", (namespace, digest)
         )
@@ -283,23 +317,21 @@ class Reception:
 
     def _visible(self, record: RecordRow, records: Iterable[RecordRow]) -> tuple[RecordRow, ...]:
         """Only records of namespaces that the caller's EHR may see."""
-        ehr = self._settings.ehr(record.namespace)
-        return tuple(each for each in records if each.namespace == record.namespace or each.namespace in ehr.sees)
+        may = (record.namespace, *self._settings.ehr(record.namespace).sees)
+        return tuple([each for each in records if each.namespace in may])
 
     def _seen(self, wanted: frozenset[str], kept: _Kept, facts: Iterable[Fact]) -> Known:
         """What of these facts the caller's EHR may see and the models ask for; facts that are marked as test data only
         where that EHR is one for tests."""
         records = self._visible(kept.record, kept.records)
         refs = {each.ref for each in records}
-        ehr = self._settings.ehr(kept.record.namespace)
-        seen = [
-            fact
-            for fact in facts
-            if fact.record in refs
-            and fact.token in wanted
-            and (ehr.test or not fact.test)
-            and (not fact.labels or fact.source.landing == kept.where.landing or ehr.withhold.isdisjoint(fact.labels))
-        ]
+        ehr, here = self._settings.ehr(kept.record.namespace), kept.where.landing
+        seen = []
+        for fact in facts:
+            if fact.record not in refs or fact.token not in wanted or (fact.test and not ehr.test):
+                continue
+            if not fact.labels or fact.source.landing == here or ehr.withhold.isdisjoint(fact.labels):
+                seen.append(fact)
         return Known(person=kept.records[0].ref, records=records, facts=Snapshot.ordered(seen), at=kept.at)
 
 
@@ -336,14 +368,14 @@ def _names(patient: Statement, systems: frozenset[str]) -> bool:
         return False
 
 
-def _beside(kept: _Kept, parts: Sequence[PartRead]) -> tuple[Iterable[Fact], tuple[str, ...]]:
-    """Stored facts with those of the request beside them, and the pointers of what could not be read.
-
-    A resource that the request states anew replaces what its stored version said, also where it cannot be read: the
-    same that the digest will do.
-    """
-    ref, where, same = kept.record.ref, kept.where, kept.same
-    known_from = where.known_from or kept.at
+def _stated(
+    where: Where,
+    parts: Sequence[PartRead],
+    record: str,
+    known_from: str,
+    same: frozenset[tuple[int, str]] = frozenset(),
+) -> _Stated:
+    """What the resources of a request state, but for what they only repeat."""
     stated: dict[tuple[str, str], tuple[Fact, ...]] = {}
     unread: list[str] = []
     for part in parts:
@@ -352,15 +384,28 @@ def _beside(kept: _Kept, parts: Sequence[PartRead]) -> tuple[Iterable[Fact], tup
             if read.subject is None or (same and (part.ordinal, statement.pointer) in same):
                 continue
             try:
-                facts = where.project(part.ordinal, statement, ref, known_from)
+                facts = where.project(part.ordinal, statement, record, known_from)
             except BadInput:
                 facts = ()
                 unread.append(statement.pointer)
             stated[statement.resource_type, statement.local_id] = facts
+    return _Stated(record, stated, tuple(unread))
+
+
+def _beside(kept: _Kept, parts: Sequence[PartRead], ahead: _Stated | None) -> tuple[Iterable[Fact], tuple[str, ...]]:
+    """Stored facts with those of the request beside them, and the pointers of what could not be read.
+
+    A resource that the request states anew replaces what its stored version said, also where it cannot be read: the
+    same that the digest will do. `ahead`: what was read of somebody before the record was known.
+    """
+    ref, where = kept.record.ref, kept.where
+    stated = ahead
+    if stated is None or kept.same:
+        stated = _stated(where, parts, ref, where.known_from or kept.at, kept.same)
     known: list[Fact] = []
     if kept.stored:
-        anew = {f"{resource_type}/{local_id}" for resource_type, local_id in stated}
+        anew = {f"{resource_type}/{local_id}" for resource_type, local_id in stated.facts}
         known += [fact for fact in kept.stored if fact.record != ref or fact.source.resource not in anew]
-    for facts in stated.values():
-        known += facts
-    return known, tuple(unread)
+    for facts in stated.facts.values():
+        known += facts if stated.record == ref else [fact.but(record=ref) for fact in facts]
+    return known, stated.unread

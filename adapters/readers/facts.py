@@ -254,9 +254,11 @@ def _condition(condition: Resource, place: _Place) -> Iterator[Fact]:
     place.body_site, place.laterality = _site(condition, at, code)
     place.status = _two_statuses(condition, at)
     place.effective = start or text(condition, "recordedDate", at)
-    onset = age(member(condition, "onsetAge", at), f"{at}/onsetAge")
+    onset = age(member(condition, "onsetAge", at), f"{at}/onsetAge") if "onsetAge" in condition else None
     found = Value(coded=_extension(condition, _HISTOLOGY, at), original=f"onset {onset}" if onset else None)
     yield place.fact(0, "condition", code, found)
+    if "stage" not in condition:
+        return
     place.effective_end, place.focus = None, (place.source.resource,)
     for index, stage in enumerate(members(condition, "stage", at)):
         below = f"/stage/{index}"

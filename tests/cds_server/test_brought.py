@@ -14,8 +14,12 @@ from cds_server.deadline import Clock
 from cds_server.hooks.context import HookRequest
 from cds_server.hooks.prefetch import check_patient
 from cds_server.hooks.routes import Caller
+from cds_server.projected import SOMEBODY
+from cds_server.reception import _beside, _Kept, _stated
 from cds_server.services import all_services
 from cds_server.settings import load
+from cds_server.store.reads import RecordRow
+from cds_server.where import Where
 from models.errors import BadInput, Unreadable, WrongPatient
 from tests.cds_server.test_prefetch import PATIENT, bundle, lab, request
 
@@ -82,3 +86,22 @@ def test_what_says_by_itself_whose_it_is_is_settled() -> None:
     assert read(request({"patient": PATIENT, "labs": bundle(lab(), organization)})).settled
     assert not read(request({"patient": PATIENT, "labs": bundle(lab(), {**lab("Group/p1"), "id": "o2"})})).settled
     assert not read(request({"labs": bundle(lab({"identifier": {"system": "s", "value": "v"}}))})).settled
+
+
+def test_what_is_read_before_the_record_is_known_is_what_is_read_after() -> None:
+    """Also what cannot be read, and beside what is stored of the same resource."""
+    broken = {**lab(), "id": "broken", "code": 7}
+    coded = {**lab(), "code": {"coding": [{"system": "http://loinc.org", "code": "21889-1"}]}, "valueInteger": 3}
+    born = {**PATIENT, "birthDate": "1971-02-03", "gender": "female"}
+    parts = read(request({"patient": born, "labs": bundle(coded, broken)})).parts
+    received, record = "2026-11-22T10:00:00.000000Z", RecordRow(7, "c" * 32, "ehr")
+    where = Where(0, "d" * 32, "ehr", "cds-hooks@1+facts@2", received)
+    ahead = _stated(where, parts, SOMEBODY, received)
+    known, _ = _beside(_Kept(3, where, record, received, (record,), ()), parts, None)
+    for stored in ((), tuple(known)):
+        kept = _Kept(3, where.but(landing_id=3), record, received, (record,), stored)
+        facts, unread = _beside(kept, parts, None)
+        assert (list(facts), unread) == (list(_beside(kept, parts, ahead)[0]), ahead.unread)
+        assert unread == ("/prefetch/labs/entry/1/resource",)
+        assert {fact.record for fact in facts} == {record.ref}
+        assert [fact.code.code for fact in facts] == ["birthDate", "gender", "21889-1"]
