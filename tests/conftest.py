@@ -59,6 +59,12 @@ LONGEST_FIRST = (
     "tests/cds_server/test_replay.py",
     "tests/spec/test_manual.py",
     "tests/peers/",
+    "tests/soak/",
+    "tests/test_",
+    "tests/models/test_report.py",
+    "tests/adapters/test_hl7v2_message.py",
+    "tests/cds_server/test_store.py",
+    "tests/cds_server/test_outranked.py",
 )
 """A file goes to one worker. By default those with the fewest tests come last, which are the ones that start servers: a
 minute of one at the end is a minute that the other workers have nothing to do."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -250,7 +251,7 @@ def test_a_token_of_another_patient_is_a_safety_event(start: Any, ehr: Stub) -> 
         ({"resourceType": "Bundle", "entry": [{"resource": {"resourceType": "Observation"}}]}, "cannot be read"),
         (lambda handler: send(handler, b"{}", Content_Type="text/html"), "another media type than JSON"),
         (lambda handler: send(handler, b"{}", Content_Encoding="gzip"), "a compressed body"),
-        (lambda handler: handler.connection.close(), "no answer"),
+        (lambda handler: handler.connection.shutdown(socket.SHUT_RDWR), "no answer"),
     ],
 )
 def test_an_answer_that_is_none(start: Any, ehr: Stub, answer: Any, told: str) -> None:
