@@ -40,6 +40,7 @@ from benchmarks._inside import application, call
 from cds_server import logs
 from cds_server.serve import run_app
 from cds_server.store import vault, writer
+from cds_server.store.tables import COLUMNS
 from models import runtime
 
 NONCE = bytes(12)
@@ -62,7 +63,8 @@ def take(data_dir: Path) -> Taken:
     """One call on a new instance, after others that made it warm."""
     logs.configure("warning")
     taken, on = Taken(), [False]
-    insert, seal, load, run = writer.Tx._insert, vault.Vault.seal, runtime.Session.__init__, runtime.Session.run
+    flush, enter, seal = writer.Tx.flush, writer.Tx.entry, vault.Vault.seal
+    load, run = runtime.Session.__init__, runtime.Session.run
 
     def loaded(self: Any, path: Path, *args: Any, **options: Any) -> None:
         load(self, path, *args, **options)
@@ -73,10 +75,19 @@ def take(data_dir: Path) -> Taken:
             taken.graphs.append((self.taken, list(self._outputs), dict(feeds)))
         return run(self, feeds)
 
-    def inserted(self: Any, table: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+    def flushed(self: Any) -> None:
         if on[0]:
-            taken.rows.append((table, len(columns), list(rows)))
-        insert(self, table, columns, rows)
+            for table, members in self._rows.items():
+                columns = COLUMNS[table]
+                taken.rows.append((table, len(columns), [tuple(map(row.get, columns)) for row in members]))
+        flush(self)
+
+    def entered(self: Any, *args: Any) -> Any:
+        made = enter(self, *args)
+        if on[0]:
+            cells = (made.seq, made.body, made.leaf, made.chain, made.row_leaves)
+            taken.rows.append(("ledger_entry", len(cells), [cells]))
+        return made
 
     def sealing(self: Any, ref: bytes, payload: bytes, *args: Any) -> Any:
         if on[0]:
@@ -95,7 +106,8 @@ def take(data_dir: Path) -> Taken:
     with (
         mock.patch.object(runtime.Session, "__init__", loaded),
         mock.patch.object(runtime.Session, "run", ran),
-        mock.patch.object(writer.Tx, "_insert", inserted),
+        mock.patch.object(writer.Tx, "flush", flushed),
+        mock.patch.object(writer.Tx, "entry", entered),
         mock.patch.object(vault.Vault, "seal", sealing),
     ):
         asyncio.run(calls())

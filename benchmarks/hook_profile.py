@@ -43,7 +43,7 @@ STAGES: dict[str, tuple[tuple[Any, str], ...]] = {
     "infer: rows": ((decisions.Decisions, "add_inference"), (decisions.Decisions, "_add_call")),
     "seal (AES-GCM, keyed digests)": ((vault.Vault, "seal"), (vault.Index, "__call__")),
     "queries": ((writer.Tx, "read"),),
-    "inserts": ((writer.Tx, "_insert"),),
+    "inserts": ((writer.Tx, "flush"),),
     "ledger entry": ((writer, "seal_entry"), (writer.Tx, "entry")),
     "keys durable": ((vault.KeyStore, "put"),),
     "transaction, commit, waiting": ((writer.Writer, "write"),),
