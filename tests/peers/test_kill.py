@@ -1,6 +1,6 @@
 """kill -9 at any moment: what was acknowledged is there afterwards, what was not may be missing, nothing is half there.
 
-`CDS_TEST_KILLS=1000` makes a soak of it (by default six rounds, so that every run of the tests has them).
+`CDS_TEST_KILLS=1000` makes a soak of it (by default four rounds, so that every run of the tests has them).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import pytest
 from tests.peers.load import Load, Told
 from tests.peers.server import CDS, Server
 
-ROUNDS = int(os.environ.get("CDS_TEST_KILLS", "6"))
+ROUNDS = int(os.environ.get("CDS_TEST_KILLS", "4"))
 CONNECTIONS = 16
 PATIENTS = ("018f428e-34f6-4707-8009-5ad742f901e7", "ba18818d-faef-44cd-9744-b12d8973d402")
 """Two of the Synthea set, with facts among those lines."""

@@ -32,7 +32,7 @@ from tests.peers.test_broken_places import as_root, fill, small_disk
 __all__ = ["small_disk"]
 
 Make = Callable[..., Server]
-KILLS = int(os.environ.get("CDS_TEST_KILLS", "10"))
+KILLS = int(os.environ.get("CDS_TEST_KILLS", "7"))
 SENDERS = 8
 MB = 1 << 20
 

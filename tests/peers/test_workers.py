@@ -30,7 +30,7 @@ def test_workers_landing_and_digesting_share_one_log(servers: Make, peer_data: P
     server.stop()
     server.workers = 2
     server.start()
-    with Load(server, 16, rest=0.2) as told:  # callers all the while, and time left for what works beside them
+    with Load(server, 8, rest=0.2) as told:  # callers all the while, and time left for what works beside them
         began = time.monotonic()
         others = [
             subprocess.Popen([*CDS, "land", delivery, "--namespace", "synthea"], env=server.env(), cwd=server.home),
