@@ -37,7 +37,12 @@ STAGES: dict[str, tuple[tuple[Any, str], ...]] = {
         (reception.Reception, "_add_landing"),
     ),
     "facts": ((facts, "project"),),
-    "what is known": ((reception, "_beside"), (reception.Reception, "_seen"), (panel, "snapshot")),
+    "what is known": (
+        (reception, "_beside"),
+        (reception, "_stated"),
+        (reception.Reception, "_seen"),
+        (panel, "snapshot"),
+    ),
     "judge: encode, ONNX, fuse": ((Scorer, "judge"),),
     "cards": ((origins.Origins, "of"), (decisions, "render")),  # and the service's own function, below
     "infer: rows": ((decisions.Decisions, "add_inference"), (decisions.Decisions, "_add_call")),
