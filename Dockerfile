@@ -3,8 +3,8 @@
 #   docker build -t cds-server .
 #   docker run --read-only --tmpfs /tmp -v cds-data:/var/lib/cds -p 8000:8000 cds-server
 #
-# The key store lies in the data directory: `cds backup` copies both, keep them apart. From outside, health checks are answered; hook calls
-# are not, as long as `trust = "jwt"` lets nobody in and `open` is for loopback only (README, Limits).
+# The key store lies in the data directory: `cds backup` copies both, keep them apart. From outside, health checks are answered
+# at once; hook calls are, once an EHR is registered in the configuration (docs/trust.md): `trust = "open"` is for loopback only.
 
 FROM python:3.11-slim-bookworm AS build
 WORKDIR /src
