@@ -57,7 +57,7 @@ SETTLED = 2.0
 A_CALL = 0.03
 """Seconds of rest for each call that came meanwhile: even work that only takes what nobody wants slows its neighbours
 on the same core, and holds the write lock."""
-REST, REST_BEHIND = 9.0, 3.0
+REST, REST_BEHIND = 39.0, 3.0
 """Times as long as it worked, at most; less where the oldest delivery waits for longer than `PATIENCE`."""
 PATIENCE = 60.0
 CALLED, LATE = 2.0, 2.0

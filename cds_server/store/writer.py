@@ -35,8 +35,9 @@ from models.nouns import instant_now
 T = TypeVar("T")
 
 _GROUP = 64
-_HOLD, _HOLD_UNSYNCED = 0.005, 0.007
-"""Seconds of acts after which a group in a thread is closed, full or not: others wait for the lock."""
+_HOLD, _HOLD_UNSYNCED = 0.005, 0.001
+"""Seconds of acts after which a group in a thread is closed, full or not: others wait for the lock. One that syncs
+nothing has little to gain from being large, and a call would wait for it twice."""
 _TURN = 0.0003
 """Seconds between two such groups: a lock that is taken back at once is never had by whoever waits for it."""
 _SOON, _LOOK = 0.003, 0.00005
