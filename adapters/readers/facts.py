@@ -58,9 +58,9 @@ def project(resource: Resource, *, record: str, source: Provenance, known_from: 
         raise _modified(source.pointer)
     marks = marks_of(resource) if "meta" in resource else UNMARKED
     resource_type = resource.get("resourceType")
-    if resource_type == "Observation":
-        return _observation(resource, record, source, known_from, marks)
     place = _Place(record, source, known_from, marks)
+    if resource_type == "Observation":
+        return _observation(resource, place)
     own = _PROJECTIONS.get(str(resource_type))
     if own is not None:
         return tuple(own(resource, place))
@@ -132,67 +132,36 @@ class _Place:
 # ---- the hot path ----------------------------------------------------------------------------------------------------
 
 
-def _observation(
-    observation: Resource, record: str, source: Provenance, known_from: str, marks: Marks
-) -> tuple[Fact, ...]:
+def _observation(observation: Resource, place: _Place) -> tuple[Fact, ...]:
     """The observation, also without a value (mCODE: sentinel nodes), then each component as a fact of its own."""
-    at = source.pointer
+    at = place.source.pointer
     code = codings_of(observation, "code", at)
-    effective, effective_end = times(observation, "effective", at)
+    place.effective, place.effective_end = times(observation, "effective", at)
     # of these most observations have one or none: to ask is cheaper than to look
-    body_site, laterality = _site(observation, at) if "bodySite" in observation else ((), None)
-    status = text(observation, "status", at)
-    focus = references(observation, "focus", at) if "focus" in observation else ()
-    method = codings_of(observation, "method", at) if "method" in observation else ()
-    specimen = reference(observation, "specimen", at) if "specimen" in observation else None
-    derived_from = references(observation, "derivedFrom", at) if "derivedFrom" in observation else ()
-    stated = [(0, code, source, value(observation, code[0], at))] if code else []
-    if "component" in observation:
-        stated += _components(observation, source)
-    facts = []
-    for n, code, place, found in stated:
-        fact = Fact(
-            f"{source.landing}/{source.part}/{at}#{n}",
-            record,
-            "observation",
-            code,
-            place,
-            known_from,
-            found.number,
-            found.unit,
-            found.comparator,
-            found.coded,
-            found.text,
-            found.original,
-            found.problem,
-            status,
-            found.absent,
-            effective,
-            effective_end,
-            focus,
-            body_site,
-            laterality,
-            method,
-            specimen,
-            marks.labels,
-            marks.test,
-            derived_from,
-        )
-        facts.append(fact)
-    return tuple(facts)
+    if "bodySite" in observation:
+        place.body_site, place.laterality = _site(observation, at)
+    place.status = text(observation, "status", at)
+    if "focus" in observation:
+        place.focus = references(observation, "focus", at)
+    if "method" in observation:
+        place.method = codings_of(observation, "method", at)
+    if "specimen" in observation:
+        place.specimen = reference(observation, "specimen", at)
+    if "derivedFrom" in observation:
+        place.derived_from = references(observation, "derivedFrom", at)
+    own = (place.fact(0, "observation", code, value(observation, code[0], at)),) if code else ()
+    return own if "component" not in observation else (*own, *_components(observation, place))
 
 
-def _components(
-    observation: Resource, source: Provenance
-) -> Iterator[tuple[int, tuple[Coding, ...], Provenance, Value]]:
-    for index, component in enumerate(members(observation, "component", source.pointer)):
-        place = source.below(f"/component/{index}")
-        at = place.pointer
+def _components(observation: Resource, place: _Place) -> Iterator[Fact]:
+    for index, component in enumerate(members(observation, "component", place.source.pointer)):
+        below = f"/component/{index}"
+        at = place.source.pointer + below
         if component.get("modifierExtension"):
             raise _modified(at)
         code = codings_of(component, "code", at)
         if code:
-            yield index + 1, code, place, value(component, code[0], at)
+            yield place.fact(index + 1, "observation", code, value(component, code[0], at), below)
 
 
 def _site(resource: Resource, at: str, code: tuple[Coding, ...] = ()) -> tuple[tuple[Coding, ...], str | None]:

@@ -10,7 +10,7 @@ from cds_server.store.engine import Database
 from models.errors import CdsError
 
 AFTER, AFTER_IN_A_THREAD = 100, 1500
-"""Rows after which it is copied: some 3 MB, of calls and of digests."""
+"""Rows after which it is copied: of a dozen calls; of digests, some 3 MB."""
 _APART = 0.025
 """Seconds between two copies: each syncs the same disk that commits wait for, however little a row holds."""
 

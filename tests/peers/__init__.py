@@ -104,9 +104,9 @@ def skipped() -> frozenset[str]:
 
 
 def memory() -> Path | None:
-    """A place for temporary files that is no disk, where there is room for those of a whole run (they take some four
-    gigabytes). Thousands of small databases are made, synced and thrown away: on a disk the syncing is a quarter of
-    the processor time of the tests that open a store, and most of their waiting."""
+    """A place for temporary files that is no disk, where there is ample room for those of a whole run. Thousands of
+    small databases are made, synced and thrown away: on a disk the syncing is a quarter of the processor time of the
+    tests that open a store, and most of their waiting."""
     place = Path("/dev/shm")  # noqa: S108 (whoever uses it makes a folder of its own in it)
     writable = place.is_dir() and os.access(place, os.W_OK | os.X_OK)
     return place if writable and shutil.disk_usage(place).free > 8 << 30 else None
